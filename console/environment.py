@@ -1,0 +1,67 @@
+"""The console's settings as the environment gives them: typed, checked once at start, secrets kept in DATA_DIR."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+class Environment(BaseSettings):
+    """Every variable that Pilothouse reads. docs/operations.md has a line for each; a test compares them."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True)
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    data_dir: Path = Path("data")
+    database_url: str = ""  # sqlite:///path or postgresql://user:password@host/name; empty: SQLite in DATA_DIR
+    redis_url: str = ""
+    engine: str = "inprocess"
+    debug: bool = False
+    secret_key: SecretStr | None = None  # empty: generated once into DATA_DIR
+    key_pepper: SecretStr | None = None  # the HMAC key of API keys; empty: generated once into DATA_DIR
+    allowed_hosts: CommaSeparated = ("localhost", "127.0.0.1", "[::1]")
+    trusted_proxies: CommaSeparated = ()  # addresses or networks whose X-Forwarded-* are believed
+    cors_origins: CommaSeparated = ()  # origins whose browsers may call /v1 with a key
+    drain_seconds: Annotated[float, Field(ge=0)] = 120.0
+
+    @field_validator("allowed_hosts", "trusted_proxies", "cors_origins", mode="before")
+    @classmethod
+    def split_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("data_dir")
+    @classmethod
+    def make_absolute(cls, value: Path) -> Path:
+        return value.expanduser().resolve()
+
+
+@lru_cache(maxsize=1)
+def environment() -> Environment:
+    """The environment, read once."""
+    return Environment()
+
+
+def kept_secret(data_dir: Path, name: str) -> str:
+    """A random secret that is made once and kept in DATA_DIR, readable by its owner alone."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    path = data_dir / "secrets.json"
+    kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    if name not in kept:
+        kept[name] = secrets.token_urlsafe(48)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        part.touch(mode=0o600)
+        part.write_text(json.dumps(kept))
+        part.replace(path)
+    return kept[name]

@@ -1,0 +1,1 @@
+"""The engine: continuous batching on transformers model classes. Never imports Django."""

@@ -1,0 +1,110 @@
+"""The engine's door: one interface, several placements, one of them configured per process."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
+
+from inference.config import PlacementConfig, RevisionSpec
+from inference.protocol import (
+    Event,
+    GenerateRequest,
+    LoadProgress,
+    ModelCard,
+    Prepared,
+    PrepareRequest,
+    Stats,
+)
+
+PLACEMENTS = {"inprocess": "inference.placements.inprocess.InProcess"}
+
+
+class EngineClient(ABC):
+    """What everything outside `inference` may ask of an engine, wherever it runs.
+
+    Every method is safe to call from any asyncio loop of this process. `stats`, `abort` and
+    `extend` never wait for the engine.
+    """
+
+    def __init__(self, config: PlacementConfig) -> None:
+        self.config = config
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Take the device and the data directory; idempotent. Raises `RuntimeError` when they are taken."""
+
+    @abstractmethod
+    async def load(self, spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> ModelCard:
+        """Load, plan memory and warm up; then the revision is served. Raises `Refusal` with the reason."""
+
+    @abstractmethod
+    async def unload(self, revision: str) -> None:
+        """Let requests in flight finish, then free the revision's memory. Unknown revisions are ignored."""
+
+    @abstractmethod
+    def models(self) -> tuple[ModelCard, ...]:
+        """The revisions that are served now."""
+
+    @abstractmethod
+    async def prepare(self, request: PrepareRequest) -> Prepared:
+        """Template and tokenize off the event loop. Raises `Refusal` (empty, too long, id out of vocabulary)."""
+
+    @abstractmethod
+    def generate(self, request: GenerateRequest) -> AsyncIterator[Event]:
+        """Yield `Delta`s, then exactly one `Finish`. Raises `Refusal` from the first step, before queueing.
+
+        Closing or cancelling the iterator aborts the request and frees its blocks. A slow reader gets
+        merged deltas; nothing is dropped and memory stays bounded by the output itself.
+        """
+
+    @abstractmethod
+    def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
+        """Raise the number of output tokens granted to `allowance`; `is_final`: at it the request ends (BUDGET)."""
+
+    @abstractmethod
+    def abort(self, request_id: str) -> None:
+        """Cancel a request; its stream still yields its `Finish`. Unknown ids are ignored."""
+
+    @abstractmethod
+    def abort_owner(self, owner_id: str) -> None:
+        """Cancel all requests of an owner."""
+
+    @abstractmethod
+    def stats(self) -> Stats:
+        """The last snapshot; never waits."""
+
+    @abstractmethod
+    async def drain(self, deadline_seconds: float) -> None:
+        """Refuse new requests, let those in flight finish, cancel what is left at the deadline."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Free everything. After it only `start` may be called."""
+
+
+_current: EngineClient | None = None
+
+
+def configure(placement: str, config: PlacementConfig) -> EngineClient:
+    """Make `placement` (a name of PLACEMENTS or a dotted path to a class) the engine of this process."""
+    global _current  # noqa: PLW0603 - the one registry of the process, written once at start
+    path = PLACEMENTS.get(placement, placement)
+    module_name, _, class_name = path.rpartition(".")
+    if not module_name:
+        known = ", ".join(sorted(PLACEMENTS))
+        raise ValueError(f"ENGINE={placement!r} is neither one of {known} nor a dotted path to a class")
+    try:
+        engine_class = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"ENGINE={placement!r} cannot be imported: {error}") from error
+    client: EngineClient = engine_class(config)
+    _current = client
+    return client
+
+
+def current() -> EngineClient:
+    """The configured engine. Raises `RuntimeError` where none was configured."""
+    if _current is None:
+        raise RuntimeError("no engine is configured in this process: call inference.client.configure first")
+    return _current

@@ -1,0 +1,56 @@
+"""How an engine runs. Frozen, standard library only; the console fills it in from settings and revisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Attention = Literal["auto", "reference", "cpu"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Settings of one engine. "auto" and None are resolved at load from the device and the model."""
+
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    attention: Attention = "auto"
+    batching: bool = True  # False: the sequential engine
+    quantization: Literal["int8"] | None = None  # quantize while loading; a quantized folder needs no word
+    block_size: int = 16  # tokens per KV block
+    num_blocks: int | None = None  # None: planned from memory and max_model_len
+    max_batch_tokens: int | None = None  # token budget of one step; None: measured default of the device
+    max_num_seqs: int = 256  # sequences in one step
+    max_model_len: int | None = None  # None: the model's own
+    max_queued_requests: int = 1024
+    max_queued_tokens: int = 1_000_000  # prompt tokens waiting
+    prefix_caching: bool = True
+    num_threads: int | None = None  # CPU threads of torch; None: the cores that there are
+
+    def __post_init__(self) -> None:
+        for name in ("block_size", "max_num_seqs", "max_queued_requests", "max_queued_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("num_blocks", "max_batch_tokens", "max_model_len", "num_threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionSpec:
+    """A revision that can be loaded: its id, its files, its settings."""
+
+    revision: str
+    folder: Path  # config.json, safetensors, tokenizer files
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementConfig:
+    """What a placement needs to know before anything is loaded."""
+
+    data_dir: Path

@@ -1,0 +1,102 @@
+"""A request as the engine holds it: its tokens, its blocks, how far it is computed. Pure Python, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from inference.protocol import GenerateRequest
+
+
+class Status(StrEnum):
+    """Where a sequence stands in the scheduler."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One choice being generated. The scheduler owns `block_table` and `num_computed_tokens`."""
+
+    request: GenerateRequest
+    arrived_at: float  # engine clock, seconds
+    max_tokens: int  # output tokens at most: the request's wish within the model's context
+    seed: int  # the request's own, or drawn when it arrived
+    token_ids: list[int] = field(default_factory=list)  # prompt, then output
+    block_table: list[int] = field(default_factory=list)  # KV block ids, in order
+    num_computed_tokens: int = 0  # tokens whose keys and values are in the pool
+    num_cached_tokens: int = 0  # of the prompt's, those that the prefix cache gave at first admission
+    num_preemptions: int = 0
+    status: Status = Status.WAITING
+    allowance: int | None = None  # output tokens granted so far
+    is_allowance_final: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.token_ids:
+            self.token_ids = list(self.request.token_ids)
+        self.allowance = self.request.allowance
+
+    @property
+    def id(self) -> str:
+        return self.request.request_id
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self.request.token_ids)
+
+    @property
+    def num_output_tokens(self) -> int:
+        return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def output_token_ids(self) -> list[int]:
+        return self.token_ids[self.num_prompt_tokens :]
+
+    @property
+    def num_uncomputed_tokens(self) -> int:
+        """Tokens that must run before the next one can be sampled; 1 in steady decode."""
+        return len(self.token_ids) - self.num_computed_tokens
+
+    @property
+    def is_prefilling(self) -> bool:
+        return self.num_uncomputed_tokens > 1
+
+    @property
+    def is_at_allowance(self) -> bool:
+        return self.allowance is not None and self.num_output_tokens >= self.allowance
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A stretch of one sequence in a step: tokens `start .. start + num_tokens` run together."""
+
+    sequence: Sequence
+    start: int
+    num_tokens: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.num_tokens
+
+    @property
+    def samples(self) -> bool:
+        """Whether the row reaches its sequence's last token, so that a new one is sampled after it."""
+        return self.end == len(self.sequence.token_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one step runs: chunks of prefill and single decode tokens in one packed batch."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(row.num_tokens for row in self.rows)
+
+    @property
+    def sampling_sequences(self) -> list[Sequence]:
+        """The sequences that get a token from this step, in the order of the logits' rows."""
+        return [row.sequence for row in self.rows if row.samples]
