@@ -1,0 +1,49 @@
+# Two commands are the whole set-up: `make run` and `make test`. `make help` lists the rest.
+SHELL := /bin/sh
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+export VENV PYTHON
+
+.PHONY: help run test check fix test-clients bench migrations shell clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-14s %s\n", $$1, $$2 }'
+
+run: ## install, fetch the default model, serve on http://127.0.0.1:8000 (PORT, DATA_DIR, DATABASE_URL, REDIS_URL, ENGINE)
+	@.ci/install run
+	@exec $(BIN)/python manage.py serve
+
+test: ## every test that needs no network but the package index
+	@.ci/install dev
+	$(BIN)/python -X dev -m pytest tests --ignore=tests/clients
+
+check: ## format, lint, types, import contracts, migrations
+	@.ci/install dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python manage.py makemigrations --check --dry-run
+
+fix: ## format and repair what ruff can
+	@.ci/install dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test-clients: ## real client libraries, in environments of their own, against the real server
+	@.ci/install dev
+	$(BIN)/python -m pytest tests/clients
+
+bench: ## tokens/s served, beside transformers' own server, in one run (about 15 minutes)
+	@.ci/install dev
+	$(BIN)/python -m inference.benchmark.peers
+
+migrations: ## write migrations for changed models
+	$(BIN)/python manage.py makemigrations
+
+shell: ## Django's shell
+	$(BIN)/python manage.py shell
+
+clean: ## remove what was built; DATA_DIR stays
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
