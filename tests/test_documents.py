@@ -1,0 +1,32 @@
+"""Documentation as a unit test: what the code has, the documents name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from console.environment import Environment
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_every_setting_has_its_line_in_operations() -> None:
+    document = (ROOT / "docs" / "operations.md").read_text()
+    rows = set(re.findall(r"^\| `([A-Z_]+)` \|", document, flags=re.MULTILINE))
+    assert rows == {name.upper() for name in Environment.model_fields}
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    broken = [
+        f"{document.relative_to(ROOT)} -> {link}"
+        for document in documents
+        for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text())
+        if "://" not in link and not (document.parent / link).exists()
+    ]
+    assert broken == []
+
+
+def test_decisions_fit_on_a_page() -> None:
+    for page in (ROOT / "docs" / "decisions").glob("*.md"):
+        assert len(page.read_text().splitlines()) <= 40, page.name
