@@ -49,7 +49,7 @@ class Revision(models.Model):
     model = models.ForeignKey(ServedModel, on_delete=models.PROTECT, related_name="revisions")
     folder = models.CharField(
         max_length=4096
-    )  # relative to DATA_DIR where it lies inside, absolute elsewhere
+    )  # relative to DATA_DIR where it lies inside
     source = models.CharField(max_length=4096)  # where the files came from, for people
     files = models.JSONField()  # name -> {"sha256", "size"}
     engine = models.JSONField(default=dict)  # fields of EngineConfig that differ from the installation's
@@ -63,10 +63,6 @@ class Revision(models.Model):
     def __str__(self) -> str:
         return self.id
 
-    @property
-    def path(self) -> Path:
-        return Path(settings.DATA_DIR) / self.folder
-
     def save(self, *args: Any, **kwargs: Any) -> None:
         if not self._state.adding:
             raise ImmutableRevision(f"revision {self.id} does not change")
@@ -74,3 +70,7 @@ class Revision(models.Model):
 
     def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise ImmutableRevision(f"revision {self.id} is not deleted")
+
+    @property
+    def path(self) -> Path:
+        return Path(settings.DATA_DIR) / self.folder

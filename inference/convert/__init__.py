@@ -1,0 +1,1 @@
+"""Model files from elsewhere, checked, converted, quantized: `python -m inference.convert`."""

@@ -1,0 +1,41 @@
+"""A folder of float weights becomes a folder of quantized ones, with figures of what that costs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM
+
+from inference.convert.model_folder import check_folder
+from inference.quantization.base import quantization_config
+from inference.quantization.error import weight_errors
+
+
+def quantize_folder(source: Path, folder: Path, *, name: str) -> dict[str, Any]:
+    """Writes `source`, quantized by the method `name`, into `folder`; returns the error figures."""
+    exact = AutoModelForCausalLM.from_pretrained(
+        source, dtype="auto", local_files_only=True, use_safetensors=True
+    )
+    quantized = AutoModelForCausalLM.from_pretrained(
+        source,
+        dtype="auto",
+        local_files_only=True,
+        use_safetensors=True,
+        quantization_config=quantization_config(name),
+    )
+    quantized.save_pretrained(folder)
+    for name, path in check_folder(source).items():
+        is_weights = name.endswith((".safetensors", ".safetensors.index.json"))
+        if not is_weights and not (folder / name).exists():
+            shutil.copyfile(path, folder / name)
+    errors = weight_errors(exact, quantized)
+    worst = max(errors, key=lambda layer: layer.weight_error)
+    return {
+        "method": name,
+        "num_layers": len(errors),
+        "mean_weight_error": sum(layer.weight_error for layer in errors) / len(errors),
+        "worst_layer": worst.name,
+        "worst_weight_error": worst.weight_error,
+    }

@@ -1,0 +1,54 @@
+"""The header of a safetensors file, checked against the file before a library may map it."""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from inference.convert.gguf_header import BadHeader
+
+MAX_HEADER_BYTES = 100_000_000
+DTYPE_BYTES = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2,
+    "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
+}  # fmt: skip
+
+
+def check_safetensors(path: Path) -> set[str]:
+    """The names of the tensors. Raises `BadHeader` where the header does not fit the file or the format."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+            raise BadHeader(f"{path.name}: not a safetensors file, or its header claims {length} bytes")
+        try:
+            header = json.loads(file.read(length))
+        except (ValueError, RecursionError) as error:
+            raise BadHeader(f"{path.name}: the header is not JSON") from error
+    if not isinstance(header, dict):
+        raise BadHeader(f"{path.name}: the header is not an object")
+    header.pop("__metadata__", None)
+    extents = sorted(_extent(path.name, name, entry) for name, entry in header.items())
+    end = 0
+    for start, stop in extents:
+        if start != end:
+            raise BadHeader(f"{path.name}: tensors overlap or leave gaps")
+        end = stop
+    if end != size - 8 - length:
+        raise BadHeader(f"{path.name}: the tensors take {end} bytes, the file has {size - 8 - length}")
+    return set(header)
+
+
+def _extent(file_name: str, name: str, entry: Any) -> tuple[int, int]:
+    try:
+        shape, (start, stop) = entry["shape"], entry["data_offsets"]
+        numbers = [*shape, start, stop]
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ValueError("a size that is not a whole number")
+        if stop - start != prod(shape) * DTYPE_BYTES[entry["dtype"]]:
+            raise ValueError("a size that does not fit its shape")
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadHeader(f"{file_name}: the tensor {name!r} is described wrongly: {error}") from error
+    return start, stop

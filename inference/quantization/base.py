@@ -1,0 +1,16 @@
+"""Quantization methods by name. Importing this module registers them with transformers."""
+
+from __future__ import annotations
+
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from inference.quantization.int8 import Int8Config
+
+METHODS: dict[str, type[QuantizationConfigMixin]] = {"int8": Int8Config}
+
+
+def quantization_config(name: str) -> QuantizationConfigMixin:
+    """The configuration to pass to `from_pretrained` for quantizing while loading."""
+    if name not in METHODS:
+        raise ValueError(f"quantization {name!r} is not one of {', '.join(sorted(METHODS))}")
+    return METHODS[name]()
