@@ -2,57 +2,287 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
+import time
 from collections.abc import Callable
 
-from inference.protocol import EngineError, Event, GenerateRequest, ModelCard, RevisionStats
+from inference.config import EngineConfig
+from inference.engine.block_pool import BlockPool
+from inference.engine.deadlines import DeadlineWatch
+from inference.engine.flight import Flight
+from inference.engine.interfaces import Detokenizer, Runner, Sampled, Sampler
+from inference.engine.isolation import Outcome, is_out_of_memory, run_step
+from inference.engine.prefix_cache import PrefixCache
+from inference.engine.scheduler import Scheduler
+from inference.engine.sequence import Sequence, Status
+from inference.engine.timeline import Phase
+from inference.engine.validation import validate
+from inference.engine.waiting_queue import WaitingQueue
+from inference.protocol import (
+    EngineError,
+    Event,
+    Finish,
+    FinishReason,
+    GenerateRequest,
+    InvalidValue,
+    ModelCard,
+    RevisionStats,
+    Sampling,
+    Usage,
+)
+
+logger = logging.getLogger(__name__)
+
+NON_FINITE = EngineError("non_finite_logits", "the model gave no finite scores for the next token")
 
 
 class Engine:
-    """Continuous batching of one revision. One thread owns it: every method is called from the thread that steps.
+    """Continuous batching of one revision. One thread owns it: the one that steps calls every method.
 
-    Events go out through each request's `on_event`, called from inside `step`, `abort`, `abort_owner`, `extend`
-    or `fail_all`, in order; exactly one `Finish` per accepted request, as the last.
+    Events go out through each request's `on_event`, from inside `step`, `extend`, `abort`, `abort_owner` or
+    `fail_all`, in order; exactly one `Finish` per accepted request, as the last. `on_event` does not raise,
+    and calls nothing here.
     """
 
-    card: ModelCard
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        card: ModelCard,
+        eos_token_ids: frozenset[int],
+        runner: Runner,
+        sampler: Sampler,
+        detokenizer_factory: Callable[[Sampling], Detokenizer],
+        clock: Callable[[], float] = time.monotonic,
+        draw_seed: Callable[[], int] = lambda: secrets.randbits(63),
+    ) -> None:
+        if config.max_batch_tokens is None:
+            raise ValueError("max_batch_tokens is to be resolved before an engine is made")
+        self.card = card
+        self.eos_token_ids = eos_token_ids
+        self.runner = runner
+        self.sampler = sampler
+        self.detokenizer_factory = detokenizer_factory
+        self.clock = clock
+        self.draw_seed = draw_seed
+        self.pool = BlockPool(num_blocks=runner.num_blocks, block_size=runner.block_size)
+        self.prefix_cache = PrefixCache(self.pool, is_enabled=config.prefix_caching)
+        self.waiting = WaitingQueue(
+            max_requests=config.max_queued_requests, max_tokens=config.max_queued_tokens
+        )
+        self.scheduler = Scheduler(
+            self.pool,
+            self.prefix_cache,
+            self.waiting,
+            max_batch_tokens=config.max_batch_tokens,
+            max_num_seqs=config.max_num_seqs,
+        )
+        self.max_context = min(card.max_model_len, runner.num_blocks * runner.block_size)
+        self.deadlines = DeadlineWatch()
+        self.flights: dict[str, Flight] = {}
+        self._num_arrivals = 0
+        self._num_held = 0  # flights that wait for their allowance
+        self._num_prompt_tokens = 0
+        self._num_generated_tokens = 0
+        self._num_steps = 0
+        self._last_step_at: float | None = None
+        self._last_step_seconds = 0.0
 
     def submit(self, request: GenerateRequest, on_event: Callable[[Event], None]) -> None:
-        """Queue a request. Raises `Refusal` for all that can be seen to be wrong; then `on_event` is never called."""
-        raise NotImplementedError
+        """Queue a request. Raises `Refusal` for what is wrong with it; then `on_event` is never called."""
+        if request.request_id in self.flights:
+            raise InvalidValue("a request of this id is in flight", param="request_id")
+        max_tokens = validate(request, vocab_size=self.card.vocab_size, max_context=self.max_context)
+        now = self.clock()
+        seed = self.draw_seed() if request.sampling.seed is None else request.sampling.seed
+        rank = (-request.priority, self._num_arrivals)
+        sequence = Sequence(request, arrived_at=now, max_tokens=max_tokens, seed=seed, rank=rank)
+        flight = Flight(
+            sequence,
+            on_event=on_event,
+            detokenizer=self.detokenizer_factory(request.sampling),
+            eos_token_ids=self.eos_token_ids,
+            now=now,
+        )
+        self.waiting.add(sequence)
+        self._num_arrivals += 1
+        self._note_work(now)
+        self.flights[request.request_id] = flight
+        if sequence.is_at_allowance:
+            self._hold(flight, now)
+        self.deadlines.watch(flight)
 
     def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
-        """Raise the output tokens granted; `is_final`: at it the request ends (BUDGET). Unknown ids are ignored."""
-        raise NotImplementedError
+        """Raise the output tokens granted; `is_final`: at it the request ends. Unknown ids are ignored."""
+        flight = self.flights.get(request_id)
+        if flight is None:
+            return
+        sequence = flight.sequence
+        sequence.allowance = max(allowance, sequence.allowance or 0)
+        sequence.is_allowance_final = is_final
+        if flight.timeline.phase is not Phase.ALLOWANCE:
+            return
+        if not sequence.is_at_allowance:
+            self._resume(flight)
+        elif is_final:
+            self._finish(flight, FinishReason.BUDGET)
 
     def abort(self, request_id: str) -> None:
         """Finish a request as CANCELLED and free what it holds. Unknown ids are ignored."""
-        raise NotImplementedError
+        flight = self.flights.get(request_id)
+        if flight is not None:
+            self._finish(flight, FinishReason.CANCELLED)
 
     def abort_owner(self, owner_id: str) -> None:
         """Abort all requests of an owner."""
-        raise NotImplementedError
+        for flight in tuple(self.flights.values()):
+            if flight.sequence.request.owner.id == owner_id:
+                self._finish(flight, FinishReason.CANCELLED)
 
     def fail_all(self, error: EngineError) -> None:
         """Finish every request as FAILED: the engine ends, or its device is lost."""
-        raise NotImplementedError
+        for flight in tuple(self.flights.values()):
+            self._finish(flight, FinishReason.FAILED, error=error)
 
     def step(self) -> bool:
         """One turn of the loop. False: nothing can go on before a command, or before `next_deadline`."""
-        raise NotImplementedError
+        started_at = self.clock()
+        for flight, error in self.deadlines.expired(self.flights.values(), started_at):
+            self._finish(flight, FinishReason.FAILED, error=error)
+        plan = self.scheduler.schedule()
+        self._note_moves(started_at)
+        if not plan.rows:
+            return bool(self.scheduler.preempted)
+        outcome = run_step(self.runner, self.sampler, plan)
+        now = self.clock()
+        self._deliver(outcome, now)
+        self._num_steps += 1
+        self._last_step_at, self._last_step_seconds = now, now - started_at
+        return True
 
     @property
     def has_work(self) -> bool:
         """Whether any accepted request has not finished."""
-        raise NotImplementedError
+        return bool(self.flights)
 
     def next_deadline(self) -> float | None:
         """Clock time at which `step` must be called even without a command; None: never."""
-        raise NotImplementedError
+        return self.deadlines.next_at
 
     def stats(self) -> RevisionStats:
-        """Counters and gauges as they stand now."""
-        raise NotImplementedError
+        """Counters and gauges as they stand. `has_work`: something could be computed, so steps are due."""
+        return RevisionStats(
+            revision=self.card.revision,
+            num_running=len(self.scheduler.running),
+            num_waiting=len(self.waiting),
+            num_blocks=self.pool.num_blocks,
+            num_blocks_used=self.pool.num_used,
+            num_blocks_cached=self.pool.num_cached,
+            num_prefix_queries=self.prefix_cache.num_queries,
+            num_prefix_hits=self.prefix_cache.num_hits,
+            num_preemptions=self.scheduler.num_preemptions,
+            num_prompt_tokens=self._num_prompt_tokens,
+            num_generated_tokens=self._num_generated_tokens,
+            num_steps=self._num_steps,
+            last_step_at=self._last_step_at,
+            last_step_seconds=self._last_step_seconds,
+            has_work=len(self.flights) > self._num_held,
+        )
+
+    def check_integrity(self) -> None:
+        """Audit the books of the KV pool, when there is time for it. Raises `PoolCorrupted`."""
+        self.scheduler.check_integrity()
 
     def close(self) -> None:
         """Let go of the model and the KV pool. Nothing may be called after it."""
-        raise NotImplementedError
+        del self.runner, self.sampler, self.detokenizer_factory
+
+    def _note_work(self, now: float) -> None:
+        """The heartbeat counts from the moment at which there is something to compute."""
+        if len(self.flights) == self._num_held:
+            self._last_step_at = now
+
+    def _note_moves(self, now: float) -> None:
+        for sequence in self.scheduler.admitted:
+            self.flights[sequence.id].timeline.admit(now)
+            if sequence.num_preemptions == 0:
+                self._num_prompt_tokens += sequence.num_prompt_tokens
+        for sequence in self.scheduler.preempted:
+            flight = self.flights[sequence.id]
+            if flight.timeline.phase is not Phase.ALLOWANCE:
+                flight.timeline.enter(Phase.PREEMPTED, now)
+
+    def _deliver(self, outcome: Outcome, now: float) -> None:
+        for row, sampled in outcome.done:
+            self.scheduler.advance(row)
+            if sampled is not None:
+                self._accept(self.flights[row.sequence.id], sampled, now)
+        for sequence, error in outcome.failed.items():
+            self._fail(self.flights[sequence.id], error)
+
+    def _accept(self, flight: Flight, sampled: Sampled, now: float) -> None:
+        if sampled.token_id is None:
+            self._finish(flight, FinishReason.FAILED, error=NON_FINITE)
+            return
+        timeline, is_first = flight.timeline, flight.timeline.first_token_at is None
+        timeline.add_token(now)
+        self._num_generated_tokens += 1
+        try:
+            stop = flight.accept(sampled.token_id, sampled)
+        except Exception as error:
+            self._fail(flight, error)
+            return
+        if stop is not None:
+            self._finish(flight, stop[0], matched_stop=stop[1])
+        elif flight.sequence.is_at_allowance:
+            self._hold(flight, now)
+        elif is_first:
+            self.deadlines.watch(flight)
+
+    def _hold(self, flight: Flight, now: float) -> None:
+        self._num_held += 1
+        flight.timeline.enter(Phase.ALLOWANCE, now)
+
+    def _resume(self, flight: Flight) -> None:
+        now = self.clock()
+        self._note_work(now)
+        self._num_held -= 1
+        sequence, timeline = flight.sequence, flight.timeline
+        if sequence.status is Status.RUNNING:
+            timeline.enter(Phase.DECODE, now)
+        else:
+            timeline.enter(Phase.QUEUE if timeline.admitted_at is None else Phase.PREEMPTED, now)
+        self.deadlines.watch(flight)
+
+    def _fail(self, flight: Flight, error: Exception) -> None:
+        """The request is the culprit of `error`. Its message stays in the log: it may tell of others."""
+        logger.error("request %s failed: %s", flight.sequence.id, type(error).__name__, exc_info=error)
+        code = "out_of_memory" if is_out_of_memory(error) else "engine_error"
+        failure = EngineError(code, f"the engine failed on this request ({type(error).__name__})")
+        self._finish(flight, FinishReason.FAILED, error=failure)
+
+    def _finish(
+        self,
+        flight: Flight,
+        reason: FinishReason,
+        *,
+        matched_stop: str | int | None = None,
+        error: EngineError | None = None,
+    ) -> None:
+        """The only way out: frees what the request holds and sends its last events."""
+        sequence = flight.sequence
+        self.scheduler.remove(sequence)
+        del self.flights[sequence.id]
+        self._num_held -= flight.timeline.phase is Phase.ALLOWANCE
+        timings = flight.timeline.close(
+            self.clock(),
+            num_preemptions=sequence.num_preemptions,
+            num_cached_tokens=sequence.num_cached_tokens,
+        )
+        usage = Usage(
+            prompt_tokens=sequence.num_prompt_tokens,
+            cached_tokens=sequence.num_cached_tokens,
+            completion_tokens=sequence.num_output_tokens,
+        )
+        flight.on_event(Finish(reason, usage, timings, matched_stop, error))

@@ -18,14 +18,16 @@ class Status(StrEnum):
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """One choice being generated. The scheduler owns `block_table` and `num_computed_tokens`."""
+    """One choice being generated. The scheduler owns its blocks, hashes and `num_computed_tokens`."""
 
     request: GenerateRequest
     arrived_at: float  # engine clock, seconds
     max_tokens: int  # output tokens at most: the request's wish within the model's context
     seed: int  # the request's own, or drawn when it arrived
+    rank: tuple[int, int] = (0, 0)  # smaller runs earlier: (-priority, arrival number)
     token_ids: list[int] = field(default_factory=list)  # prompt, then output
     block_table: list[int] = field(default_factory=list)  # KV block ids, in order
+    block_hashes: list[bytes] = field(default_factory=list)  # of its full blocks, as far as needed
     num_computed_tokens: int = 0  # tokens whose keys and values are in the pool
     num_cached_tokens: int = 0  # of the prompt's, those that the prefix cache gave at first admission
     num_preemptions: int = 0

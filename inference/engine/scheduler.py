@@ -1,0 +1,187 @@
+"""Decides what each step runs: one token budget for decode and prefill, blocks, preemption. Pure Python."""
+
+from __future__ import annotations
+
+from bisect import insort
+
+from inference.engine.block_pool import BlockPool
+from inference.engine.prefix_cache import PrefixCache
+from inference.engine.sequence import Plan, Row, Sequence, Status
+from inference.engine.waiting_queue import WaitingQueue
+
+MAX_SKIPPED = (
+    32  # waiting sequences that are looked up and passed over in one step: bounds the step's own cost
+)
+
+
+class Scheduler:
+    """Running sequences first (decode, then chunks of prefill), then admission from the waiting queue.
+
+    A sequence gets the blocks of all its tokens when it is admitted, so only decode can run short of blocks.
+    Then sequences at their allowance give theirs up first, then the lowest priority, newest first; they are
+    computed again later. The sequence of the best rank can always go on, so some always does.
+    """
+
+    def __init__(
+        self,
+        pool: BlockPool,
+        prefix_cache: PrefixCache,
+        waiting: WaitingQueue,
+        *,
+        max_batch_tokens: int,
+        max_num_seqs: int,
+    ) -> None:
+        self.pool = pool
+        self.prefix_cache = prefix_cache
+        self.waiting = waiting
+        self.max_batch_tokens = max_batch_tokens
+        self.max_num_seqs = min(max_num_seqs, max_batch_tokens)  # so that decode never crowds out all prefill
+        self.running: list[Sequence] = []  # in order of rank
+        self.admitted: list[Sequence] = []  # by the last `schedule`
+        self.preempted: list[Sequence] = []  # by the last `schedule`
+        self.num_preemptions = 0
+
+    def schedule(self) -> Plan:
+        """What to run now. Empty: every sequence waits for its allowance, or there is none."""
+        self.admitted = []
+        self.preempted = []
+        rows = self._continue_running()
+        # Blocks that preemption has just freed are for the sequences that were short of them.
+        if self.waiting and not self.preempted:
+            rows = self._admit(rows)
+        return Plan(tuple(rows))
+
+    def advance(self, row: Row) -> None:
+        """A row was computed: its keys and values are in the pool."""
+        sequence = row.sequence
+        sequence.num_computed_tokens = row.end
+        first, end = row.start // self.pool.block_size, row.end // self.pool.block_size
+        if end > first:
+            self.prefix_cache.remember(sequence, first=first, end=end)
+
+    def remove(self, sequence: Sequence) -> None:
+        """A sequence ends, wherever it stands."""
+        if sequence.status is Status.WAITING:
+            self.waiting.remove(sequence)
+        elif sequence.status is Status.RUNNING:
+            self.running.remove(sequence)
+            self._release(sequence)
+        sequence.status = Status.FINISHED
+
+    def check_integrity(self) -> None:
+        """Raise `PoolCorrupted` where the books of blocks disagree."""
+        self.pool.check_integrity([sequence.block_table for sequence in self.running])
+
+    def _continue_running(self) -> list[Row]:
+        rows: list[Row] = []
+        prefilling: list[Sequence] = []
+        for sequence in tuple(self.running):
+            if sequence.status is not Status.RUNNING or sequence.is_at_allowance:
+                continue
+            num_tokens, start = len(sequence.token_ids), sequence.num_computed_tokens
+            if num_tokens - start > 1:
+                prefilling.append(sequence)
+            elif num_tokens <= len(sequence.block_table) * self.pool.block_size or self._grow(sequence):
+                rows.append(Row(sequence, start, 1))
+        budget = self.max_batch_tokens - len(rows)
+        for sequence in prefilling:
+            if budget == 0:
+                break
+            chunk = min(budget, sequence.num_uncomputed_tokens)
+            rows.append(Row(sequence, sequence.num_computed_tokens, chunk))
+            budget -= chunk
+        return rows
+
+    def _grow(self, sequence: Sequence) -> bool:
+        """One more block. Who loses one ranks behind the sequence, or is held: no row is lost by it."""
+        while self.pool.num_free == 0:
+            paused = [other for other in self.running if other.is_at_allowance]
+            victim = paused[-1] if paused else self.running[-1]
+            if victim is sequence:
+                return False  # the last in rank waits with its blocks until others end
+            self._preempt(victim)
+        sequence.block_table += self.pool.allocate(1)
+        return True
+
+    def _admit(self, rows: list[Row]) -> list[Row]:
+        budget = self.max_batch_tokens - sum(row.num_tokens for row in rows)
+        num_skipped = 0
+        for sequence in self.waiting:
+            if budget == 0 or num_skipped == MAX_SKIPPED:
+                break
+            if sequence.is_at_allowance:
+                continue
+            found = self.prefix_cache.find(sequence)
+            if self.prefix_cache.is_worth_waiting(sequence, num_found=len(found)):
+                num_skipped += 1
+                continue
+            if not self._make_room(sequence, found, is_idle=not rows):
+                break  # nobody overtakes: a long prompt is not starved by short ones
+            self._start(sequence, found)
+            chunk = min(budget, sequence.num_uncomputed_tokens)
+            rows.append(Row(sequence, sequence.num_computed_tokens, chunk))
+            budget -= chunk
+        if self.preempted:
+            rows = [row for row in rows if row.sequence.status is Status.RUNNING]
+        return rows
+
+    def _start(self, sequence: Sequence, found: list[int]) -> None:
+        self.waiting.remove(sequence)
+        for block_id in found:
+            self.pool.share(block_id)
+        num_new_blocks = self._num_blocks(sequence) - len(found)
+        sequence.block_table = found + self.pool.allocate(num_new_blocks)
+        sequence.num_computed_tokens = len(found) * self.pool.block_size
+        sequence.status = Status.RUNNING
+        insort(self.running, sequence, key=lambda other: other.rank)
+        if sequence.num_preemptions == 0:
+            sequence.num_cached_tokens = sequence.num_computed_tokens
+            self.prefix_cache.count(sequence)
+        self.prefix_cache.announce(sequence)
+        self.admitted.append(sequence)
+
+    def _make_room(self, sequence: Sequence, found: list[int], *, is_idle: bool) -> bool:
+        """Whether a place and the blocks are there, after preempting what is of lower priority.
+
+        `is_idle`: nothing runs in this step, so sequences that wait for their allowance give way as well.
+        """
+        if self._has_room(sequence, found):
+            return True
+        priority = sequence.request.priority
+        victims = [
+            other
+            for other in self.running
+            if other.request.priority < priority or (is_idle and other.is_at_allowance)
+        ]
+        num_freed = sum(len(victim.block_table) for victim in victims)
+        if not victims or self.pool.num_free + num_freed < self._num_blocks(sequence):
+            return False
+        victims.sort(key=lambda victim: (victim.is_at_allowance, victim.rank))
+        while victims and not self._has_room(sequence, found):
+            self._preempt(victims.pop())
+        return self._has_room(sequence, found)
+
+    def _has_room(self, sequence: Sequence, found: list[int]) -> bool:
+        if len(self.running) >= self.max_num_seqs:
+            return False
+        num_revived = sum(self.pool.is_free(block_id) for block_id in found)
+        num_needed = self._num_blocks(sequence) - len(found) + num_revived
+        # A spare block for each running sequence, or they would soon preempt the newcomer.
+        return num_needed + len(self.running) <= self.pool.num_free
+
+    def _num_blocks(self, sequence: Sequence) -> int:
+        return -(-len(sequence.token_ids) // self.pool.block_size)
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._release(sequence)
+        sequence.status = Status.WAITING
+        sequence.num_preemptions += 1
+        self.num_preemptions += 1
+        self.waiting.put_back(sequence)
+        self.preempted.append(sequence)
+
+    def _release(self, sequence: Sequence) -> None:
+        self.prefix_cache.withdraw(sequence)
+        self.pool.release(sequence.block_table)
+        sequence.num_computed_tokens = 0

@@ -1,0 +1,237 @@
+"""A model without tensors: it keeps what is written to each slot, and its next token is a hash of what it reads back.
+
+So a wrong block, a stale slot or a block written while shared shows as a wrong token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from inference.config import EngineConfig
+from inference.engine.engine import Engine
+from inference.engine.interfaces import Sampled
+from inference.engine.sequence import Plan, Sequence
+from inference.protocol import (
+    Delta,
+    Event,
+    Finish,
+    GenerateRequest,
+    ModelCard,
+    Owner,
+    Sampling,
+)
+
+VOCAB_SIZE = 100
+EOS = 0
+
+
+def next_token(token_ids: Iterable[int]) -> int:
+    """What the model says after these tokens."""
+    digest = hashlib.sha256(repr(list(token_ids)).encode()).digest()
+    return int.from_bytes(digest[:4], "big") % VOCAB_SIZE
+
+
+def oracle(prompt: Iterable[int], *, max_tokens: int, ignore_eos: bool = True) -> list[int]:
+    """The output of a request that has the model to itself."""
+    token_ids = list(prompt)
+    output: list[int] = []
+    while len(output) < max_tokens:
+        token_id = next_token(token_ids)
+        token_ids.append(token_id)
+        output.append(token_id)
+        if token_id == EOS and not ignore_eos:
+            break
+    return output
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch names its own."""
+
+
+@dataclass
+class FakeRunner:
+    """Slots hold `(position, token)`. `faults` may raise before a plan is run."""
+
+    num_blocks: int = 16
+    block_size: int = 4
+    faults: Callable[[Plan], None] | None = None
+    plans: list[Plan] = field(default_factory=list)
+    shared_blocks: Callable[[], set[int]] = set
+    slots: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def run(self, plan: Plan) -> list[int]:
+        if self.faults is not None:
+            self.faults(plan)
+        self.plans.append(plan)
+        shared = self.shared_blocks()
+        logits = []
+        for row in plan.rows:
+            assert row.start == row.sequence.num_computed_tokens or self.faults is not None
+            for position in range(row.start, row.end):
+                block_id = row.sequence.block_table[position // self.block_size]
+                assert block_id not in shared, "a shared block was written"
+                self.slots[self._slot(row.sequence, position)] = (
+                    position,
+                    row.sequence.token_ids[position],
+                )
+            if row.samples:
+                logits.append(next_token(self._read(row.sequence, row.end)))
+        return logits
+
+    def _slot(self, sequence: Sequence, position: int) -> int:
+        block_id = sequence.block_table[position // self.block_size]
+        return block_id * self.block_size + position % self.block_size
+
+    def _read(self, sequence: Sequence, end: int) -> list[int]:
+        read = [self.slots[self._slot(sequence, position)] for position in range(end)]
+        assert [position for position, _ in read] == list(range(end)), "a slot of another position was read"
+        return [token_id for _, token_id in read]
+
+
+@dataclass
+class FakeSampler:
+    """Takes the token that the model says. Requests named in `non_finite` and `raising` go wrong."""
+
+    non_finite: set[str] = field(default_factory=set)
+    raising: set[str] = field(default_factory=set)
+
+    def sample(self, logits: Any, sequences: list[Sequence]) -> list[Sampled]:
+        assert len(logits) == len(sequences)
+        if any(sequence.id in self.raising for sequence in sequences):
+            raise ValueError("the sampler cannot do this row")
+        return [
+            Sampled(None if sequence.id in self.non_finite else token_id)
+            for token_id, sequence in zip(logits, sequences, strict=True)
+        ]
+
+
+class FakeDetokenizer:
+    """Each token is `<id>`; one stop string at most is looked for, nothing is held back."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self.matched_stop: str | None = None
+        self.stop = sampling.stop
+        self.held = ""
+
+    def push(self, token_ids: list[int]) -> str:
+        text = self.held + "".join(f"<{token_id}>" for token_id in token_ids)
+        self.held = ""
+        for stop in self.stop:
+            if stop in text:
+                self.matched_stop = stop
+                return text[: text.index(stop)]
+        return text
+
+    def flush(self) -> str:
+        held, self.held = self.held, ""
+        return held
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Stream:
+    """What one request's reader saw."""
+
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def token_ids(self) -> list[int]:
+        return [t for event in self.events if isinstance(event, Delta) for t in event.token_ids]
+
+    @property
+    def text(self) -> str:
+        return "".join(event.text for event in self.events if isinstance(event, Delta))
+
+    @property
+    def finish(self) -> Finish:
+        (finish,) = [event for event in self.events if isinstance(event, Finish)]
+        assert self.events[-1] is finish
+        return finish
+
+
+CARD = ModelCard(
+    revision="fake",
+    architecture="FakeForCausalLM",
+    max_model_len=64,
+    vocab_size=VOCAB_SIZE,
+    batching=True,
+    quantization=None,
+    dtype="none",
+    device="cpu",
+    weight_bytes=0,
+    has_chat_template=False,
+)
+
+
+@dataclass
+class Bench:
+    """An engine over the fake model, with a clock of its own."""
+
+    engine: Engine
+    runner: FakeRunner
+    sampler: FakeSampler
+    clock: Clock
+
+    def submit(
+        self, request_id: str, prompt: Iterable[int], *, salt: str = "a", owner: str = "owner", **request: Any
+    ) -> Stream:
+        stream = Stream()
+        sampling = request.pop("sampling", Sampling(max_tokens=4, ignore_eos=True))
+        self.engine.submit(
+            GenerateRequest(
+                request_id=request_id,
+                revision="fake",
+                token_ids=tuple(prompt),
+                owner=Owner(owner, salt),
+                sampling=sampling,
+                **request,
+            ),
+            stream.events.append,
+        )
+        return stream
+
+    def run(self, max_steps: int = 1000) -> int:
+        """Step until nothing can go on; how many steps did something."""
+        for number in range(max_steps):
+            if not self.engine.step():
+                return number
+        raise AssertionError("the engine does not come to rest")
+
+
+def make_bench(
+    *,
+    num_blocks: int = 16,
+    block_size: int = 4,
+    faults: Callable[[Plan], None] | None = None,
+    detokenizer_factory: Callable[[Sampling], Any] = FakeDetokenizer,
+    **config: Any,
+) -> Bench:
+    runner = FakeRunner(num_blocks=num_blocks, block_size=block_size, faults=faults)
+    sampler = FakeSampler()
+    clock = Clock()
+    config.setdefault("max_batch_tokens", 32)
+    engine = Engine(
+        EngineConfig(block_size=block_size, **config),
+        card=CARD,
+        eos_token_ids=frozenset({EOS}),
+        runner=runner,
+        sampler=sampler,
+        detokenizer_factory=detokenizer_factory,
+        clock=clock,
+    )
+    runner.shared_blocks = lambda: {
+        block.id for block in engine.pool.blocks if block.num_references > 1 or block.hash is not None
+    }
+    return Bench(engine, runner, sampler, clock)
