@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -15,6 +18,8 @@ DATA_DIR = ENV.data_dir
 DEBUG = ENV.debug
 SECRET_KEY = ENV.secret_key.get_secret_value() if ENV.secret_key else kept_secret(DATA_DIR, "secret_key")
 KEY_PEPPER = ENV.key_pepper.get_secret_value() if ENV.key_pepper else kept_secret(DATA_DIR, "key_pepper")
+AUDIT_CHECKPOINT = DATA_DIR / "audit-checkpoint.json"
+LEASE_DIR = DATA_DIR / "servers"
 ALLOWED_HOSTS = list(ENV.allowed_hosts)
 
 INSTALLED_APPS = [
@@ -54,7 +59,7 @@ ROOT_URLCONF = "console.urls"
 ASGI_APPLICATION = "console.asgi.application"
 AUTH_USER_MODEL = "accounts.User"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-BASE_DIR = __import__("pathlib").Path(__file__).resolve().parent.parent
+BASE_DIR = Path(__file__).resolve().parent.parent
 
 TEMPLATES = [
     {
@@ -72,31 +77,44 @@ TEMPLATES = [
 ]
 
 
+def sqlite(path: Path) -> dict[str, Any]:
+    """An SQLite file made for durability: a commit is on disk before it returns, and writers queue instead of failing."""
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": str(path),
+        "OPTIONS": {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
+        },
+        # A file, since tests use several threads, and one of its own for each run.
+        "TEST": {"NAME": str(Path(gettempdir()) / f"pilothouse-test-{os.getpid()}.sqlite3")},
+    }
+
+
 def database(url: str) -> dict[str, Any]:
-    """Django's entry for a database URL; empty means SQLite in DATA_DIR, made for durability."""
-    parts = urlsplit(url or f"sqlite:///{DATA_DIR / 'pilothouse.sqlite3'}")
-    if parts.scheme == "sqlite":
-        return {
-            "ENGINE": "django.db.backends.sqlite3",
-            "NAME": parts.path if url == "" else parts.path.removeprefix("/") or ":memory:",
-            "OPTIONS": {
-                "transaction_mode": "IMMEDIATE",
-                "timeout": 20,
-                "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;",
-            },
-        }
-    if parts.scheme in ("postgres", "postgresql"):
+    """Django's entry for a database URL; empty means SQLite in DATA_DIR."""
+    if not url:
+        return sqlite(DATA_DIR / "pilothouse.sqlite3")
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite" and len(parts.path) > 1:  # three slashes: relative; four: absolute
+        return sqlite(Path(unquote(parts.path.removeprefix("/"))).absolute())
+    if parts.scheme in ("postgres", "postgresql") and len(parts.path) > 1:
         return {
             "ENGINE": "django.db.backends.postgresql",
-            "NAME": parts.path.lstrip("/"),
+            "NAME": unquote(parts.path.removeprefix("/")),
             "USER": unquote(parts.username or ""),
             "PASSWORD": unquote(parts.password or ""),
-            "HOST": parts.hostname or "",
+            "HOST": unquote(parts.hostname or ""),
             "PORT": parts.port or "",
-            "OPTIONS": {"pool": {"min_size": 2, "max_size": 10}},
+            "OPTIONS": {
+                **dict(parse_qsl(parts.query)),
+                "pool": {"min_size": 2, "max_size": 16, "timeout": 10},
+            },
         }
     raise ImproperlyConfigured(
-        f"DATABASE_URL must start with sqlite:/// or postgresql://, not {parts.scheme!r}"
+        "DATABASE_URL must be like sqlite:////absolute/path, sqlite:///relative/path or "
+        "postgresql://user:password@host:port/name"
     )
 
 

@@ -1,0 +1,67 @@
+"""People and teams: every change with its audit entry, in one transaction."""
+
+from __future__ import annotations
+
+import secrets
+
+from django.contrib.auth.password_validation import validate_password
+from django.db import transaction
+
+from console.accounts.models import Membership, Team, User
+from console.accounts.roles import Role
+from console.audit.write import write
+
+DEFAULT_TEAM = "default"
+FIRST_OPERATOR = "admin"
+
+
+class UnknownUser(Exception):
+    """There is no account of that name."""
+
+
+def generated_password() -> str:
+    """24 characters that read well aloud: 120 bits."""
+    alphabet = "abcdefghijkmnpqrstuvwxyz23456789"
+    return "-".join("".join(secrets.choice(alphabet) for _ in range(6)) for _ in range(4))
+
+
+def default_team() -> Team:
+    """The team that keys and people belong to when nobody says otherwise; made when it is first needed."""
+    return Team.objects.get_or_create(name=DEFAULT_TEAM)[0]
+
+
+@transaction.atomic
+def ensure_operator(*, actor: str = "serve") -> str | None:
+    """At the first start: make the account `admin` and return its password, once. Later: nothing."""
+    if User.objects.exists():
+        return None
+    password = generated_password()
+    create_user(actor=actor, username=FIRST_OPERATOR, password=password, role=Role.ADMIN)
+    return password
+
+
+@transaction.atomic
+def create_user(
+    *, actor: str, username: str, password: str, role: Role, team: Team | None = None, ip: str = ""
+) -> User:
+    team = team or default_team()
+    user = User.objects.create_user(username, password=password, role=role)
+    Membership.objects.create(user=user, team=team)
+    detail = {"role": role.value, "team": team.name}
+    write(actor=actor, ip=ip, action="user.created", target=f"user:{username}", detail=detail)
+    return user
+
+
+@transaction.atomic
+def reset_password(*, actor: str, username: str, password: str | None = None, ip: str = "") -> str:
+    """Set a password, generated unless given, and return it. Django ends the person's sessions by itself."""
+    user = User.objects.filter(username=username).first()
+    if user is None:
+        raise UnknownUser(f"There is no account {username!r}.")
+    if password is None:
+        password = generated_password()
+    validate_password(password, user)
+    user.set_password(password)
+    user.save(update_fields=["password"])
+    write(actor=actor, ip=ip, action="user.password_reset", target=f"user:{username}")
+    return password

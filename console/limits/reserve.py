@@ -1,0 +1,155 @@
+"""Reserving tokens before they are spent: one conditional UPDATE, so that no race can overspend.
+
+A request reserves its prompt and a first slice of output, and extends while it runs. When the budget
+holds less than a slice, what is left is granted: `ticket.allowance` is the truth, not what was asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import Future
+from datetime import datetime
+
+from django.db.models import F, OuterRef, QuerySet
+from django.db.models.expressions import Exists
+from django.utils import timezone
+
+from console.accounts.caller import Caller
+from console.accounts.models import User
+from console.group_commit import ledger
+from console.keys.models import ApiKey
+from console.limits.lease import own_lease
+from console.limits.models import Limit, Ticket
+from console.limits.settle import release
+from console.usage.models import UsageRecord
+
+logger = logging.getLogger(__name__)
+NUM_TRIES = 8  # of taking what is left while others take too; SQLite never needs a second
+
+
+class LimitExceeded(Exception):
+    """Answered with 429. `insufficient_quota` will not pass by waiting; `rate_limit_exceeded` may."""
+
+    def __init__(self, message: str, *, code: str, retry_after_seconds: float | None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.retry_after_seconds = retry_after_seconds
+
+
+class DuplicateRequest(Exception):
+    """A request of this id has been accepted before."""
+
+
+async def reserve(
+    *,
+    caller: Caller,
+    request_id: str,
+    prompt_tokens: int,
+    output_tokens: int,
+    model: str = "",
+    revision: str = "",
+    endpoint: str = "",
+    transport: str = "",
+) -> Ticket:
+    """Reserve the prompt and up to `output_tokens` of output; raises LimitExceeded.
+
+    What the request is for (model, revision, endpoint, transport) is kept for the ledger row of a crash.
+    """
+    ticket = Ticket(
+        request_id=request_id,
+        owner=caller.id,
+        team_id=caller.team_id,
+        key_id=caller.key_pk,
+        user_id=caller.user_pk,
+        model=model,
+        revision=revision,
+        endpoint=endpoint,
+        transport=transport,
+        prompt_tokens=prompt_tokens,
+        output_tokens=output_tokens,
+        server=own_lease().server,
+        created_at=timezone.now(),
+    )
+    future = ledger().submit(lambda: _reserve(ticket, output_tokens=output_tokens))
+    try:
+        return await asyncio.shield(asyncio.wrap_future(future))
+    except asyncio.CancelledError:
+        future.add_done_callback(_give_back)  # nobody will ever use this ticket
+        raise
+
+
+async def extend(ticket: Ticket, *, output_tokens: int) -> bool:
+    """Grant up to `output_tokens` more. False: the budget is spent, or the caller was shut out meanwhile."""
+    granted = await ledger().commit(lambda: _extend(ticket, output_tokens=output_tokens, now=timezone.now()))
+    ticket.output_tokens += granted
+    return granted > 0
+
+
+def _reserve(ticket: Ticket, *, output_tokens: int) -> Ticket:
+    if UsageRecord.objects.filter(request_id=ticket.request_id).exists():
+        raise DuplicateRequest(ticket.request_id)
+    if Ticket.objects.filter(request_id=ticket.request_id).exists():
+        raise DuplicateRequest(ticket.request_id)
+    limit = Limit.objects.filter(key_id=ticket.key_id).first() if ticket.key_id else None
+    granted = output_tokens
+    if limit is not None:
+        granted = _take(limit.pk, fixed=ticket.prompt_tokens, wanted=output_tokens)
+        if not granted:
+            raise _refusal(limit.pk, needed=ticket.prompt_tokens + 1)
+    ticket.pk, ticket.limit, ticket.output_tokens = None, limit, granted  # pk: this may be a second attempt
+    ticket.save(force_insert=True)
+    return ticket
+
+
+def _take(limit_pk: int, *, fixed: int, wanted: int) -> int:
+    """Reserve `fixed` and as much of `wanted` as the budget holds: how much of `wanted`, or 0 for nothing at all."""
+    for _ in range(NUM_TRIES):
+        amount = fixed + wanted
+        has_room = Limit.objects.filter(
+            pk=limit_pk, budget_tokens__gte=F("used_tokens") + F("reserved_tokens") + amount
+        )
+        if has_room.update(reserved_tokens=F("reserved_tokens") + amount):
+            return wanted
+        wanted = min(wanted, Limit.objects.get(pk=limit_pk).free_tokens - fixed)
+        if wanted < 1:
+            return 0
+    return 0
+
+
+def _refusal(limit_pk: int, *, needed: int) -> LimitExceeded:
+    limit = Limit.objects.get(pk=limit_pk)
+    if limit.used_tokens + needed > limit.budget_tokens:
+        message = f"This key has used {limit.used_tokens} of its {limit.budget_tokens} tokens; the request needs {needed}."
+        return LimitExceeded(message, code="insufficient_quota", retry_after_seconds=None)
+    message = (
+        "This key's remaining tokens are reserved by its requests in flight; try again when one has ended."
+    )
+    return LimitExceeded(message, code="rate_limit_exceeded", retry_after_seconds=1.0)
+
+
+def _extend(ticket: Ticket, *, output_tokens: int, now: datetime) -> int:
+    """How many more tokens are granted. The ticket's row is locked before the limit's, as in `settle.py`."""
+    open_ticket = _of_living_owner(Ticket.objects.filter(pk=ticket.pk), ticket=ticket, now=now)
+    if open_ticket.select_for_update().first() is None:
+        return 0
+    granted = output_tokens
+    if ticket.limit_id is not None:
+        granted = _take(ticket.limit_id, fixed=0, wanted=output_tokens)
+    Ticket.objects.filter(pk=ticket.pk).update(output_tokens=F("output_tokens") + granted)
+    return granted
+
+
+def _of_living_owner(tickets: QuerySet[Ticket], *, ticket: Ticket, now: datetime) -> QuerySet[Ticket]:
+    """Those whose key is neither revoked nor expired, or whose person is still active."""
+    if ticket.key_id is not None:
+        return tickets.filter(Exists(ApiKey.objects.valid_at(now).filter(pk=OuterRef("key_id"))))
+    return tickets.filter(Exists(User.objects.filter(pk=OuterRef("user_id"), is_active=True)))
+
+
+def _give_back(future: Future[Ticket]) -> None:
+    """The client left while its reservation was being written: no work was done, so nothing is charged."""
+    if future.exception() is None:
+        ticket = future.result()
+        ledger().submit(lambda: release(ticket.request_id))

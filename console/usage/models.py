@@ -1,0 +1,52 @@
+"""The ledger: one row for each accepted request, written once, when it ends."""
+
+from __future__ import annotations
+
+from django.db import models
+
+from console.accounts.models import Team
+from console.keys.models import ApiKey
+
+
+class Transport(models.TextChoices):
+    REST = "rest"
+    SSE = "sse"
+    WEBSOCKET = "websocket"
+
+
+class Outcome(models.TextChoices):
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class UsageRecord(models.Model):
+    """What a request used, and how it ended."""
+
+    request_id = models.CharField(max_length=100, unique=True)
+    owner = models.CharField(max_length=100)  # the key's public id, or "user:<pk>"
+    key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, null=True, related_name="usage")
+    team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="usage")
+    model = models.CharField(max_length=200)
+    revision = models.CharField(max_length=200)
+    endpoint = models.CharField(max_length=100)
+    transport = models.CharField(max_length=20, choices=Transport.choices, blank=True)
+    outcome = models.CharField(max_length=20, choices=Outcome.choices)
+    finish_reason = models.CharField(max_length=40, blank=True)
+    error_code = models.CharField(max_length=60, blank=True)
+    prompt_tokens = models.PositiveBigIntegerField()
+    cached_tokens = models.PositiveBigIntegerField(default=0)  # of the prompt's
+    completion_tokens = models.PositiveBigIntegerField()
+    num_choices = models.PositiveIntegerField(default=1)
+    queue_seconds = models.FloatField(default=0.0)
+    ttft_seconds = models.FloatField(null=True)  # none: no token came out
+    total_seconds = models.FloatField(default=0.0)
+    end_user = models.CharField(max_length=200, blank=True)  # what the client named in `user`
+    created_at = models.DateTimeField(db_index=True)  # when the request arrived
+    settled_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["owner", "created_at"]), models.Index(fields=["team", "created_at"])]
+
+    def __str__(self) -> str:
+        return self.request_id

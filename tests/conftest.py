@@ -1,0 +1,47 @@
+"""Fixtures for every test that uses the database: how it is emptied, and that nothing touches a real DATA_DIR."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import connection
+from django.test import TransactionTestCase
+
+from console.group_commit import ledger
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _files_of_the_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The audit checkpoint and the servers' leases live beside the database: not in the developer's DATA_DIR."""
+    folder = tmp_path_factory.mktemp("data")
+    settings.AUDIT_CHECKPOINT = folder / "audit-checkpoint.json"
+    settings.LEASE_DIR = folder / "servers"
+    yield
+    ledger().close()
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """Transactional tests empty all tables at their end; the audit log's triggers are lifted for that moment."""
+    empty_tables = TransactionTestCase._fixture_teardown  # type: ignore[attr-defined]
+    triggers = import_module("console.audit.migrations.0002_append_only")
+
+    def run(statements: list[str]) -> None:
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    def empty_tables_and_audit_log(self: Any) -> None:
+        run(triggers.ALLOW[connection.vendor])
+        empty_tables(self)
+        run(triggers.FORBID[connection.vendor])
+        Path(settings.AUDIT_CHECKPOINT).unlink(missing_ok=True)
+
+    TransactionTestCase._fixture_teardown = empty_tables_and_audit_log  # type: ignore[attr-defined]
+    yield
+    TransactionTestCase._fixture_teardown = empty_tables  # type: ignore[attr-defined]
