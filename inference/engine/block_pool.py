@@ -76,9 +76,7 @@ class BlockPool:
         block_id, _ = self._free.popitem(last=False)
         block = self.blocks[block_id]
         if block.hash is not None:
-            del self._remembered[block.hash]
-            block.hash = None
-            block.content = b""
+            self.forget(block_id)
             self.num_cached -= 1
         block.num_references = 1
         return block_id
@@ -92,6 +90,9 @@ class BlockPool:
 
     def is_free(self, block_id: int) -> bool:
         return self.blocks[block_id].num_references == 0
+
+    def is_shared(self, block_id: int) -> bool:
+        return self.blocks[block_id].num_references > 1
 
     def share(self, block_id: int) -> None:
         """One more table refers to a remembered block."""
@@ -108,6 +109,14 @@ class BlockPool:
             return
         block.hash, block.salt, block.content = block_hash, salt, content
         self._remembered[block_hash] = block
+
+    def forget(self, block_id: int) -> None:
+        """A held block's content is not to be found any more."""
+        block = self.blocks[block_id]
+        if block.hash is not None:
+            del self._remembered[block.hash]
+            block.hash = None
+            block.content = b""
 
     def release(self, block_table: list[int]) -> None:
         """Give back a sequence's blocks: its tail is forgotten first, since others share prefixes."""

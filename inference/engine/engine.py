@@ -223,6 +223,7 @@ class Engine:
 
     def _accept(self, flight: Flight, sampled: Sampled, now: float) -> None:
         if sampled.token_id is None:
+            self.runner.scrub(self.scheduler.forget(flight.sequence))
             self._finish(flight, FinishReason.FAILED, error=NON_FINITE)
             return
         timeline, is_first = flight.timeline, flight.timeline.first_token_at is None
@@ -285,4 +286,9 @@ class Engine:
             cached_tokens=sequence.num_cached_tokens,
             completion_tokens=sequence.num_output_tokens,
         )
+        if reason is not FinishReason.FAILED:
+            try:
+                flight.send_held_text()
+            except Exception as flaw:  # noqa: BLE001 - one row's text must not stop the others
+                logger.error("request %s lost its last text", sequence.id, exc_info=flaw)
         flight.on_event(Finish(reason, usage, timings, matched_stop, error))

@@ -53,11 +53,11 @@ class Flight:
             stop = FinishReason.LENGTH, None
         elif sequence.is_allowance_final and sequence.is_at_allowance:
             stop = FinishReason.BUDGET, None
-        if stop is not None:
-            text += self.remaining_text()
         self.on_event(Delta(text, (token_id,), () if sampled.logprob is None else (sampled.logprob,)))
         return stop
 
-    def remaining_text(self) -> str:
-        """What was held back and is certain now, as the sequence ends."""
-        return "" if self.detokenizer.matched_stop is not None else self.detokenizer.flush()
+    def send_held_text(self) -> None:
+        """The sequence ends: what was held back for more is certain now."""
+        text = self.detokenizer.flush()
+        if text:
+            self.on_event(Delta(text, ()))

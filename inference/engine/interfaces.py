@@ -27,6 +27,9 @@ class Runner(Protocol):
     def run(self, plan: Plan) -> Any:
         """Logits `[num_sampling_sequences, vocab]`, in the plan's order; writes the rows' KV into their blocks."""
 
+    def scrub(self, block_ids: Seq[int]) -> None:
+        """Zero blocks that may hold NaN: attention masks what is past a sequence's end, but 0 x NaN is NaN."""
+
 
 class Sampler(Protocol):
     """Chooses the next token of every row, each by its own parameters."""

@@ -68,6 +68,12 @@ class Scheduler:
             self._release(sequence)
         sequence.status = Status.FINISHED
 
+    def forget(self, sequence: Sequence) -> list[int]:
+        """What the sequence has computed is unusable: nobody is to find it. Gives the blocks that no other holds."""
+        for block_id in sequence.block_table:
+            self.pool.forget(block_id)
+        return [block_id for block_id in sequence.block_table if not self.pool.is_shared(block_id)]
+
     def check_integrity(self) -> None:
         """Raise `PoolCorrupted` where the books of blocks disagree."""
         self.pool.check_integrity([sequence.block_table for sequence in self.running])

@@ -1,4 +1,4 @@
-"""A model without tensors: it keeps what is written to each slot, and its next token is a hash of what it reads back.
+"""A model without tensors: it keeps what is written to each slot; its next token is a hash of what it reads.
 
 So a wrong block, a stale slot or a block written while shared shows as a wrong token.
 """
@@ -61,6 +61,11 @@ class FakeRunner:
     plans: list[Plan] = field(default_factory=list)
     shared_blocks: Callable[[], set[int]] = set
     slots: dict[int, tuple[int, int]] = field(default_factory=dict)
+    scrubbed: list[int] = field(default_factory=list)
+
+    def scrub(self, block_ids: Iterable[int]) -> None:
+        assert not self.shared_blocks() & set(block_ids)
+        self.scrubbed += block_ids
 
     def run(self, plan: Plan) -> list[int]:
         if self.faults is not None:

@@ -1,0 +1,51 @@
+"""The KV pool's tensors, and how many blocks of it memory allows. Which block belongs to whom: block_pool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+
+def kv_heads_and_dim(config: PretrainedConfig) -> tuple[int, int]:
+    """Key-value heads and the size of each, of a (text) model's config."""
+    num_heads: int = config.num_attention_heads
+    num_kv_heads: int = getattr(config, "num_key_value_heads", None) or num_heads
+    head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // num_heads
+    return num_kv_heads, head_dim
+
+
+def block_bytes(config: PretrainedConfig, *, block_size: int, dtype: torch.dtype) -> int:
+    """Memory of one block over all layers, keys and values."""
+    num_kv_heads, head_dim = kv_heads_and_dim(config)
+    return 2 * config.num_hidden_layers * block_size * num_kv_heads * head_dim * dtype.itemsize
+
+
+class KVCache:
+    """Per layer one tensor of keys and one of values, `[num_blocks * block_size, num_kv_heads, head_dim]`."""
+
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        *,
+        num_blocks: int,
+        block_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        shape = (num_blocks * block_size, *kv_heads_and_dim(config))
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+        # Zeros, not empty: padding of gathered blocks is masked, but a NaN in it would survive the mask.
+        for _ in range(config.num_hidden_layers):
+            self.keys.append(torch.zeros(shape, dtype=dtype, device=device))
+            self.values.append(torch.zeros(shape, dtype=dtype, device=device))
+
+    def zero(self, block_ids: Sequence[int]) -> None:
+        """Wipe blocks in every layer."""
+        for pool in (*self.keys, *self.values):
+            pool.view(self.num_blocks, self.block_size, *pool.shape[1:])[list(block_ids)] = 0
