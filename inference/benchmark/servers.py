@@ -1,0 +1,139 @@
+"""Servers under test: started on this machine, waited for, watched for memory, stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import psutil
+
+from inference.benchmark.http_load import Endpoint
+
+START_SECONDS = 300.0
+STOP_SECONDS = 30.0
+SAMPLE_SECONDS = 0.2
+
+
+class ServerDied(Exception):
+    """A server under test ended, or never answered; its log says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """How a server is started, and how it is asked. `{port}` in it is replaced."""
+
+    name: str
+    command: tuple[str, ...]
+    model: str
+    ready_path: str  # answers 200 once the server can be asked
+    key: Callable[[], str] = lambda: "none"  # asked once the server is ready
+    variables: Mapping[str, str] = field(default_factory=dict)  # beside the inherited environment
+
+    def command_line(self, port: int) -> list[str]:
+        """The command with its variables set by env(1), so that all else is inherited."""
+        variables = [f"{name}={value}" for name, value in self.variables.items()]
+        return [part.replace("{port}", str(port)) for part in ("env", *variables, *self.command)]
+
+
+@dataclass(slots=True)
+class Running:
+    """A server that answers."""
+
+    server: Server
+    endpoint: Endpoint
+    process: subprocess.Popen[bytes]
+    peak_bytes: int = 0  # resident memory of the process and its children, since it started
+
+    @contextlib.contextmanager
+    def alone(self, *others: Running) -> Iterator[None]:
+        """Stop the other servers' clocks meanwhile: an idle server that polls would take this one's cores."""
+        for other in others:
+            other.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for other in others:
+                other.process.send_signal(signal.SIGCONT)
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(server: Server, *, log: Path) -> Iterator[Running]:
+    """Start a server and yield it once it answers; stopped by SIGTERM at the end."""
+    port = free_port()
+    with log.open("wb") as output:
+        process = subprocess.Popen(server.command_line(port), stdout=output, stderr=output)  # noqa: S603
+    endpoint = Endpoint(f"http://127.0.0.1:{port}/v1", server.model)
+    started = Running(server, endpoint, process)
+    stopped = threading.Event()
+    watcher = threading.Thread(target=_watch_memory, args=(started, stopped), daemon=True)
+    watcher.start()
+    try:
+        _wait_until_ready(started, port, log)
+        started.endpoint = replace(endpoint, key=server.key())
+        yield started
+    finally:
+        stopped.set()
+        watcher.join()
+        _stop(process)
+
+
+def _wait_until_ready(started: Running, port: int, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if started.process.poll() is not None:
+            raise ServerDied(f"{started.server.name} ended with {started.process.returncode}; see {log}")
+        if _answers(port, started.server.ready_path):
+            return
+        time.sleep(0.3)
+    raise ServerDied(f"{started.server.name} did not answer within {START_SECONDS:.0f} s; see {log}")
+
+
+def _answers(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _watch_memory(started: Running, stopped: threading.Event) -> None:
+    while not stopped.wait(SAMPLE_SECONDS):
+        started.peak_bytes = max(started.peak_bytes, resident_bytes(started.process.pid))
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process and its children now; 0 once it is gone."""
+    try:
+        root = psutil.Process(pid)
+        return sum(one.memory_info().rss for one in (root, *root.children(recursive=True)))
+    except psutil.Error:
+        return 0
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
