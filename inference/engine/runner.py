@@ -50,5 +50,5 @@ class ModelRunner:
 
     @torch.inference_mode()
     def scrub(self, block_ids: Sequence[int]) -> None:
-        """Zero blocks that may hold NaN: attention masks what is past a sequence's end, but 0 x NaN is NaN."""
+        """Zero blocks that may hold NaN: attention masks what lies past the end, but 0 x NaN is NaN."""
         self.cache.zero(block_ids)

@@ -1,0 +1,140 @@
+"""Chooses every row's next token by its own parameters; rows that need less get less work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+
+import torch
+from torch import Tensor
+
+from inference.engine.adjustments import adjust, is_adjusted
+from inference.engine.interfaces import Sampled
+from inference.engine.randomness import uniform
+from inference.engine.sequence import Sequence
+from inference.models.vocabulary import TokenBytes
+from inference.protocol import Sampling, TokenLogprob
+
+# Below it a division would overflow float32, and the largest logit wins anyway.
+SMALLEST_TEMPERATURE = 1e-5
+# top_p looks at this many tokens first and sorts the whole vocabulary only where they are too few.
+NUM_CANDIDATES = 1024
+
+
+class BatchSampler:
+    """One model's sampler. A row's outcome depends on its logits, parameters, seed and position alone."""
+
+    def __init__(
+        self,
+        vocab_size: int,
+        vocabulary: TokenBytes,
+        *,
+        eos_token_ids: Seq[int] = (),
+    ) -> None:
+        self.vocab_size = vocab_size
+        self.eos_token_ids = tuple(token_id for token_id in eos_token_ids if token_id < vocab_size)
+        self._vocabulary = vocabulary
+
+    @torch.inference_mode()
+    def sample(self, logits: Tensor, sequences: Seq[Sequence]) -> list[Sampled]:
+        """One outcome a row of `logits`, `[num_rows, vocab]`; `token_id=None` where they are not finite."""
+        raw = logits.float()
+        largest, chosen = raw.max(dim=-1)  # NaN and infinity both show in the maximum
+        adjusted = [row for row, sequence in enumerate(sequences) if is_adjusted(sequence)]
+        scores = raw.clone() if adjusted else raw
+        usable = largest.isfinite()
+        for row in adjusted:
+            adjust(scores[row], sequences[row], eos_token_ids=self.eos_token_ids)
+            best, chosen[row] = scores[row].max(dim=-1)
+            usable[row] &= best.isfinite()  # not where every token is forbidden by now
+        drawn = [row for row, sequence in enumerate(sequences) if is_drawn(sequence.request.sampling)]
+        if drawn:
+            chosen[drawn] = draw(scores[drawn], [sequences[row] for row in drawn])
+        return [
+            Sampled(token_id=token_id, logprob=self._logprob(raw[row], token_id, sequences[row]))
+            if is_usable
+            else Sampled(token_id=None)
+            for row, (token_id, is_usable) in enumerate(zip(chosen.tolist(), usable.tolist(), strict=True))
+        ]
+
+    def _logprob(self, raw: Tensor, token_id: int, sequence: Sequence) -> TokenLogprob | None:
+        num_top = sequence.request.sampling.logprobs
+        if num_top is None:
+            return None
+        logprobs = raw.log_softmax(dim=-1)  # [vocab]
+        best = logprobs.topk(min(num_top, self.vocab_size))
+        top = [
+            self._entry(top_id, logprob)
+            for top_id, logprob in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+        return self._entry(token_id, float(logprobs[token_id]), tuple(top))
+
+    def _entry(self, token_id: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+        return TokenLogprob(
+            token_id=token_id,
+            text=self._vocabulary.text(token_id),
+            raw=self._vocabulary.raw(token_id),
+            logprob=logprob,
+            top=top,
+        )
+
+
+def is_drawn(sampling: Sampling) -> bool:
+    """Whether chance decides; otherwise the largest logit does."""
+    return sampling.temperature >= SMALLEST_TEMPERATURE
+
+
+def draw(scores: Tensor, sequences: Seq[Sequence]) -> Tensor:
+    """Token ids `[num_rows]`, each drawn from its row's filtered distribution by one random number."""
+    samplings = [sequence.request.sampling for sequence in sequences]
+    device = scores.device
+    temperatures = torch.tensor([sampling.temperature for sampling in samplings], device=device)
+    scores = scores / temperatures[:, None]
+    filtered = [row for row, sampling in enumerate(samplings) if is_filtered(sampling)]
+    if filtered:
+        thresholds = lowest_scores(scores[filtered], [samplings[row] for row in filtered])
+        kept = scores[filtered]
+        scores[filtered] = kept.masked_fill(kept < thresholds[:, None], float("-inf"))
+    # float64: the sum over a vocabulary in float32 is off by more than a rare token's share.
+    cumulative = scores.softmax(dim=-1).double().cumsum(dim=-1)  # [num_rows, vocab]
+    randoms = [uniform(seed=sequence.seed, position=sequence.num_output_tokens) for sequence in sequences]
+    points = torch.tensor(randoms, dtype=torch.float64, device=device)[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, points, right=True)[:, 0].clamp_(max=scores.shape[-1] - 1)
+
+
+def is_filtered(sampling: Sampling) -> bool:
+    """Whether some tokens are left out before drawing."""
+    return sampling.top_p < 1.0 or sampling.top_k > 0 or sampling.min_p > 0.0
+
+
+def lowest_scores(scores: Tensor, samplings: Seq[Sampling], num_candidates: int = NUM_CANDIDATES) -> Tensor:
+    """The lowest score that top_k, then top_p, then min_p leave in each row; equal scores stay together.
+
+    Thresholds rather than sorted lists: the rows stay in the vocabulary's order and no result depends on
+    how many candidates a neighbour in the batch needs.
+    """
+    vocab_size = scores.shape[-1]
+    top_ks = [min(sampling.top_k or vocab_size, vocab_size) for sampling in samplings]
+    wanted = [top_k for top_k in top_ks if top_k < vocab_size]
+    num_candidates = min(vocab_size, max([num_candidates, *wanted]))
+    best = scores.topk(num_candidates).values  # [num_rows, num_candidates], descending
+    ranks = torch.arange(num_candidates, device=scores.device)
+    last = torch.tensor(top_ks, device=scores.device).clamp(max=num_candidates)[:, None] - 1
+    is_top_k = torch.tensor([top_k < vocab_size for top_k in top_ks], device=scores.device)
+    limited = best.masked_fill(ranks > last, float("-inf"))
+    total = torch.where(is_top_k, limited.logsumexp(dim=-1), scores.logsumexp(dim=-1))
+    shares = (limited - total[:, None]).exp().double()
+    before = shares.cumsum(dim=-1) - shares  # the share of all better tokens
+    top_p = torch.tensor([sampling.top_p for sampling in samplings], device=scores.device).double()
+    num_kept = ((before < top_p[:, None]) & (ranks <= last)).sum(dim=-1).clamp(min=1)
+    thresholds = best.gather(1, num_kept[:, None] - 1)[:, 0]
+    min_p = torch.tensor([sampling.min_p for sampling in samplings], device=scores.device)
+    thresholds = torch.maximum(thresholds, best[:, 0] + min_p.log())
+    all_kept = num_kept == num_candidates  # top_p may reach further than the candidates
+    short = [
+        row
+        for row, is_short in enumerate((all_kept & ~is_top_k).tolist())
+        if is_short and num_candidates < vocab_size
+    ]
+    if short:
+        thresholds[short] = lowest_scores(scores[short], [samplings[row] for row in short], vocab_size)
+    return thresholds

@@ -1,0 +1,157 @@
+"""A model folder brought to the device: weights from safetensors, tokenizer, and what must be known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
+
+from inference.attention import base
+from inference.config import EngineConfig
+from inference.models.device import choose_attention, choose_device, choose_dtype
+from inference.models.files import CannotLoad, check_folder
+from inference.models.supported import why_not_batched
+from inference.models.tokenizer import load_tokenizer
+from inference.models.vocabulary import TokenBytes
+from inference.protocol import LoadProgress, ModelCard
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model on its device, in eval mode, with its tokenizer."""
+
+    model: Any  # a PreTrainedModel with a language-model head
+    tokenizer: PreTrainedTokenizerBase
+    vocabulary: TokenBytes
+    config: PretrainedConfig
+    device: torch.device
+    dtype: torch.dtype
+    attention: str  # name of the attention implementation, where batched
+    batching: bool  # False: only the sequential engine can serve it, or was asked to
+    note: str  # why not batched
+    max_model_len: int
+
+    @property
+    def text_config(self) -> PretrainedConfig:
+        """The language model's part of the config; the whole of it for text-only models."""
+        return self.config.get_text_config()
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the logits; may exceed the tokenizer's tokens by padding."""
+        size: int = self.text_config.vocab_size
+        return size
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Tokens that end a text, as `generate` would take them."""
+        for owner in (self.model.generation_config, self.text_config, self.tokenizer):
+            ids = getattr(owner, "eos_token_id", None)
+            if ids is not None:
+                return tuple(ids) if isinstance(ids, list | tuple) else (ids,)
+        return ()
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of the weights, each counted once."""
+        tensors = {t.data_ptr(): t for t in (*self.model.parameters(), *self.model.buffers())}
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+    @property
+    def quantization(self) -> str | None:
+        """Name of the weights' quantization, None where they are plain."""
+        found: Any = getattr(self.config, "quantization_config", None)
+        if not found:
+            return None
+        method = found.get("quant_method") if isinstance(found, dict) else found.quant_method
+        return str(getattr(method, "value", method))
+
+    def card(self, revision: str) -> ModelCard:
+        """What may be told of the model."""
+        architectures = self.config.architectures or [type(self.model).__name__]
+        return ModelCard(
+            revision=revision,
+            architecture=architectures[0],
+            max_model_len=self.max_model_len,
+            vocab_size=self.vocab_size,
+            batching=self.batching,
+            quantization=self.quantization,
+            dtype=str(self.dtype).removeprefix("torch."),
+            device=str(self.device),
+            weight_bytes=self.weight_bytes,
+            has_chat_template=bool(self.tokenizer.chat_template),
+            note=self.note,
+        )
+
+
+def load_model(
+    folder: Path, config: EngineConfig, progress: Callable[[LoadProgress], None] = lambda _: None
+) -> LoadedModel:
+    """Load a folder as `config` says; no network, no code of the folder. Raises `CannotLoad`."""
+    check_folder(folder)
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    progress(LoadProgress("reading weights", 0.0))
+    transformers.utils.logging.disable_progress_bar()
+    model_config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    device = choose_device(config)
+    dtype = choose_dtype(config, device)
+    note = why_not_batched(model_config) if config.batching else "batching is off"
+    model = _read_weights(folder, model_config, config, dtype, batching=not note)
+    progress(LoadProgress("reading weights", 0.8))
+    model.requires_grad_(False).eval().to(device)
+    tokenizer = load_tokenizer(folder)
+    progress(LoadProgress("reading weights", 1.0))
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        vocabulary=TokenBytes(tokenizer),
+        config=model.config,
+        device=device,
+        dtype=dtype,
+        attention=choose_attention(config, device),
+        batching=not note,
+        note=note,
+        max_model_len=choose_max_model_len(model_config.get_text_config(), config),
+    )
+
+
+def choose_max_model_len(model_config: PretrainedConfig, config: EngineConfig) -> int:
+    """The context that is served: the model's own, or less where the settings say so."""
+    own: int | None = getattr(model_config, "max_position_embeddings", None)
+    asked = config.max_model_len
+    if own is None and asked is None:
+        raise CannotLoad("the model does not say how long its context is; set max_model_len")
+    if own is not None and asked is not None and asked > own:
+        raise CannotLoad(f"max_model_len is {asked}, but the model's own context holds {own} tokens")
+    return asked or own or 0
+
+
+def _read_weights(
+    folder: Path, model_config: PretrainedConfig, config: EngineConfig, dtype: torch.dtype, *, batching: bool
+) -> Any:
+    base.register()
+    options: dict[str, Any] = {}
+    if batching:
+        options["attn_implementation"] = base.NAME
+    if config.quantization == "int8":
+        from inference.quantization.int8 import Int8Config
+
+        options["quantization_config"] = Int8Config()
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=model_config,
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            **options,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CannotLoad(f"the weights cannot be loaded: {error}") from error

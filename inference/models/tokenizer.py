@@ -1,0 +1,29 @@
+"""A folder's tokenizer: loading it for use by several threads, and encoding without touching its state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, never from the network, never with code from the folder."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+    return tokenizer
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens: bool) -> list[int]:
+    """Token ids of `text`. Strings of special tokens become those tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=add_special_tokens)
+    else:
+        # Past transformers' wrapper, which sets truncation on the shared tokenizer at every call:
+        # two threads doing so at once fail with "Already borrowed".
+        ids = backend.encode(text, add_special_tokens=add_special_tokens).ids
+    return ids

@@ -1,0 +1,144 @@
+"""Tiny random models and sequences made by hand, for tests that need a model but no knowledge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from inference.attention import base
+from inference.engine.sequence import Sequence
+from inference.models.loader import LoadedModel
+from inference.models.vocabulary import TokenBytes, byte_level_alphabet
+from inference.protocol import GenerateRequest, Owner, Sampling
+
+VOCAB_SIZE = 300
+SHAPE: dict[str, Any] = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "bos_token_id": 256,
+    "eos_token_id": 257,
+    "pad_token_id": 258,
+}
+SLIDING_WINDOW = 21  # smaller than the texts of the tests, and no multiple of a block
+CONFIGS: dict[str, PretrainedConfig] = {
+    "llama": LlamaConfig(**SHAPE, architectures=["LlamaForCausalLM"]),
+    "llama3-rope": LlamaConfig(
+        **SHAPE,
+        architectures=["LlamaForCausalLM"],
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 10000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+    ),
+    "qwen2": Qwen2Config(**SHAPE, architectures=["Qwen2ForCausalLM"]),
+    "qwen2-mixed": Qwen2Config(  # one layer sees all, the others a window
+        **SHAPE,
+        architectures=["Qwen2ForCausalLM"],
+        use_sliding_window=True,
+        sliding_window=SLIDING_WINDOW,
+        max_window_layers=1,
+    ),
+    "qwen3": Qwen3Config(**SHAPE, head_dim=16, architectures=["Qwen3ForCausalLM"]),
+    "mistral": MistralConfig(
+        **SHAPE, head_dim=8, architectures=["MistralForCausalLM"], sliding_window=SLIDING_WINDOW
+    ),
+}
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerBase:
+    """Byte-level: ids 0..255 are the bytes, then begin, end, padding."""
+    alphabet = byte_level_alphabet()
+    backend = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<begin>", eos_token="<end>", pad_token="<pad>"
+    )
+
+
+def tiny_model(name: str, *, seed: int = 0) -> Any:
+    """A model of random weights in float32, large enough for its choices to be far apart."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation="sdpa", dtype=torch.float32)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data.normal_(0, 0.3)
+    return model.eval()
+
+
+def loaded(model: Any, *, attention: str = "cpu") -> LoadedModel:
+    """`model` as the loader would return it, with our attention."""
+    base.register()
+    model.set_attn_implementation(base.NAME)
+    tokenizer = tiny_tokenizer()
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        vocabulary=TokenBytes(tokenizer),
+        config=model.config,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        attention=attention,
+        batching=True,
+        note="",
+        max_model_len=SHAPE["max_position_embeddings"],
+    )
+
+
+def generated(model: Any, prompt: Seq[int], num_tokens: int) -> list[int]:
+    """What transformers' own greedy `generate` continues `prompt` with, never ending early."""
+    model.set_attn_implementation("sdpa")
+    with torch.inference_mode():
+        output = model.generate(
+            torch.tensor([list(prompt)]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            max_new_tokens=num_tokens,
+            min_new_tokens=num_tokens,
+            do_sample=False,
+            eos_token_id=None,
+        )
+    return [int(token_id) for token_id in output[0, len(prompt) :]]
+
+
+def prompt(length: int, *, seed: int = 0) -> list[int]:
+    """Random byte tokens."""
+    generator = torch.Generator().manual_seed(1000 * seed + length)
+    return [int(token_id) for token_id in torch.randint(0, 256, (length,), generator=generator)]
+
+
+def sequence(
+    token_ids: Seq[int] = (1,), output: Seq[int] = (), *, seed: int = 0, sampling: Sampling | None = None
+) -> Sequence:
+    """A sequence with `output` already generated."""
+    request = GenerateRequest(
+        request_id=f"r{len(token_ids)}",
+        revision="tiny",
+        token_ids=tuple(token_ids),
+        owner=Owner(id="o", salt="s"),
+        sampling=sampling or Sampling(temperature=0.0),
+    )
+    made = Sequence(request, arrived_at=0.0, max_tokens=1000, seed=seed)
+    made.token_ids.extend(output)
+    return made
