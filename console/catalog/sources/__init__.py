@@ -1,0 +1,1 @@
+"""Where model files come from; each source ends with a checked folder."""
