@@ -36,6 +36,6 @@ def _run(query: Callable[[], T]) -> T:
         connection.close()  # the next query starts on a fresh connection
         raise
     finally:
-        # A pooled connection goes back to its pool; an SQLite file stays open, for opening costs more than reading.
+        # A pooled connection goes back to its pool; an SQLite file stays open: opening costs more.
         if connection.vendor != "sqlite":
             connection.close()

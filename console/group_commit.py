@@ -133,7 +133,7 @@ class GroupCommit:
 
 
 def attempt(pending: Pending) -> None:
-    """Run one piece of work under its savepoint. A lost lock or connection concerns the whole group: raised."""
+    """Run one piece of work under its savepoint. Lost locks and connections concern the group: raised."""
     pending.value, pending.error = None, None
     try:
         with transaction.atomic():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 
 from django.contrib.auth.password_validation import validate_password
 from django.db import transaction
@@ -65,3 +66,25 @@ def reset_password(*, actor: str, username: str, password: str | None = None, ip
     user.save(update_fields=["password"])
     write(actor=actor, ip=ip, action="user.password_reset", target=f"user:{username}")
     return password
+
+
+@transaction.atomic
+def save_user(*, actor: str, user: User, changed: Sequence[str], ip: str = "") -> User:
+    """Save what an admin changed about a person; a new one joins the default team."""
+    is_new = user.pk is None
+    user.save()
+    if is_new:
+        Membership.objects.create(user=user, team=default_team())
+    detail = {"changed": sorted(changed), "role": user.role, "is_active": user.is_active}
+    action = "user.created" if is_new else "user.changed"
+    write(actor=actor, ip=ip, action=action, target=f"user:{user.get_username()}", detail=detail)
+    return user
+
+
+@transaction.atomic
+def save_team(*, actor: str, team: Team, ip: str = "") -> Team:
+    is_new = team.pk is None
+    team.save()
+    action = "team.created" if is_new else "team.changed"
+    write(actor=actor, ip=ip, action=action, target=f"team:{team.pk}", detail={"name": team.name})
+    return team

@@ -29,11 +29,9 @@ class Team(models.Model):
 class User(AbstractUser):
     """A person of the console. What they may do follows from their role alone."""
 
-    groups = None
-    user_permissions = None
-    is_staff = models.BooleanField(
-        default=True, editable=False
-    )  # whoever has an account may open the console
+    groups = None  # type: ignore[assignment]
+    user_permissions = None  # type: ignore[assignment]
+    is_staff = models.BooleanField(default=True, editable=False)  # all may open the console
     role = models.CharField(max_length=20, choices=Role.choices, default=Role.VIEWER)
     teams = models.ManyToManyField(Team, through="Membership", related_name="members")
 

@@ -12,7 +12,7 @@ class Role(TextChoices):
 
 
 def allows(role: Role, permission: str) -> bool:
-    """Whether a role has a permission; nothing may change the ledger or the audit log (their admins refuse)."""
+    """Whether a role has a permission. The ledger and the audit log refuse changes whatever this says."""
     app, _, codename = permission.partition(".")
     if codename.startswith("view_") or role is Role.ADMIN:
         return True

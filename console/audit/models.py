@@ -1,4 +1,4 @@
-"""The audit log: what people changed, append-only and chained by hash. `write.py` appends, `verify.py` checks."""
+"""The audit log: what people changed, append-only and chained by hash."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def chained_hash(
 def write(
     *, actor: str, action: str, target: str, detail: Mapping[str, Any] | None = None, ip: str = ""
 ) -> Entry:
-    """Append one entry: call it in the transaction that makes the change, so that both stand or fall together."""
+    """Append one entry, in the transaction that makes the change: both stand or fall together."""
     Head.objects.get_or_create(pk=1)
     # Locks the end of the chain until commit. SQLite has no row locks: there BEGIN IMMEDIATE is the lock.
     head = Head.objects.select_for_update().get(pk=1)

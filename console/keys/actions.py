@@ -52,7 +52,7 @@ def issue(
 
 @transaction.atomic
 def revoke(*, actor: str, key: ApiKey, ip: str = "") -> bool:
-    """Revoke a key: its next request is refused and its streams get no further slice. False: it was revoked before."""
+    """Revoke a key: its next request is refused, its streams get no further slice. False: it was before."""
     now = timezone.now()
     if not ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=now):
         return False

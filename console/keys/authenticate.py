@@ -1,4 +1,4 @@
-"""The header -> the caller. The database is asked each time: a revoked key is refused from its next request on."""
+"""The header -> the caller. The database is asked each time: a revoked key's next request is refused."""
 
 from __future__ import annotations
 

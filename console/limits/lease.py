@@ -1,4 +1,4 @@
-"""Which server a ticket belongs to, and whether it still runs: a file lock that the kernel drops with the process.
+"""Which server a ticket belongs to, and whether it still runs: a file lock that ends with the process.
 
 No heartbeat is needed, and a server that was killed is known to be dead at once. Works for servers that
 share a DATA_DIR; of servers elsewhere nothing is known (`is_running` says None).

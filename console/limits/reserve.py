@@ -104,7 +104,7 @@ def _reserve(ticket: Ticket, *, output_tokens: int) -> Ticket:
 
 
 def _take(limit_pk: int, *, fixed: int, wanted: int) -> int:
-    """Reserve `fixed` and as much of `wanted` as the budget holds: how much of `wanted`, or 0 for nothing at all."""
+    """Reserve `fixed` and as much of `wanted` as there is room for: how much of it, or 0 for nothing."""
     for _ in range(NUM_TRIES):
         amount = fixed + wanted
         has_room = Limit.objects.filter(
@@ -121,7 +121,8 @@ def _take(limit_pk: int, *, fixed: int, wanted: int) -> int:
 def _refusal(limit_pk: int, *, needed: int) -> LimitExceeded:
     limit = Limit.objects.get(pk=limit_pk)
     if limit.used_tokens + needed > limit.budget_tokens:
-        message = f"This key has used {limit.used_tokens} of its {limit.budget_tokens} tokens; the request needs {needed}."
+        spent = f"This key has used {limit.used_tokens} of its {limit.budget_tokens} tokens"
+        message = f"{spent}; the request needs at least {needed}."
         return LimitExceeded(message, code="insufficient_quota", retry_after_seconds=None)
     message = (
         "This key's remaining tokens are reserved by its requests in flight; try again when one has ended."

@@ -45,7 +45,7 @@ def release(request_id: str, *, charged_tokens: int = 0) -> Ticket | None:
     if charged_tokens > reserved:
         logger.error("request %s used %d tokens of %d reserved", request_id, charged_tokens, reserved)
     if ticket.limit_id is not None:
-        # The charge is capped so that even an engine that overran could not lose its ledger row to the constraint.
+        # Capped, so that even an engine that overran could not lose its ledger row to the constraint.
         room = F("budget_tokens") - F("reserved_tokens") + reserved
         Limit.objects.filter(pk=ticket.limit_id).update(
             reserved_tokens=F("reserved_tokens") - reserved,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
@@ -32,7 +33,7 @@ def settle_orphans() -> int:
     let a key overspend by whatever a crash forgot.
     """
     orphans = [
-        ledger().submit(lambda ticket=ticket: settle_now(ticket.request_id, settlement=death_of(ticket)))
+        ledger().submit(partial(settle_now, ticket.request_id, settlement=death_of(ticket)))
         for server in Ticket.objects.values_list("server", flat=True).distinct()
         for ticket in abandoned_by(server)
     ]
@@ -71,6 +72,6 @@ def death_of(ticket: Ticket) -> Settlement:
 def forget_dead_leases() -> None:
     """Remove the lock files of dead servers that have no ticket left."""
     for path in Path(settings.LEASE_DIR).iterdir():
-        if path.suffix != ".part" and not Ticket.objects.filter(server=path.name).exists():
-            if is_running(path.name) is False:
-                path.unlink(missing_ok=True)
+        has_tickets = Ticket.objects.filter(server=path.name).exists()
+        if path.suffix != ".part" and not has_tickets and is_running(path.name) is False:
+            path.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ def caller_of(key: ApiKey) -> Caller:
 
 
 def ended(**columns: Any) -> Settlement:
-    defaults = {
+    defaults: dict[str, Any] = {
         "model": "smollm2-135m",
         "revision": "smollm2-135m-1",
         "endpoint": "chat.completions",
