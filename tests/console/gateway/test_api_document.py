@@ -1,4 +1,4 @@
-"""docs/api.md tells the truth: its fields, refused values, error codes and metrics are compared with the code."""
+"""docs/api.md tells the truth: fields, refused values, error codes and metrics are compared with the code."""
 
 from __future__ import annotations
 
