@@ -1,0 +1,54 @@
+"""The ASGI application, for any server: the API plane, the console, WebSockets, and lifespan for servers that
+have it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from django.core.asgi import get_asgi_application
+
+from console.environment import environment, name_settings
+
+name_settings()
+console_pages = get_asgi_application()  # before everything below: it fills Django's registry of apps
+
+from channels.routing import ProtocolTypeRouter  # noqa: E402
+from channels.sessions import CookieMiddleware, SessionMiddleware  # noqa: E402
+
+from console.gateway.consumers import ResponsesConsumer  # noqa: E402
+from console.gateway.handler import GatewayHandler  # noqa: E402
+from console.middleware import RequestId, TrustedProxies  # noqa: E402
+from console.startup import lifespan  # noqa: E402
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+NO_SUCH_SOCKET = 4404
+SOCKETS: dict[str, Any] = {"/v1/responses": ResponsesConsumer.as_asgi()}  # path -> consumer
+
+gateway = GatewayHandler()
+
+
+async def http(scope: Any, receive: Receive, send: Send) -> None:
+    """/v1 has a handler of its own; everything else is the console."""
+    is_api = scope["path"] == "/v1" or scope["path"].startswith("/v1/")
+    await (gateway if is_api else console_pages)(scope, receive, send)
+
+
+async def websocket(scope: Any, receive: Receive, send: Send) -> None:
+    consumer = SOCKETS.get(scope["path"])
+    if consumer is None:
+        await send({"type": "websocket.close", "code": NO_SUCH_SOCKET})
+    else:
+        await consumer(scope, receive, send)
+
+
+application = TrustedProxies(
+    RequestId(
+        ProtocolTypeRouter(
+            {"http": http, "websocket": CookieMiddleware(SessionMiddleware(websocket)), "lifespan": lifespan}
+        )
+    ),
+    proxies=environment().trusted_proxies,
+)

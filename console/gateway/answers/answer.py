@@ -1,0 +1,124 @@
+"""What both kinds of answer share: the envelope, usage, finish reasons, and how steps become chunks or a
+whole.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, ClassVar
+
+from console.gateway.choices import Accepted
+from console.gateway.pipeline import ChoiceEvent, Settled, Silence, Steps
+from inference.protocol import Delta, Finish, FinishReason, TokenLogprob, Usage
+
+Json = dict[str, Any]
+
+# OpenAI's clients know no "budget": to them it is a length, and `stop_reason` says which.
+WIRE_REASON = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.BUDGET: "length"}
+LOWEST_LOGPROB = -9999.0  # JSON has no infinity; OpenAI's stand-in
+
+
+class Answer(ABC):
+    """Turns the steps of one accepted request into OpenAI's JSON, as chunks or as a whole."""
+
+    OBJECT: ClassVar[str]
+    CHUNK_OBJECT: ClassVar[str]
+
+    def __init__(self, accepted: Accepted, *, wants_usage: bool) -> None:
+        self._accepted = accepted
+        self._wants_usage = wants_usage
+        self.usage = Usage()  # known once everything is settled
+
+    @abstractmethod
+    def opening(self) -> list[Json]:
+        """Choices that go out before any token, one chunk each."""
+
+    @abstractmethod
+    def delta(self, index: int, delta: Delta) -> Json | None:
+        """A choice with new output; None when nothing of it shows yet."""
+
+    @abstractmethod
+    def finish(self, index: int, finish: Finish) -> Json:
+        """A choice's last chunk."""
+
+    @abstractmethod
+    def choice(self, index: int, delta: Delta, finish: Finish) -> Json:
+        """A whole choice."""
+
+    async def chunks(self, steps: Steps) -> AsyncGenerator[Json | None, None]:
+        """Chunks in order; None where the connection only needs a sign of life."""
+        async with aclosing(steps):
+            is_opening = True
+            async for step in steps:
+                if is_opening:
+                    is_opening = False
+                    for choice in self.opening():
+                        yield self._chunk([choice])
+                match step:
+                    case Silence():
+                        yield None
+                    case ChoiceEvent(index=index, event=Delta() as delta):
+                        if (part := self.delta(index, delta)) is not None:
+                            yield self._chunk([part])
+                    case ChoiceEvent(index=index, event=Finish() as finish):
+                        yield self._chunk([self.finish(index, finish)])
+                    case Settled(usage=usage):
+                        self.usage = usage
+                        if self._wants_usage:
+                            yield {**self._chunk([]), "usage": usage_json(usage)}
+
+    async def whole(self, steps: Steps) -> Json:
+        """The one JSON object of a plain request."""
+        deltas: dict[int, Delta] = {}
+        finishes: dict[int, Finish] = {}
+        async with aclosing(steps):
+            async for step in steps:
+                match step:
+                    case ChoiceEvent(index=index, event=Delta() as delta):
+                        deltas[index] = deltas[index].merged(delta) if index in deltas else delta
+                    case ChoiceEvent(index=index, event=Finish() as finish):
+                        finishes[index] = finish
+                    case Settled(usage=usage):
+                        self.usage = usage
+        empty = Delta(text="", token_ids=())
+        choices = [self.choice(i, deltas.get(i, empty), finishes[i]) for i in sorted(finishes)]
+        return {**self._envelope(self.OBJECT), "choices": choices, "usage": usage_json(self.usage)}
+
+    def _chunk(self, choices: list[Json]) -> Json:
+        chunk = {**self._envelope(self.CHUNK_OBJECT), "choices": choices}
+        return {**chunk, "usage": None} if self._wants_usage else chunk
+
+    def _envelope(self, kind: str) -> Json:
+        return {
+            "id": self._accepted.request_id,
+            "object": kind,
+            "created": int(self._accepted.created_at),
+            "model": self._accepted.arm.model,
+            "system_fingerprint": self._accepted.arm.revision,
+        }
+
+
+def usage_json(usage: Usage) -> Json:
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }
+
+
+def ending(finish: Finish) -> Json:
+    """`stop_reason` is vLLM's: the stop string or token id that matched, or "budget"."""
+    is_spent = finish.reason is FinishReason.BUDGET
+    return {
+        "finish_reason": WIRE_REASON[finish.reason],
+        "stop_reason": "budget" if is_spent else finish.matched_stop,
+    }
+
+
+def finite(token: TokenLogprob) -> float:
+    return token.logprob if math.isfinite(token.logprob) else LOWEST_LOGPROB

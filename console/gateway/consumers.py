@@ -1,0 +1,168 @@
+"""The WebSocket at /v1/responses: chat requests in frames shaped like OpenAI's Responses WebSocket mode, through
+the same pipeline as REST. Frames, authentication, limits and close codes: docs/websocket.md."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import Any
+
+from channels.generic.websocket import AsyncWebsocketConsumer
+
+from console.gateway import flight, pipeline
+from console.gateway.answers.answer import usage_json
+from console.gateway.answers.chat import ChatAnswer
+from console.gateway.body import MAX_BODY_BYTES, parse_object
+from console.gateway.doorkeeper import SUBPROTOCOL, AskCaller, who_is_there
+from console.gateway.errors import ApiError, as_api_error, invalid, shutting_down, unexpected
+from console.gateway.frames import chat_body, error_frame, open_envelope, server_frame
+from console.gateway.handler import refuse_key_in_url
+from console.gateway.lanes import Lanes, TooMuch
+from console.gateway.schemas.chat import ChatRequest
+from monitoring.metrics import SOCKETS
+
+logger = logging.getLogger(__name__)
+
+MAX_LANES = 8
+MAX_WAITING = 8  # requests waiting in one lane
+IDLE_SECONDS = 600.0
+MAX_SECONDS = 3600.0  # OpenAI's sockets live an hour, too
+TICK_SECONDS = 5.0
+MAX_NUMBERED = 1024  # lanes whose frames are numbered
+RESTART, POLICY, TOO_BIG, UNAUTHENTICATED = 1012, 1008, 1009, 4401
+
+
+class ResponsesConsumer(AsyncWebsocketConsumer):
+    """One socket: its lanes, its limits, and a caller who is asked for again with each request."""
+
+    async def connect(self) -> None:
+        self._lanes: Lanes[dict[str, Any]] = Lanes(
+            self._respond, max_lanes=MAX_LANES, max_waiting=MAX_WAITING
+        )
+        self._is_open = False
+        self._num_sent: dict[str | None, int] = {}
+        try:
+            refuse_key_in_url(self.scope.get("query_string", b"").decode("latin-1"))
+            self._ask_caller: AskCaller = who_is_there(self.scope)
+            await self._ask_caller()
+            if flight.is_draining():
+                raise shutting_down()
+        except Exception as error:
+            if as_api_error(error) is None:
+                logger.exception("a WebSocket was refused: request %s", self.scope.get("request_id"))
+            return await self.close()  # before accept: the handshake is answered with 403
+        await self.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in self.scope["subprotocols"] else None)
+        self._is_open = True
+        SOCKETS.inc()
+        flight.opened(self._land)
+        self._clock = asyncio.create_task(self._watch_time())
+
+    async def disconnect(self, code: int) -> None:
+        if not self._is_open:
+            return
+        self._is_open = False
+        SOCKETS.dec()
+        flight.closed(self._land)
+        self._clock.cancel()
+        await self._lanes.close()
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        stream_id: str | None = None
+        try:
+            raw = text_data.encode() if text_data is not None else bytes_data or b""
+            if len(raw) > MAX_BODY_BYTES:
+                return await self.close(TOO_BIG)
+            message = await parse_object(raw)
+            given = message.get("stream_id")
+            stream_id = given[:256] if isinstance(given, str) else None
+            envelope, body = open_envelope(message)
+            if envelope.type == "response.cancel":
+                self._cancel(stream_id)
+            elif flight.is_draining():
+                raise shutting_down()
+            else:
+                self._lanes.add(stream_id, body)
+        except TooMuch as limit:
+            await self._say_error(_too_much(limit), stream_id)
+        except ApiError as error:
+            await self._say_error(error, stream_id)
+
+    def _cancel(self, stream_id: str | None) -> None:
+        if not self._lanes.cancel(stream_id):
+            raise invalid("There is nothing to cancel here.", param="stream_id", code="no_active_response")
+
+    async def _respond(self, stream_id: str | None, body: dict[str, Any]) -> None:
+        """One request, from its authentication to its last frame. It never raises but when cancelled at a
+        close.
+        """
+        try:
+            await self._generate(stream_id, body)
+        except asyncio.CancelledError:
+            if not self._is_open:
+                raise
+            await self._say("chat.completion.cancelled", stream_id)
+        except Exception as error:
+            known = as_api_error(error)
+            if known is None:
+                logger.exception("stream failed: request %s", self.scope.get("request_id"))
+            known = known or unexpected()
+            await self._say_error(known, stream_id)
+            if known.status == 401:  # the key was revoked, or the session ended
+                await self.close(UNAUTHENTICATED)
+
+    async def _generate(self, stream_id: str | None, body: dict[str, Any]) -> None:
+        caller = await self._ask_caller()
+        wire = ChatRequest.parse(chat_body(body))
+        accepted = await pipeline.accept(caller=caller, demand=wire.demand(), transport="websocket")
+        answer = ChatAnswer(accepted, wants_usage=False)
+        steps = pipeline.run(accepted)
+        async for chunk in answer.chunks(steps):
+            if chunk is not None:  # silence: the protocol has pings of its own
+                await self._say("chat.completion.chunk", stream_id, chunk=chunk)
+        await self._say(
+            "chat.completion.done", stream_id, id=accepted.request_id, usage=usage_json(answer.usage)
+        )
+
+    async def _say(self, kind: str, stream_id: str | None, **body: Any) -> None:
+        await self._send(server_frame(kind, stream_id, self._next_number(stream_id), **body))
+
+    async def _say_error(self, error: ApiError, stream_id: str | None) -> None:
+        await self._send(error_frame(error, stream_id, self._next_number(stream_id)))
+
+    async def _send(self, frame: dict[str, Any]) -> None:
+        if self._is_open:
+            await self.send(text_data=json.dumps(frame, ensure_ascii=False, separators=(",", ":")))
+
+    def _next_number(self, stream_id: str | None) -> int:
+        """Frames are numbered per lane, without gaps, for as long as the socket lives."""
+        number = self._num_sent.get(stream_id, 0)
+        if len(self._num_sent) < MAX_NUMBERED or stream_id in self._num_sent:
+            self._num_sent[stream_id] = number + 1
+        return number
+
+    async def _watch_time(self) -> None:
+        """Close a socket that idles, or that has lived its hour."""
+        idle = lived = 0.0
+        while idle < IDLE_SECONDS and lived < MAX_SECONDS:
+            await asyncio.sleep(TICK_SECONDS)
+            lived += TICK_SECONDS
+            idle = idle + TICK_SECONDS if self._lanes.are_idle else 0.0
+        if lived >= MAX_SECONDS:
+            message = "This connection has lived its hour; open a new one."
+            await self._say_error(ApiError(400, "websocket_connection_limit_reached", message), None)
+            await self._lanes.finish()
+        await self.close(POLICY if lived >= MAX_SECONDS else 1000)
+
+    async def _land(self) -> None:
+        """The server drains: let what runs finish, then close so that the client connects elsewhere."""
+        await self._lanes.finish()
+        await self.close(RESTART)
+
+
+def _too_much(limit: TooMuch) -> ApiError:
+    if limit.what == "lanes":
+        message = f"A connection has {MAX_LANES} lanes; wait for one or open another connection."
+        return ApiError(400, "websocket_stream_limit_reached", message, "stream_id")
+    message = f"This lane has {MAX_WAITING} requests waiting already."
+    return ApiError(429, "websocket_lane_full", message, "stream_id")

@@ -1,0 +1,63 @@
+"""Who is at a WebSocket's door: a program with a key, or a person from the console's own pages.
+Asked before the socket is accepted and again for each request on it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+from channels.auth import get_user
+
+from console.accounts.session import session_caller
+from console.gateway.errors import ApiError
+from console.keys.authenticate import authenticate
+from console.keys.caller import Caller
+
+SUBPROTOCOL = "pilothouse"
+KEY_SUBPROTOCOL = "pilothouse-key."
+DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+
+AskCaller = Callable[[], Awaitable[Caller]]
+
+
+def who_is_there(scope: Any) -> AskCaller:
+    """How to find out who calls, now and later; raises `ApiError` for a page of another site."""
+    authorization = header(scope, b"authorization")
+    offered = [one for one in scope.get("subprotocols", []) if one.startswith(KEY_SUBPROTOCOL)]
+    if authorization is None and offered:
+        authorization = f"Bearer {offered[0].removeprefix(KEY_SUBPROTOCOL)}"
+    if authorization is not None:
+
+        async def by_key() -> Caller:
+            return await authenticate(authorization=authorization)
+
+        return by_key
+    if not is_own_page(scope):
+        raise ApiError(403, "wrong_origin", "Sessions are only good for the console's own pages.")
+
+    async def by_session() -> Caller:
+        return await session_caller(await get_user(scope))
+
+    return by_session
+
+
+def is_own_page(scope: Any) -> bool:
+    """Whether the page that opens the socket is of this very host: scheme, name and port."""
+    origin = urlsplit(header(scope, b"origin") or "")
+    host = urlsplit(f"//{header(scope, b'host') or ''}")
+    is_secure = scope.get("scheme") == "wss"
+    try:
+        ports = (
+            origin.port or DEFAULT_PORTS.get(origin.scheme),
+            host.port or DEFAULT_PORTS["wss" if is_secure else "ws"],
+        )
+    except ValueError:
+        return False
+    if not origin.hostname or origin.scheme != ("https" if is_secure else "http"):
+        return False
+    return origin.hostname == host.hostname and ports[0] == ports[1]
+
+
+def header(scope: Any, name: bytes) -> str | None:
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)

@@ -1,0 +1,156 @@
+"""The API plane's own Django handler: a few async layers instead of the console's middleware, and OpenAI's
+errors throughout.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import IO, Any
+from urllib.parse import parse_qsl
+
+from django.core.handlers.asgi import ASGIHandler
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.urls import set_urlconf
+
+from console.environment import environment
+from console.gateway.body import MAX_BODY_BYTES, too_large
+from console.gateway.errors import ApiError, as_api_error, invalid, unexpected
+from console.gateway.views import GatewayRequest
+from console.keys.authenticate import authenticate
+from console.policy import Who, who_may
+from monitoring.metrics import observe_refusal, observe_response
+
+logger = logging.getLogger(__name__)
+
+GetResponse = Callable[[Any], Awaitable[HttpResponseBase]]
+
+KEY_PREFIX = "ph_"
+KEY_PARAMETERS = {"api_key", "api-key", "apikey", "access_token", "key", "token"}
+CORS_HEADERS = "authorization, content-type, x-request-id, openai-organization, openai-project"
+EXPOSED_HEADERS = "x-request-id, openai-processing-ms, retry-after, retry-after-ms"
+
+
+class GatewayHandler(ASGIHandler):
+    """Serves /v1. What it does to a request is the list in `load_middleware`, outermost last."""
+
+    def load_middleware(self, is_async: bool = False) -> None:
+        self._view_middleware = [enforce_policy]
+        self._template_response_middleware: list[Any] = []
+        self._exception_middleware: list[Any] = []
+        chain: GetResponse = self._get_response_async  # type: ignore[attr-defined]  # Django's innermost layer
+        for layer in (render_errors, share_with_origins, observe):
+            chain = layer(chain)
+        self._middleware_chain = chain
+
+    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await super().handle(scope, receive, send)
+        except BodyTooLarge:
+            await self.send_response(render(too_large()), send)
+
+    async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
+        set_urlconf(None)
+        response = await self._middleware_chain(request)
+        response._resource_closers.append(request.close)  # type: ignore[attr-defined]  # as Django does
+        return response
+
+    async def read_body(self, receive: Any) -> IO[bytes]:
+        """Django's, but it stops where the body is larger than any valid one."""
+        num_bytes = 0
+
+        async def bounded() -> Any:
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > MAX_BODY_BYTES:
+                raise BodyTooLarge
+            return message
+
+        body: IO[bytes] = await super().read_body(bounded)
+        return body
+
+
+class BodyTooLarge(Exception):
+    """More bytes came than a valid request can have."""
+
+
+async def enforce_policy(request: GatewayRequest, view: Any, args: Any, kwargs: Any) -> None:
+    """Nothing is reached that the policy does not name, and no key route without a caller."""
+    request.get_host()  # raises for hosts that are not ours
+    refuse_key_in_url(request.META.get("QUERY_STRING", ""))
+    assert request.resolver_match is not None
+    match who_may(request.resolver_match.view_name):
+        case Who.ANYONE:
+            return
+        case Who.KEY:
+            request.caller = await authenticate(authorization=request.headers.get("authorization"))
+        case _:
+            raise ApiError(403, "no_policy", "Nobody may use this address.")
+
+
+def refuse_key_in_url(query: str) -> None:
+    """URLs end up in logs and histories; a key in one is burnt."""
+    for name, value in parse_qsl(query):
+        if name.lower() in KEY_PARAMETERS or value.startswith(KEY_PREFIX):
+            message = "Never put a key into a URL: send it in the Authorization header, and revoke this one."
+            raise invalid(message, code="key_in_url")
+
+
+def render(error: ApiError) -> HttpResponse:
+    return JsonResponse(error.body(), status=error.status, headers=error.headers)
+
+
+def render_errors(get_response: GetResponse) -> GetResponse:
+    """Whatever was raised, as an OpenAI error object."""
+
+    async def layer(request: GatewayRequest) -> HttpResponseBase:
+        try:
+            return await get_response(request)
+        except Exception as error:
+            known = as_api_error(error)
+            if known is None:
+                logger.exception("request failed: %s", request.scope.get("request_id"))
+            known = known or unexpected()
+            observe_refusal(endpoint=route_of(request), error_code=known.code)
+            return render(known)
+
+    return layer
+
+
+def share_with_origins(get_response: GetResponse) -> GetResponse:
+    """CORS for the origins that are listed; none are, unless CORS_ORIGINS says so. Keys are no cookies: no
+    credentials.
+    """
+
+    async def layer(request: GatewayRequest) -> HttpResponseBase:
+        origin = request.headers.get("origin", "")
+        is_listed = origin in environment().cors_origins
+        asks_first = request.method == "OPTIONS" and "access-control-request-method" in request.headers
+        if is_listed and asks_first:
+            response: HttpResponseBase = HttpResponse(status=204)
+            response["access-control-allow-methods"] = "GET, POST"
+            response["access-control-allow-headers"] = CORS_HEADERS
+            response["access-control-max-age"] = "600"
+        else:
+            response = await get_response(request)
+        if is_listed:
+            response["access-control-allow-origin"] = origin
+            response["access-control-expose-headers"] = EXPOSED_HEADERS
+        response["vary"] = "origin"
+        return response
+
+    return layer
+
+
+def observe(get_response: GetResponse) -> GetResponse:
+    async def layer(request: GatewayRequest) -> HttpResponseBase:
+        response = await get_response(request)
+        observe_response(route=route_of(request), method=request.method or "", status=response.status_code)
+        return response
+
+    return layer
+
+
+def route_of(request: HttpRequest) -> str:
+    return request.resolver_match.view_name if request.resolver_match else "none"

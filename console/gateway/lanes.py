@@ -1,0 +1,77 @@
+"""Work in lanes: within a lane one after the other, the lanes side by side, all of it bounded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+Work = TypeVar("Work")
+
+
+class TooMuch(Exception):
+    """No room for another lane, or for another piece of work in one. `what` is "lanes" or "waiting"."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+class Lanes(Generic[Work]):
+    """Runs `perform` for each piece of work, in a task per busy lane."""
+
+    def __init__(
+        self, perform: Callable[[str | None, Work], Awaitable[None]], *, max_lanes: int, max_waiting: int
+    ) -> None:
+        self._perform = perform
+        self._max_lanes = max_lanes
+        self._max_waiting = max_waiting
+        self._waiting: dict[str | None, deque[Work]] = {}
+        self._running: dict[str | None, asyncio.Task[None]] = {}
+        self._drivers: set[asyncio.Task[None]] = set()
+
+    @property
+    def are_idle(self) -> bool:
+        return not self._waiting
+
+    def add(self, lane: str | None, work: Work) -> None:
+        waiting = self._waiting.get(lane)
+        if waiting is not None:
+            if len(waiting) >= self._max_waiting:
+                raise TooMuch("waiting")
+            waiting.append(work)
+            return
+        if len(self._waiting) >= self._max_lanes:
+            raise TooMuch("lanes")
+        self._waiting[lane] = deque([work])
+        driver = asyncio.create_task(self._drive(lane))
+        self._drivers.add(driver)
+        driver.add_done_callback(self._drivers.discard)
+
+    def cancel(self, lane: str | None) -> bool:
+        """Cancel what runs in a lane; what waits there comes next. False: nothing ran."""
+        running = self._running.get(lane)
+        return running is not None and running.cancel()
+
+    async def finish(self) -> None:
+        """Wait until everything is done."""
+        await asyncio.gather(*self._drivers, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Cancel everything and wait until it has ended."""
+        for waiting in self._waiting.values():
+            waiting.clear()
+        for running in tuple(self._running.values()):
+            running.cancel()
+        await self.finish()
+
+    async def _drive(self, lane: str | None) -> None:
+        waiting = self._waiting[lane]
+        try:
+            while waiting:
+                self._running[lane] = asyncio.ensure_future(self._perform(lane, waiting.popleft()))
+                await asyncio.wait([self._running[lane]])
+        finally:
+            self._running.pop(lane, None)
+            self._waiting.pop(lane, None)

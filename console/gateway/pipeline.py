@@ -1,0 +1,142 @@
+"""The path of every generating request, whichever door it came by: REST, SSE, WebSocket and the playground
+call it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from console.gateway import flight
+from console.gateway.choices import Accepted, Choices, Transport
+from console.gateway.errors import ApiError, from_engine_error, shutting_down
+from console.gateway.schemas.demand import Demand, Prompt
+from console.gateway.settlement import conclude
+from console.keys.caller import Caller
+from console.limits.reserve import LimitExceeded, reserve
+from console.rollouts.choose import Arm, choose
+from inference import client
+from inference.protocol import Event, Finish, FinishReason, Prepared, PrepareRequest, Refusal, Usage
+
+SLICE_TOKENS = 256  # output tokens reserved at a time
+PATIENCE_SECONDS = (
+    1.0  # how long an answer's headers wait for a first event, so that a full queue is a plain 503
+)
+KEEP_ALIVE_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceEvent:
+    """Something new of one choice."""
+
+    index: int
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Nothing new for a while; the connection should see a sign of life."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The usage row is durable; nothing comes after this."""
+
+    usage: Usage
+
+
+Step = ChoiceEvent | Silence | Settled
+Steps = AsyncGenerator[Step, None]
+
+
+async def accept(*, caller: Caller, demand: Demand, transport: Transport) -> Accepted:
+    """Choose, prepare, reserve. Raises what `errors.as_api_error` knows; afterwards `run` must be called."""
+    if flight.is_draining():
+        raise shutting_down()
+    arm = await choose(caller=caller, model=demand.model, user=demand.user)
+    prompts = tuple([await _prepare(arm, prompt) for prompt in demand.prompts])
+    request_id = f"{'chatcmpl' if demand.endpoint == 'chat.completions' else 'cmpl'}-{uuid.uuid4().hex}"
+    slice_tokens = min([SLICE_TOKENS, demand.sampling.max_tokens or SLICE_TOKENS, *_rooms(prompts)])
+    now, started = time.time(), time.monotonic()
+    ticket = await reserve(
+        caller=caller,
+        request_id=request_id,
+        prompt_tokens=sum(len(one.token_ids) for one in prompts),
+        output_tokens=slice_tokens * demand.num_choices,
+        model=arm.model,
+        revision=arm.revision,
+    )
+    accepted = Accepted(
+        request_id, caller, demand, arm, prompts, transport, slice_tokens, now, started, ticket
+    )
+    if ticket.allowance < demand.num_choices:
+        error = LimitExceeded(
+            "This key's budget has not one token left for each choice.",
+            code="insufficient_quota",
+            retry_after_seconds=None,
+        )
+        await asyncio.shield(flight.keep(conclude(accepted, None, error=error)))
+        raise error
+    return accepted
+
+
+async def run(accepted: Accepted) -> Steps:
+    """Generate and settle. The usage row is durable before the last choice's finish leaves.
+
+    Closing or cancelling it aborts the choices, counts what they used and settles. Raises what went wrong.
+    """
+    choices = Choices(accepted, client.current())
+    settled: asyncio.Task[None] | None = None
+    error: Exception | None = None
+    patience = PATIENCE_SECONDS
+    try:
+        while not choices.is_over():
+            item = await choices.next(patience)
+            patience = KEEP_ALIVE_SECONDS
+            if item is None:
+                yield Silence()
+                continue
+            index, event = item
+            if isinstance(event, Finish):
+                _raise_if_failed(event)
+            if choices.is_over():
+                settled = flight.keep(conclude(accepted, choices, error=None))
+                await asyncio.shield(settled)
+            yield ChoiceEvent(index, event)
+        yield Settled(choices.usage())
+    except Exception as raised:
+        error = raised
+        raise
+    finally:
+        if settled is None:
+            await asyncio.shield(flight.keep(conclude(accepted, choices, error=error)))
+
+
+async def _prepare(arm: Arm, prompt: Prompt) -> Prepared:
+    request = PrepareRequest(
+        revision=arm.revision, messages=prompt.messages, text=prompt.text, token_ids=prompt.token_ids
+    )
+    try:
+        return await client.current().prepare(request)
+    except Refusal as refusal:
+        if refusal.param is None:
+            refusal.param = prompt.param
+        raise
+
+
+def _rooms(prompts: tuple[Prepared, ...]) -> list[int]:
+    return [one.max_output_tokens for one in prompts]
+
+
+def _raise_if_failed(finish: Finish) -> None:
+    if finish.reason is FinishReason.FAILED:
+        raise from_engine_error(finish.error)
+    if finish.reason is FinishReason.CANCELLED:  # not by this client, who would no longer be listening
+        if flight.is_draining():
+            raise shutting_down()
+        raise ApiError(
+            403, "request_cancelled", "This request was cancelled: its key or model was withdrawn."
+        )

@@ -1,0 +1,118 @@
+"""The /v1 endpoints. Each one parses, makes one call and renders; errors are rendered in `handler.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse
+
+from console.catalog.queries import Served, served_models
+from console.gateway import pipeline
+from console.gateway.answers.answer import Answer
+from console.gateway.answers.chat import ChatAnswer
+from console.gateway.answers.completion import CompletionAnswer
+from console.gateway.body import parse_object
+from console.gateway.choices import Accepted
+from console.gateway.errors import ApiError
+from console.gateway.schemas.chat import ChatRequest
+from console.gateway.schemas.completion import CompletionRequest
+from console.gateway.stream import event_stream
+from console.keys.caller import Caller
+from inference import client
+from inference.protocol import ModelCard
+
+View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
+
+
+class GatewayRequest(HttpRequest):
+    """A request that came through `GatewayHandler`: its caller is known where the policy asks for one."""
+
+    caller: Caller
+    scope: dict[str, Any]
+
+
+def only(method: str) -> Callable[[View], View]:
+    """405 with Allow for every other method."""
+
+    def decorate(view: View) -> View:
+        async def checked(request: GatewayRequest, **arguments: str) -> HttpResponseBase:
+            if request.method != method:
+                message = f"{request.method} is not allowed here; use {method}."
+                raise ApiError(405, "method_not_allowed", message, headers={"allow": method})
+            return await view(request, **arguments)
+
+        return checked
+
+    return decorate
+
+
+@only("POST")
+async def chat_completions(request: GatewayRequest) -> HttpResponseBase:
+    wire = ChatRequest.parse(await parse_object(request.body))
+    return await _generate(request, wire, lambda accepted: ChatAnswer(accepted, wants_usage=wire.wants_usage))
+
+
+@only("POST")
+async def completions(request: GatewayRequest) -> HttpResponseBase:
+    wire = CompletionRequest.parse(await parse_object(request.body))
+    return await _generate(
+        request,
+        wire,
+        lambda accepted: CompletionAnswer(accepted, wants_usage=wire.wants_usage, echo=wire.echo),
+    )
+
+
+async def _generate(
+    request: GatewayRequest, wire: ChatRequest | CompletionRequest, answer_of: Callable[[Accepted], Answer]
+) -> HttpResponseBase:
+    accepted = await pipeline.accept(
+        caller=request.caller, demand=wire.demand(), transport="sse" if wire.stream else "rest"
+    )
+    answer, steps = answer_of(accepted), pipeline.run(accepted)
+    if wire.stream:
+        return await event_stream(answer, steps, request_id=accepted.request_id)
+    return JsonResponse(await answer.whole(steps))
+
+
+@only("GET")
+async def models(request: GatewayRequest) -> HttpResponseBase:
+    cards = {card.revision: card for card in client.current().models()}
+    data = [_model(one, cards.get(one.revision)) for one in await served_models()]
+    return JsonResponse({"object": "list", "data": data})
+
+
+@only("GET")
+async def model(request: GatewayRequest, name: str) -> HttpResponseBase:
+    cards = {card.revision: card for card in client.current().models()}
+    for one in await served_models():
+        if one.name == name:
+            return JsonResponse(_model(one, cards.get(one.revision)))
+    raise ApiError(404, "model_not_found", f"The model '{name[:256]}' does not exist.", "model")
+
+
+async def nothing_here(request: GatewayRequest) -> HttpResponseBase:
+    raise Http404
+
+
+def _model(served: Served, card: ModelCard | None) -> dict[str, Any]:
+    """OpenAI's four fields, and what this installation knows beside them."""
+    about: dict[str, Any] = {
+        "id": served.name,
+        "object": "model",
+        "created": int(served.created_at.timestamp()),
+        "owned_by": "pilothouse",
+        "revision": served.revision,
+        "is_loaded": card is not None,
+    }
+    if card is None:
+        return about
+    return about | {
+        "max_model_len": card.max_model_len,
+        "architecture": card.architecture,
+        "batching": card.batching,
+        "quantization": card.quantization,
+        "dtype": card.dtype,
+        "chat": card.has_chat_template,
+        "note": card.note,
+    }

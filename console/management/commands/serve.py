@@ -1,0 +1,83 @@
+"""`manage.py serve`: the one process of the default installation, from an empty folder to an open port."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from console.environment import environment
+from console.startup import (
+    CannotStart,
+    FirstStart,
+    prepare_database,
+    revisions_to_load,
+    settle_and_greet,
+    start_engine,
+)
+
+CURL = """curl -N {url}/v1/chat/completions \\
+  -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\
+  -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'"""
+
+
+class Command(BaseCommand):
+    """Everything in order: port, disk, database, engine, first account, then listen."""
+
+    help = "Serve the console and the API (HOST, PORT, DATA_DIR, DATABASE_URL, REDIS_URL, ENGINE)."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the server listens and drains
+        try:
+            self._serve()
+        except KeyboardInterrupt:
+            self._say("Stopped before anything was served.")
+        except CannotStart as error:
+            raise CommandError(str(error)) from None
+
+    def _serve(self) -> None:
+        from console.server import DrainingServer, check_port, loop
+
+        env = environment()
+        check_port(env.host, env.port)
+        prepare_database(self._say)
+        specs = revisions_to_load(self._say)
+        try:
+            loop.run_until_complete(start_engine(self._say, specs))
+        except (RuntimeError, ValueError) as error:
+            raise CannotStart(str(error)) from error
+        first = settle_and_greet()
+
+        from console.asgi import application
+
+        server = DrainingServer(
+            application, host=env.host, port=env.port, announce=lambda: self._announce(first)
+        )
+        server.run()
+        if server.failure:
+            raise CannotStart(server.failure)
+        self._say("Drained and stopped.")
+
+    def _announce(self, first: FirstStart | None) -> None:
+        from console.catalog.models import ServedModel
+
+        env = environment()
+        host = "127.0.0.1" if env.host in ("0.0.0.0", "::") else env.host  # noqa: S104 - shown, not bound
+        url = f"http://{f'[{host}]' if ':' in host else host}:{env.port}"
+        self._say(f"\nConsole   {url}/")
+        if first is None:
+            self._say(
+                "Password  lost? manage.py reset_password admin    Key lost? manage.py issue_key NAME\n"
+            )
+            return
+        model = ServedModel.objects.exclude(current=None).values_list("name", flat=True).first()
+        self._say(f"Sign in   {first.username} / {first.password}")
+        self._say(f"API key   {first.key}   (shown once, like the password)\n\nTry it:\n")
+        self._say(CURL.format(url=url, key=first.key, model=model) + "\n")
+
+    def _say(self, line: str) -> None:
+        self.stdout.write(line)
+        self.stdout.flush()

@@ -1,0 +1,123 @@
+"""What every request passes before Django: who it really comes from and its id; and the console's default-
+deny policy.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponseBase
+from django.utils.deprecation import MiddlewareMixin
+
+from console.policy import Who, is_loopback, who_may
+from monitoring.metrics import observe_response
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+FORWARDED = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"forwarded")
+
+
+class TrustedProxies:
+    """Believes X-Forwarded-* from the proxies that are listed and takes them off everybody else's requests.
+    Believes X-Forwarded-* from the proxies that are listed and takes them off everybody else's requests.
+    """
+
+    def __init__(self, app: Application, *, proxies: Iterable[str]) -> None:
+        self._app = app
+        self._networks: list[IPv4Network | IPv6Network] = [ip_network(one, strict=False) for one in proxies]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return await self._app(scope, receive, send)
+        forwarded = {name: value.decode("latin-1") for name, value in scope["headers"] if name in FORWARDED}
+        scope = {**scope, "headers": [one for one in scope["headers"] if one[0] not in FORWARDED]}
+        scope["is_proxied"] = bool(forwarded)
+        client = scope.get("client") or ("", 0)
+        if forwarded and self._trusts(client[0]):
+            self._believe(scope, forwarded)
+        await self._app(scope, receive, send)
+
+    def _trusts(self, host: str) -> bool:
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return False
+        return any(address in network for network in self._networks)
+
+    def _believe(self, scope: Scope, forwarded: dict[bytes, str]) -> None:
+        """The client is the last address that no trusted proxy has: what stands left of it may be invented.
+        The client is the last address that no trusted proxy has: what stands left of it may be invented.
+        """
+        hops = [hop.strip() for hop in forwarded.get(b"x-forwarded-for", "").split(",") if hop.strip()]
+        strangers = [hop for hop in hops if not self._trusts(hop)]
+        if strangers:
+            scope["client"] = [strangers[-1], 0]
+        secure = forwarded.get(b"x-forwarded-proto", "").split(",")[-1].strip() == "https"
+        is_socket = scope["type"] == "websocket"
+        scope["scheme"] = ("wss" if secure else "ws") if is_socket else ("https" if secure else "http")
+        if host := forwarded.get(b"x-forwarded-host", "").split(",")[-1].strip():
+            others = [one for one in scope["headers"] if one[0] != b"host"]
+            scope["headers"] = [*others, (b"host", host.encode("latin-1"))]
+
+
+class RequestId:
+    """Every response carries `x-request-id`: the client's own where it is well-formed, else a new one."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return await self._app(scope, receive, send)
+        started = time.monotonic()
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        request_id = given if REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}".encode()
+
+        async def stamped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                milliseconds = str(int((time.monotonic() - started) * 1000)).encode()
+                stamps: list[Header] = [
+                    (b"x-request-id", request_id),
+                    (b"openai-processing-ms", milliseconds),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+                kept = [one for one in message.get("headers", []) if one[0].lower() != stamps[2][0]]
+                message = {**message, "headers": [*kept, *stamps]}
+            await send(message)
+
+        await self._app({**scope, "request_id": request_id.decode()}, receive, stamped)
+
+
+class PolicyMiddleware(MiddlewareMixin):
+    """The console's half of `policy.py`; the gateway's handler enforces the other."""
+
+    def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> None:
+        assert request.resolver_match is not None
+        user = getattr(request, "user", None)
+        is_staff = user is not None and user.is_active and user.is_staff
+        match who_may(request.resolver_match.view_name):
+            case Who.ANYONE | Who.ADMIN_SITE:
+                return
+            case Who.STAFF if is_staff:
+                return
+            case Who.LOOPBACK_OR_STAFF if is_loopback(request) or is_staff:
+                return
+            case _:
+                raise PermissionDenied
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        route = request.resolver_match.view_name if request.resolver_match else "none"
+        observe_response(route=route, method=request.method or "", status=response.status_code)
+        return response

@@ -1,0 +1,30 @@
+"""Which revision answers a request: from the caller, the public model name and the user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from console.catalog.queries import revision_for
+from console.keys.caller import Caller
+from inference.protocol import UnknownRevision
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """A public model name and the id of the revision chosen for it."""
+
+    model: str
+    revision: str
+
+
+async def choose(*, caller: Caller, model: str, user: str) -> Arm:
+    """The arm for this request; `caller` and `user` keep a user on one arm while two are served.
+
+    Raises `UnknownRevision` (404 model_not_found).
+    """
+    revision = await revision_for(model)
+    if revision is None:
+        raise UnknownRevision(
+            f"The model '{model}' does not exist or you do not have access to it.", param="model"
+        )
+    return Arm(model=model, revision=revision)

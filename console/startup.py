@@ -1,0 +1,164 @@
+"""What happens between "start" and "listening", and back: database, engine, first account, requests that a
+crash cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.core.management import call_command
+from django.db import connections
+from django.db.migrations.executor import MigrationExecutor
+
+from console.environment import environment
+from console.gateway import flight
+from console.group_commit import ledger
+from inference import client
+from inference.config import PlacementConfig, RevisionSpec
+from inference.protocol import LoadProgress
+
+logger = logging.getLogger(__name__)
+
+Say = Callable[[str], None]
+MIN_FREE_BYTES = 200 * 1024 * 1024  # the database and its log; a model conversion checks for itself
+LANDING_SECONDS = 10.0  # for the last frames and usage rows once the engine has drained
+
+
+class CannotStart(Exception):
+    """Something outside must change first; the message says what."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstStart:
+    """What is shown once and kept nowhere."""
+
+    username: str
+    password: str = field(repr=False)
+    key: str = field(repr=False)
+
+
+def prepare_database(say: Say) -> None:
+    """Check the disk, migrate where needed."""
+    data_dir = environment().data_dir
+    data_dir.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(data_dir).free
+    if free < MIN_FREE_BYTES:
+        raise CannotStart(
+            f"{data_dir} has {free // 2**20} MB left, too little to keep a ledger: free some space."
+        )
+    executor = MigrationExecutor(connections["default"])
+    if plan := executor.migration_plan(executor.loader.graph.leaf_nodes()):
+        say(f"Preparing the database ({len(plan)} migrations)")
+        call_command("migrate", interactive=False, verbosity=0)
+
+
+def revisions_to_load(say: Say) -> list[RevisionSpec]:
+    """Everything that the catalog serves; the default model is fetched and converted where it serves nothing
+    yet.
+    """
+    from console.catalog.actions import check_files, ensure_default_model, spec
+    from console.catalog.models import ServedModel
+
+    served = ServedModel.objects.select_related("current").exclude(current=None)
+    revisions = [one.current for one in served if one.current is not None]
+    if not revisions:
+        return [spec(ensure_default_model(progress=_shown(say), actor="serve"))]
+    for revision in revisions:
+        check_files(revision)
+    return [spec(revision) for revision in revisions]
+
+
+async def start_engine(say: Say, specs: list[RevisionSpec]) -> None:
+    """Configure the placement, take the device, load. What was loaded is served from here on."""
+    env = environment()
+    engine = client.configure(env.engine, PlacementConfig(data_dir=env.data_dir))
+    await engine.start()
+    show = _shown(say)
+
+    def progress(step: LoadProgress) -> None:
+        show(step.stage, step.fraction)
+
+    for one in specs:
+        card = await engine.load(one, progress)
+        say(f"Serving {one.revision} on {card.device}, {card.max_model_len} tokens of context")
+
+
+def settle_and_greet() -> FirstStart | None:
+    """Settle what a crash left, and at the very first start make the operator's account and a key.
+
+    Last of all steps, so that what is shown once is not lost with a start that fails.
+    """
+    from console.accounts.actions import FIRST_OPERATOR, default_team, ensure_operator
+    from console.keys.actions import issue
+    from console.limits.lease import own_lease
+    from console.limits.sweep import settle_orphans
+
+    own_lease()
+    settle_orphans()
+    password = ensure_operator(actor="serve")
+    if password is None:
+        return None
+    key = issue(actor="serve", name="first key", team=default_team())
+    return FirstStart(username=FIRST_OPERATOR, password=password, key=key.secret)
+
+
+async def drain_engine(seconds: float, hurry: asyncio.Event) -> None:
+    """Take nothing new, let requests finish, cut the rest with an error event at the deadline or when told
+    to hurry.
+    """
+    flight.begin_drain()
+    engine = client.current()
+    draining = asyncio.ensure_future(engine.drain(seconds))
+    hurrying = asyncio.ensure_future(hurry.wait())
+    await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+    hurrying.cancel()
+    if not draining.done():
+        await engine.drain(0)
+    await flight.land(LANDING_SECONDS)
+
+
+async def stop_engine() -> None:
+    """Free the device and write what the ledger still holds."""
+    await client.current().stop()
+    await asyncio.to_thread(ledger().close)
+
+
+async def lifespan(scope: Any, receive: Any, send: Any) -> None:
+    """Start and stop under any server that speaks ASGI's lifespan; `manage.py serve` does it for Daphne,
+    which does not.
+    """
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            try:
+                await asyncio.to_thread(prepare_database, logger.info)
+                await start_engine(logger.info, await asyncio.to_thread(revisions_to_load, logger.info))
+                await asyncio.to_thread(settle_and_greet)
+            except Exception as error:
+                logger.exception("start failed")
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            await drain_engine(environment().drain_seconds, asyncio.Event())
+            await stop_engine()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+def _shown(say: Say) -> Callable[[str, float], None]:
+    """Progress as lines: one per stage and tenth, so that a log stays readable."""
+    last: list[tuple[str, int]] = []
+
+    def show(stage: str, fraction: float) -> None:
+        now = (stage, int(fraction * 10))
+        if now not in last[-1:]:
+            last[:] = [now]
+            say(f"{fraction:4.0%}  {stage}")
+
+    return show

@@ -1,0 +1,125 @@
+"""The real server as a process, with a stub engine and a database of its own, and an operator beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+START_SECONDS = 60.0
+
+
+class House:
+    """Starts `manage.py serve`; `key`, `password` are those that it printed."""
+
+    def __init__(self, data_dir: Path, *, command: list[str] | None = None, **environment: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._command = command or ["manage.py", "serve"]
+        self._environment = {
+            **os.environ,
+            "DATA_DIR": str(data_dir),
+            "DATABASE_URL": "",
+            "PORT": str(self.port),
+            "ENGINE": "tests.stub_engine.StubEngine",
+            "PYTHONUNBUFFERED": "1",
+            **environment,
+        }
+        self.output = data_dir / "server.log"
+        self._operator = self._start(
+            "-m", "tests.flow.operator", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self.ask("seed")
+        with self.output.open("wb") as log:
+            self.process = self._start(*self._command, stdout=log, stderr=subprocess.STDOUT)
+        self._wait_until_ready()
+        said = self.output.read_text()
+        self.key = found(r"API key   (\S+)", said)
+        self.password = found(r"Sign in   \S+ / (\S+)", said)
+
+    def __enter__(self) -> House:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        assert self._operator.stdin is not None and self._operator.stdout is not None
+        self._operator.stdin.close()
+        self._operator.wait()
+        self._operator.stdout.close()
+
+    def ask(self, verb: str, *arguments: Any) -> Any:
+        """Let the operator do something; see tests/flow/operator.py."""
+        assert self._operator.stdin is not None and self._operator.stdout is not None
+        self._operator.stdin.write(json.dumps([verb, *arguments]).encode() + b"\n")
+        self._operator.stdin.flush()
+        return json.loads(self._operator.stdout.readline())
+
+    def new_key(self, name: str = "program") -> str:
+        return str(self.ask("issue", name))
+
+    def headers(self, key: str | None = None) -> dict[str, str]:
+        return {"authorization": f"Bearer {key or self.key}"}
+
+    def num_running(self) -> float:
+        """The running gauge, as Prometheus sees it."""
+        text = httpx.get(f"{self.url}/metrics").text
+        values = re.findall(r"^pilothouse_\w*running\w*(?:\{[^}]*\})? (\S+)$", text, re.MULTILINE)
+        assert values, text[:2000]
+        return sum(map(float, values))
+
+    def _start(self, *command: str, **streams: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, *command], cwd=ROOT, env=self._environment, **streams)
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if httpx.get(f"{self.url}/ready").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        self.close()
+        raise AssertionError(f"the server did not start:\n{self.output.read_text()}")
+
+
+def found(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    return match[1] if match else ""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def eventually(check: Any, *, seconds: float = 5.0) -> Any:
+    """What `check` returns once it is true; fails when that takes too long."""
+    deadline = time.monotonic() + seconds
+    while not (value := check()):
+        assert time.monotonic() < deadline, f"still {value!r}"
+        time.sleep(0.02)
+    return value

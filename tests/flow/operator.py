@@ -1,0 +1,97 @@
+"""An operator beside the running server: one process that calls the real actions on the same database.
+
+Reads a JSON list [verb, argument...] per line and answers with a JSON value per line.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def seed() -> None:
+    """Migrate, and serve a model named `stub` from an empty folder."""
+    from django.conf import settings
+    from django.core.management import call_command
+
+    from console.catalog.models import Revision, ServedModel
+
+    call_command("migrate", verbosity=0)
+    (Path(settings.DATA_DIR) / "stub").mkdir(exist_ok=True)
+    served, _ = ServedModel.objects.get_or_create(name="stub")
+    served.current = Revision.objects.create(
+        id="stub-1", model=served, folder="stub", source="test", files={}
+    )
+    served.save()
+
+
+def issue(name: str) -> str:
+    from console.accounts.actions import default_team
+    from console.keys.actions import issue as issue_key
+
+    return issue_key(actor="test", name=name, team=default_team()).secret
+
+
+def key_of(secret: str) -> Any:
+    from console.keys.models import ApiKey
+
+    return ApiKey.objects.get(public_id=secret.split("_")[1])
+
+
+def revoke(secret: str) -> None:
+    from console.keys.actions import revoke as revoke_key
+
+    revoke_key(actor="test", key=key_of(secret))
+
+
+def budget(secret: str, tokens: int) -> None:
+    from console.limits.actions import set_budget
+
+    set_budget(actor="test", key=key_of(secret), budget_tokens=tokens)
+
+
+def usage(secret: str) -> list[dict[str, Any]]:
+    """The ledger rows of a key, oldest first."""
+    from console.usage.models import UsageRecord
+
+    rows = UsageRecord.objects.filter(key=key_of(secret)).order_by("pk")
+    return [
+        {name: str(value) if name.endswith("_at") else value for name, value in row.items()}
+        for row in rows.values()
+    ]
+
+
+def tickets() -> int:
+    from console.limits.models import Ticket
+
+    return Ticket.objects.count()
+
+
+def session(password: str) -> str:
+    """The session cookie of an operator who has signed in."""
+    from django.test import Client
+
+    client = Client()
+    assert client.login(username="admin", password=password)
+    return client.cookies["sessionid"].value
+
+
+VERBS = {verb.__name__: verb for verb in (seed, issue, revoke, budget, usage, tickets, session)}
+
+
+def main() -> None:
+    import django
+
+    from console.environment import name_settings
+
+    name_settings()
+    django.setup()
+    for line in sys.stdin:
+        verb, *arguments = json.loads(line)
+        print(json.dumps(VERBS[verb](*arguments)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""An engine without torch, for tests of everything around one: token i is a hash of prompt, seed and i.
+
+A request steers it by words in its prompt: `slow` (50 ms a token), `fail-after-3`, `refuse`, `hang`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
+
+from inference.client import EngineClient
+from inference.config import PlacementConfig, RevisionSpec
+from inference.protocol import (
+    ContextLengthExceeded,
+    Delta,
+    EngineError,
+    Event,
+    Finish,
+    FinishReason,
+    GenerateRequest,
+    InvalidValue,
+    LoadProgress,
+    ModelCard,
+    NotReady,
+    Prepared,
+    PrepareRequest,
+    QueueFull,
+    RevisionStats,
+    Stats,
+    Timings,
+    TokenLogprob,
+    UnknownRevision,
+    Usage,
+)
+
+VOCAB_SIZE = 1000
+MAX_MODEL_LEN = 4096
+FIRST_WORD = 256  # ids below are bytes of the prompt, ids above are words of the output
+SLOW_SECONDS = 0.05
+
+
+class Running:
+    """One request in flight."""
+
+    def __init__(self, request: GenerateRequest) -> None:
+        self.request = request
+        self.allowance = request.allowance
+        self.is_final = False
+        self.is_aborted = False
+        self.changed = asyncio.Event()
+        self.loop = asyncio.get_running_loop()
+
+    def touch(self) -> None:
+        self.loop.call_soon_threadsafe(self.changed.set)
+
+
+class StubEngine(EngineClient):
+    def __init__(self, config: PlacementConfig) -> None:
+        super().__init__(config)
+        self._cards: dict[str, ModelCard] = {}
+        self._running: dict[str, Running] = {}
+        self._is_draining = False
+        self._num_generated = 0
+
+    async def start(self) -> None:
+        self._is_draining = False
+
+    async def load(self, spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> ModelCard:
+        progress(LoadProgress("ready", 1.0))
+        self._cards[spec.revision] = ModelCard(
+            revision=spec.revision,
+            architecture="stub",
+            max_model_len=MAX_MODEL_LEN,
+            vocab_size=VOCAB_SIZE,
+            batching=True,
+            quantization=None,
+            dtype="float32",
+            device="cpu",
+            weight_bytes=0,
+            has_chat_template=True,
+        )
+        return self._cards[spec.revision]
+
+    async def unload(self, revision: str) -> None:
+        self._cards.pop(revision, None)
+
+    def models(self) -> tuple[ModelCard, ...]:
+        return tuple(self._cards.values())
+
+    async def prepare(self, request: PrepareRequest) -> Prepared:
+        if request.revision not in self._cards:
+            raise UnknownRevision(f"{request.revision} is not loaded")
+        text = request.text
+        if request.messages is not None:
+            text = "\n".join(message.content for message in request.messages)
+        ids = tuple(text.encode()) if text is not None else request.token_ids or ()
+        if not ids:
+            raise InvalidValue("the prompt is empty")
+        if any(not 0 <= one < VOCAB_SIZE for one in ids):
+            raise InvalidValue(f"token ids must be between 0 and {VOCAB_SIZE - 1}")
+        if len(ids) >= MAX_MODEL_LEN:
+            raise ContextLengthExceeded(f"the prompt has {len(ids)} tokens of {MAX_MODEL_LEN}")
+        return Prepared(ids, max_output_tokens=MAX_MODEL_LEN - len(ids), text=text or text_of(ids))
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[Event]:
+        prompt = bytes(one for one in request.token_ids if one < FIRST_WORD).decode(errors="replace")
+        if self._is_draining:
+            raise NotReady("the engine is draining")
+        if "refuse" in prompt:
+            raise QueueFull("the queue is full", retry_after_seconds=2.0)
+        running = Running(request)
+        self._running[request.request_id] = running
+        try:
+            async for event in self._tokens(running, prompt):
+                yield event
+        finally:
+            del self._running[request.request_id]
+
+    async def _tokens(self, running: Running, prompt: str) -> AsyncIterator[Event]:
+        request, sampling = running.request, running.request.sampling
+        limit = min(sampling.max_tokens or MAX_MODEL_LEN, MAX_MODEL_LEN - len(request.token_ids))
+        fail_after = re.search(r"fail-after-(\d+)", prompt)
+        pause = SLOW_SECONDS if "slow" in prompt else 0.0
+        started, stamps = time.monotonic(), list[float]()
+        reason, matched, error, produced = FinishReason.LENGTH, None, None, 0
+        while produced < limit:
+            if running.is_aborted:
+                reason = FinishReason.CANCELLED
+                break
+            if fail_after and produced >= int(fail_after[1]):
+                reason, error = FinishReason.FAILED, EngineError("engine_error", "scripted failure")
+                break
+            if "hang" in prompt or (running.allowance is not None and produced >= running.allowance):
+                if running.is_final:
+                    reason = FinishReason.BUDGET
+                    break
+                running.changed.clear()
+                await running.changed.wait()
+                continue
+            await asyncio.sleep(pause)
+            token = token_at(request.token_ids, sampling.seed, produced)
+            produced += 1
+            self._num_generated += 1
+            stamps.append(time.monotonic() - started)
+            word = f" w{token}"
+            if word.strip() in sampling.stop or token in sampling.stop_token_ids:
+                reason, matched = FinishReason.STOP, word.strip() if word.strip() in sampling.stop else token
+                break
+            yield Delta(word, (token,), logprobs_of(token, word, sampling.logprobs))
+        timings = Timings(
+            first_token_seconds=stamps[0] if stamps else None,
+            total_seconds=time.monotonic() - started,
+            inter_token_seconds=tuple(b - a for a, b in pairwise(stamps)),
+        )
+        usage = Usage(len(request.token_ids), 0, produced)
+        yield Finish(reason, usage, timings, matched_stop=matched, error=error)
+
+    def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
+        if (running := self._running.get(request_id)) is not None:
+            running.allowance, running.is_final = allowance, is_final
+            running.touch()
+
+    def abort(self, request_id: str) -> None:
+        if (running := self._running.get(request_id)) is not None:
+            running.is_aborted = True
+            running.touch()
+
+    def abort_owner(self, owner_id: str) -> None:
+        for request_id, running in tuple(self._running.items()):
+            if running.request.owner.id == owner_id:
+                self.abort(request_id)
+
+    def stats(self) -> Stats:
+        revisions = tuple(
+            RevisionStats(
+                revision=revision,
+                num_running=sum(one.request.revision == revision for one in self._running.values()),
+                num_generated_tokens=self._num_generated,
+            )
+            for revision in self._cards
+        )
+        return Stats(revisions, is_draining=self._is_draining)
+
+    async def drain(self, deadline_seconds: float) -> None:
+        self._is_draining = True
+        deadline = time.monotonic() + deadline_seconds
+        while self._running and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        for request_id in tuple(self._running):
+            self.abort(request_id)
+
+    async def stop(self) -> None:
+        self._cards.clear()
+
+
+def token_at(prompt: tuple[int, ...], seed: int | None, position: int) -> int:
+    digest = hashlib.sha256(repr((prompt, seed or 0, position)).encode()).digest()
+    return FIRST_WORD + int.from_bytes(digest[:4], "big") % (VOCAB_SIZE - FIRST_WORD)
+
+
+def text_of(ids: tuple[int, ...]) -> str:
+    return "".join(chr(one) if one < FIRST_WORD else f" w{one}" for one in ids)
+
+
+def logprobs_of(token: int, word: str, count: int | None) -> tuple[TokenLogprob, ...]:
+    if count is None:
+        return ()
+    top = tuple(
+        TokenLogprob(token + i, f" w{token + i}", f" w{token + i}".encode(), -1.0 - i) for i in range(count)
+    )
+    return (TokenLogprob(token, word, word.encode(), -1.0, top),)
