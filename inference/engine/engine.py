@@ -289,6 +289,6 @@ class Engine:
         if reason is not FinishReason.FAILED:
             try:
                 flight.send_held_text()
-            except Exception as flaw:  # noqa: BLE001 - one row's text must not stop the others
+            except Exception as flaw:  # one row's text must not stop the others
                 logger.error("request %s lost its last text", sequence.id, exc_info=flaw)
         flight.on_event(Finish(reason, usage, timings, matched_stop, error))

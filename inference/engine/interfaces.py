@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from inference.engine.sequence import Plan, Sequence
-from inference.protocol import TokenLogprob
+from inference.protocol import EngineError, Event, GenerateRequest, ModelCard, RevisionStats, TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +26,10 @@ class Runner(Protocol):
     block_size: int
 
     def run(self, plan: Plan) -> Any:
-        """Logits `[num_sampling_sequences, vocab]`, in the plan's order; writes the rows' KV into their blocks."""
+        """Logits `[num_sampling_sequences, vocab]`, in the plan's order; writes the KV of the rows."""
 
     def scrub(self, block_ids: Seq[int]) -> None:
-        """Zero blocks that may hold NaN: attention masks what is past a sequence's end, but 0 x NaN is NaN."""
+        """Zero blocks that may hold NaN: attention masks what is past a sequence's end; 0 x NaN is NaN."""
 
 
 class Sampler(Protocol):
@@ -44,7 +45,26 @@ class Detokenizer(Protocol):
     matched_stop: str | None  # the stop string that was found
 
     def push(self, token_ids: list[int]) -> str:
-        """Text that is certain now. Once a stop string is found, sets `matched_stop` and returns what precedes it."""
+        """Text that is certain now. At a stop string, sets `matched_stop` and returns what precedes it."""
 
     def flush(self) -> str:
         """What was held back, when the sequence ends without a stop string."""
+
+
+class SteppedEngine(Protocol):
+    """What a placement needs of an engine, batched or sequential. `Engine` says what each method promises."""
+
+    card: ModelCard
+
+    def submit(self, request: GenerateRequest, on_event: Callable[[Event], None]) -> None: ...
+    def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None: ...
+    def abort(self, request_id: str) -> None: ...
+    def abort_owner(self, owner_id: str) -> None: ...
+    def fail_all(self, error: EngineError) -> None: ...
+    def step(self) -> bool: ...
+    @property
+    def has_work(self) -> bool: ...
+    def next_deadline(self) -> float | None: ...
+    def stats(self) -> RevisionStats: ...
+    def check_integrity(self) -> None: ...
+    def close(self) -> None: ...

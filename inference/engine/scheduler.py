@@ -69,7 +69,7 @@ class Scheduler:
         sequence.status = Status.FINISHED
 
     def forget(self, sequence: Sequence) -> list[int]:
-        """What the sequence has computed is unusable: nobody is to find it. Gives the blocks that no other holds."""
+        """What the sequence has computed is unusable: nobody finds it. The blocks that are its alone."""
         for block_id in sequence.block_table:
             self.pool.forget(block_id)
         return [block_id for block_id in sequence.block_table if not self.pool.is_shared(block_id)]

@@ -1,0 +1,40 @@
+"""Runs the largest steps that can occur, before the first request pays for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from inference.engine.interfaces import Runner, Sampler
+from inference.engine.sequence import Plan, Row, Sequence
+from inference.protocol import GenerateRequest, Owner, Sampling
+
+
+def warm_up(
+    runner: Runner, sampler: Sampler, *, max_batch_tokens: int, max_num_seqs: int, max_model_len: int
+) -> None:
+    """One full chunk of prefill, then full batches of decode. Writes to blocks that nobody holds yet."""
+    capacity = runner.num_blocks * runner.block_size
+    num_tokens = max(1, min(max_batch_tokens, max_model_len - 1, capacity))
+    _run(runner, sampler, Plan(tuple(_rows(runner, num_rows=1, num_tokens=num_tokens))))
+    for num_rows in dict.fromkeys((1, min(max_num_seqs, max_batch_tokens, runner.num_blocks))):
+        _run(runner, sampler, Plan(tuple(_rows(runner, num_rows=num_rows, num_tokens=1))))
+
+
+def _run(runner: Runner, sampler: Sampler, plan: Plan) -> None:
+    sampler.sample(runner.run(plan), plan.sampling_sequences)
+
+
+def _rows(runner: Runner, *, num_rows: int, num_tokens: int) -> Iterator[Row]:
+    num_blocks = -(-num_tokens // runner.block_size)
+    for index in range(num_rows):
+        request = GenerateRequest(
+            request_id=f"warm-up {index}",
+            revision="",
+            token_ids=(0,) * num_tokens,
+            owner=Owner("warm-up", salt=""),
+            sampling=Sampling(top_p=0.9),
+        )
+        first = index * num_blocks
+        table = list(range(first, first + num_blocks))
+        sequence = Sequence(request, arrived_at=0.0, max_tokens=1, seed=index, block_table=table)
+        yield Row(sequence, 0, num_tokens)

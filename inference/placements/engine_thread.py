@@ -1,0 +1,194 @@
+"""A thread that owns one engine: commands go in, events come out once a step, nobody polls."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from inference.engine.interfaces import SteppedEngine
+from inference.placements.stream import Stream
+from inference.protocol import (
+    EngineError,
+    Event,
+    Finish,
+    FinishReason,
+    GenerateRequest,
+    NotReady,
+    Refusal,
+    Usage,
+)
+
+logger = logging.getLogger(__name__)
+
+IDLE_AUDIT_SECONDS = 1.0  # after this long without work the engine's books are checked, once
+
+
+class EngineThread:
+    """Runs an engine. Its methods may be called from any thread, and none waits for a step but `stop`."""
+
+    def __init__(self, engine: SteppedEngine) -> None:
+        self.card = engine.card
+        self.stats = engine.stats()  # the last snapshot
+        self._engine = engine
+        self._commands: deque[Callable[[], None]] = deque()
+        self._wake = threading.Condition()
+        self._is_stopping = False
+        self._error = ""  # why the thread died
+        self._streams: dict[str, Stream] = {}  # of the requests that the engine has accepted
+        self._outbox: dict[asyncio.AbstractEventLoop, list[tuple[Stream, Event | Refusal]]] = {}
+        self._thread = threading.Thread(target=self._run, name=f"engine {self.card.revision}", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return not self._error
+
+    def submit(self, request: GenerateRequest, stream: Stream) -> None:
+        """Hand a request to the engine; events, or a refusal, go to `stream`. Raises `NotReady`."""
+        self._send(partial(self._submit, request, stream))
+
+    def cancel(self, request_id: str, stream: Stream) -> None:
+        """The reader of `stream` has left: abort its request, and no other that bears the id."""
+        self._send_if_alive(partial(self._cancel, request_id, stream))
+
+    def abort(self, request_id: str) -> None:
+        self._send_if_alive(partial(self._engine.abort, request_id))
+
+    def abort_owner(self, owner_id: str) -> None:
+        self._send_if_alive(partial(self._engine.abort_owner, owner_id))
+
+    def abort_all(self) -> None:
+        self._send_if_alive(self._abort_all)
+
+    def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
+        self._send_if_alive(partial(self._engine.extend, request_id, allowance=allowance, is_final=is_final))
+
+    def stop(self) -> None:
+        """Cancel what is in flight, end the thread, free the engine's memory. Waits for the last step."""
+        self.abort_all()
+        with self._wake:
+            self._is_stopping = True
+            self._wake.notify()
+        self._thread.join()
+        self._engine.close()
+
+    def _send(self, command: Callable[[], None]) -> None:
+        with self._wake:
+            if self._error or self._is_stopping:
+                raise NotReady(f"revision {self.card.revision} is not served here any more: {self._error}")
+            self._commands.append(command)
+            self._wake.notify()
+
+    def _send_if_alive(self, command: Callable[[], None]) -> None:
+        try:
+            self._send(command)
+        except NotReady:
+            return  # what it would have changed has ended with the thread
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except BaseException as error:  # whatever it is, the requests in flight must hear of it
+            self._die(error)
+
+    def _loop(self) -> None:
+        can_step, is_audited = False, True
+        while True:
+            with self._wake:
+                while not (self._commands or can_step or self._is_stopping):
+                    if not self._wake.wait(self._idle_seconds(is_audited=is_audited)):
+                        break
+                if self._is_stopping and not self._commands:
+                    return
+                is_woken = bool(self._commands)
+            while self._commands:
+                self._commands.popleft()()
+            if self._engine.has_work:
+                is_audited = False
+                self.stats = self._engine.stats()  # so that a first, long step shows as work
+                can_step = self._engine.step() and self._engine.has_work
+            else:
+                can_step = False
+                if not (is_woken or is_audited):
+                    self._audit()
+                    is_audited = True
+            self._flush()
+            self.stats = self._engine.stats()
+
+    def _idle_seconds(self, *, is_audited: bool) -> float | None:
+        """How long nothing needs to happen: until the next deadline, or the audit that follows work."""
+        if not self._engine.has_work:
+            return None if is_audited else IDLE_AUDIT_SECONDS
+        deadline = self._engine.next_deadline()
+        return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+    def _audit(self) -> None:
+        """A leak is ours to hear of, not the next client's to suffer from: serving goes on."""
+        try:
+            self._engine.check_integrity()
+        except AssertionError as flaw:
+            logger.critical("revision %s: the KV pool's books are wrong: %s", self.card.revision, flaw)
+
+    def _submit(self, request: GenerateRequest, stream: Stream) -> None:
+        try:
+            self._engine.submit(request, partial(self._post, request.request_id, stream))
+        except Refusal as refusal:
+            self._refuse(stream, refusal)
+        except Exception as error:
+            logger.error("request %s could not be queued", request.request_id, exc_info=error)
+            self._refuse(stream, NotReady("the engine could not queue the request"))
+        else:
+            self._streams[request.request_id] = stream
+
+    def _refuse(self, stream: Stream, refusal: Refusal) -> None:
+        self._outbox.setdefault(stream.loop, []).append((stream, refusal))
+
+    def _cancel(self, request_id: str, stream: Stream) -> None:
+        if self._streams.get(request_id) is stream:
+            self._engine.abort(request_id)
+
+    def _abort_all(self) -> None:
+        for request_id in tuple(self._streams):
+            self._engine.abort(request_id)
+
+    def _post(self, request_id: str, stream: Stream, event: Event) -> None:
+        self._outbox.setdefault(stream.loop, []).append((stream, event))
+        if isinstance(event, Finish):
+            self._streams.pop(request_id, None)
+
+    def _flush(self) -> None:
+        """One call into each event loop for all that a step brought it."""
+        for loop, posts in self._outbox.items():
+            try:
+                loop.call_soon_threadsafe(_put_all, posts)
+            except RuntimeError:  # the loop is closed: its readers are gone
+                for request_id in [key for key, stream in self._streams.items() if stream.loop is loop]:
+                    self._commands.append(partial(self._engine.abort, request_id))
+        self._outbox = {}
+
+    def _die(self, error: BaseException) -> None:
+        logger.critical("the engine of revision %s died", self.card.revision, exc_info=error)
+        failure = EngineError("engine_error", "the engine stopped while serving this", is_retryable=True)
+        with self._wake:
+            self._error = f"the engine died ({type(error).__name__})"
+        self.stats = replace(self.stats, is_alive=False, error=self._error, num_running=0, num_waiting=0)
+        try:
+            while self._commands:
+                self._commands.popleft()()
+            self._engine.fail_all(failure)
+        except Exception as flaw:
+            logger.critical("revision %s: its state is broken as well", self.card.revision, exc_info=flaw)
+        for request_id, stream in tuple(self._streams.items()):
+            self._post(request_id, stream, Finish(FinishReason.FAILED, Usage(), error=failure))
+        self._flush()
+
+
+def _put_all(posts: list[tuple[Stream, Event | Refusal]]) -> None:
+    for stream, event in posts:
+        stream.put(event)

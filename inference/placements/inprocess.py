@@ -1,0 +1,216 @@
+"""The default placement: each revision's engine in a thread of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import IO
+
+from inference.client import EngineClient
+from inference.config import PlacementConfig, RevisionSpec
+from inference.host import Served, load
+from inference.placements.engine_thread import EngineThread
+from inference.placements.prompt_bounds import check_size
+from inference.placements.stream import Stream
+from inference.protocol import (
+    Event,
+    Finish,
+    GenerateRequest,
+    LoadProgress,
+    ModelCard,
+    NotReady,
+    Prepared,
+    PrepareRequest,
+    QueueFull,
+    Stats,
+    UnknownRevision,
+)
+
+NUM_TOKENIZERS = 2  # threads; tokenizers release the GIL
+MAX_PREPARING = 256  # prompts that wait for a tokenizer
+CANCEL_SECONDS = 10.0  # how long a drain waits for what it has cancelled
+
+ALREADY_TAKEN = (
+    "another process serves from {folder}: "
+    "run one web process per engine, and give a second one its own DATA_DIR"
+)
+
+
+@dataclass(slots=True)
+class Residence:
+    """A revision that lives here."""
+
+    served: Served
+    thread: EngineThread
+    is_leaving: bool = False
+
+
+class InProcess(EngineClient):
+    """Engines as threads. One process holds a data directory: two would plan the same memory twice."""
+
+    def __init__(self, config: PlacementConfig) -> None:
+        super().__init__(config)
+        self._residences: dict[str, Residence] = {}
+        self._loading: set[str] = set()
+        self._load_turn = threading.Lock()  # one load at a time: each plans by the memory that is free
+        self._lock_file: IO[str] | None = None
+        self._tokenizers: ThreadPoolExecutor | None = None
+        self._num_preparing = 0
+        self._num_open: dict[str, int] = {}  # generate iterators not closed yet, by revision
+        self._rest = threading.Condition()  # notified when one of them closes
+        self._is_draining = False
+
+    async def start(self) -> None:
+        self._is_draining = False
+        if self._lock_file is None:
+            self._lock_file = await asyncio.to_thread(self._take_data_dir)
+            self._tokenizers = ThreadPoolExecutor(NUM_TOKENIZERS, thread_name_prefix="tokenizer")
+
+    async def load(self, spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> ModelCard:
+        if self._lock_file is None:
+            raise NotReady("the engine is not started")
+        loop = asyncio.get_running_loop()
+        self._loading.add(spec.revision)
+        try:
+            residence = await asyncio.to_thread(self._load, spec, lambda news: _tell(loop, progress, news))
+        finally:
+            self._loading.discard(spec.revision)
+        return residence.thread.card
+
+    async def unload(self, revision: str) -> None:
+        residence = self._residences.get(revision)
+        if residence is None:
+            return
+        residence.is_leaving = True
+        await asyncio.to_thread(self._wait_for_rest, revision, None)
+        self._residences.pop(revision, None)
+        await asyncio.to_thread(residence.thread.stop)
+
+    def models(self) -> tuple[ModelCard, ...]:
+        return tuple(
+            residence.thread.card
+            for residence in tuple(self._residences.values())
+            if residence.thread.is_alive and not residence.is_leaving
+        )
+
+    async def prepare(self, request: PrepareRequest) -> Prepared:
+        residence = self._find(request.revision)
+        check_size(request, max_model_len=residence.thread.card.max_model_len)
+        if self._num_preparing >= MAX_PREPARING:
+            raise QueueFull(f"{self._num_preparing} prompts wait to be tokenized already")
+        self._num_preparing += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._tokenizers, residence.served.prepare, request)
+        finally:
+            self._num_preparing -= 1
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[Event]:
+        thread = self._find(request.revision).thread
+        stream = Stream(asyncio.get_running_loop())
+        self._count_open(request.revision, +1)
+        try:
+            thread.submit(request, stream)
+            while True:
+                event = await stream.next()
+                yield event
+                if isinstance(event, Finish):
+                    return
+        finally:
+            if not stream.is_over:
+                thread.cancel(request.request_id, stream)
+            self._count_open(request.revision, -1)
+
+    def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
+        for residence in tuple(self._residences.values()):
+            residence.thread.extend(request_id, allowance=allowance, is_final=is_final)
+
+    def abort(self, request_id: str) -> None:
+        for residence in tuple(self._residences.values()):
+            residence.thread.abort(request_id)
+
+    def abort_owner(self, owner_id: str) -> None:
+        for residence in tuple(self._residences.values()):
+            residence.thread.abort_owner(owner_id)
+
+    def stats(self) -> Stats:
+        residences = tuple(self._residences.values())
+        return Stats(tuple(residence.thread.stats for residence in residences), self._is_draining)
+
+    async def drain(self, deadline_seconds: float) -> None:
+        self._is_draining = True
+        if await asyncio.to_thread(self._wait_for_rest, None, deadline_seconds):
+            return
+        for residence in tuple(self._residences.values()):
+            residence.thread.abort_all()
+        await asyncio.to_thread(self._wait_for_rest, None, CANCEL_SECONDS)
+
+    async def stop(self) -> None:
+        self._is_draining = True
+        residences, self._residences = tuple(self._residences.values()), {}
+        for residence in residences:
+            await asyncio.to_thread(residence.thread.stop)
+        if self._tokenizers is not None:
+            self._tokenizers.shutdown(wait=False, cancel_futures=True)
+            self._tokenizers = None
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
+
+    def _take_data_dir(self) -> IO[str]:
+        self.config.data_dir.mkdir(parents=True, exist_ok=True)
+        lock_file = (self.config.data_dir / "engine.lock").open("w")
+        try:
+            fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock_file.close()
+            raise RuntimeError(ALREADY_TAKEN.format(folder=self.config.data_dir)) from error
+        return lock_file
+
+    def _load(self, spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> Residence:
+        with self._load_turn:
+            residence = self._residences.get(spec.revision)
+            if residence is None:
+                served = load(spec, progress)
+                residence = Residence(served, EngineThread(served.engine))
+                self._residences[spec.revision] = residence
+            return residence
+
+    def _find(self, revision: str) -> Residence:
+        if self._is_draining:
+            raise NotReady("the server is shutting down")
+        residence = self._residences.get(revision)
+        if residence is None:
+            if revision in self._loading:
+                raise NotReady(f"revision {revision} is loading", retry_after_seconds=5.0)
+            raise UnknownRevision(f"no revision {revision} is served here")
+        if residence.is_leaving:
+            raise NotReady(f"revision {revision} is being unloaded")
+        if not residence.thread.is_alive:
+            raise NotReady(f"revision {revision}: {residence.thread.stats.error}", retry_after_seconds=10.0)
+        return residence
+
+    def _count_open(self, revision: str, change: int) -> None:
+        with self._rest:
+            self._num_open[revision] = self._num_open.get(revision, 0) + change
+            self._rest.notify_all()
+
+    def _wait_for_rest(self, revision: str | None, seconds: float | None) -> bool:
+        """Block until no request of the revision (None: of any) is open; False: time is up."""
+
+        def is_at_rest() -> bool:
+            counts = self._num_open
+            return not (sum(counts.values()) if revision is None else counts.get(revision, 0))
+
+        with self._rest:
+            return self._rest.wait_for(is_at_rest, seconds)
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop, progress: Callable[[LoadProgress], None], news: LoadProgress
+) -> None:
+    loop.call_soon_threadsafe(progress, news)

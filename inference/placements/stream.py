@@ -1,0 +1,59 @@
+"""One request's events on their way from the engine's thread to a reader on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import chain
+
+from inference.protocol import Delta, Event, Finish, Refusal
+
+MAX_PENDING = 32  # deltas that wait for a slow reader before they become one
+
+
+class Stream:
+    """Events wait here for their reader. What waits is merged, so its size is bounded by the output itself.
+
+    Belongs to one event loop: all methods are called on it.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.is_over = False  # its last event was put: there is nothing left to abort
+        self._deltas: list[Delta] = []
+        self._end: Finish | Refusal | None = None
+        self._arrival: asyncio.Future[None] | None = None
+
+    def put(self, event: Event | Refusal) -> None:
+        """Something arrived. A refusal is raised to the reader."""
+        if isinstance(event, Delta):
+            self._deltas.append(event)
+            if len(self._deltas) > MAX_PENDING:
+                self._deltas = [merge(self._deltas)]
+        else:
+            self._end = event
+            self.is_over = True
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+
+    async def next(self) -> Event:
+        """What arrived since the last call, as one delta; then the finish. Raises a refusal."""
+        if not self._deltas and self._end is None:
+            self._arrival = self.loop.create_future()
+            await self._arrival
+            self._arrival = None
+        if self._deltas:
+            deltas, self._deltas = self._deltas, []
+            return deltas[0] if len(deltas) == 1 else merge(deltas)
+        assert self._end is not None
+        if isinstance(self._end, Refusal):
+            raise self._end
+        return self._end
+
+
+def merge(deltas: list[Delta]) -> Delta:
+    """Consecutive deltas as one."""
+    return Delta(
+        text="".join(delta.text for delta in deltas),
+        token_ids=tuple(chain.from_iterable(delta.token_ids for delta in deltas)),
+        logprobs=tuple(chain.from_iterable(delta.logprobs for delta in deltas)),
+    )
