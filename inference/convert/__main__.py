@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -37,7 +38,8 @@ def main(arguments: list[str]) -> int:
     except OSError as error:
         code = "cannot_write" if isinstance(error, CannotWrite) else "input_output_error"
         return _say(1, event="error", code=code, message=str(error))
-    except (ValueError, KeyError, RuntimeError, ImportError) as error:
+    except Exception as error:  # a library may raise anything; whoever waits needs the reason
+        traceback.print_exc()
         return _say(1, event="error", code="cannot_convert", message=f"{type(error).__name__}: {error}")
     except Cancelled:
         return _say(128 + signal.SIGTERM, event="cancelled")
@@ -64,10 +66,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with whole_folder(target) as part:
         receipt = _write(source, part, options)
         progress("checking the result", 0.9)
-        files = manifest(check_folder(part))
-        (part / RECEIPT).write_text(json.dumps({**receipt, "files": files}, indent=2) + "\n")
+        written = manifest(check_folder(part))
+        (part / RECEIPT).write_text(json.dumps({**receipt, "files": written}, indent=2) + "\n")
         progress("moving into place", 0.99)
-    return {"folder": str(target), "files": files}
+    return {"folder": str(target), "files": written}
 
 
 def _write(source: Path, part: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -114,8 +116,12 @@ def _cancel(signum: int, frame: FrameType | None) -> None:
 
 
 def _cancel_with_parent() -> None:
-    """Standard input is a pipe that the parent holds: it ends when the parent does, however that dies."""
-    sys.stdin.buffer.read()
+    """Standard input is a pipe that the parent holds: it ends when the parent does, however that dies.
+
+    Read without Python's buffer, whose lock a thread would still hold when the interpreter ends.
+    """
+    while os.read(0, 4096):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from inference.quantization.int8 import Int8Linear, dequantize
 
@@ -37,7 +38,7 @@ def output_errors(exact: nn.Module, quantized: nn.Module, token_ids: Tensor) -> 
     layers = dict(_quantized_layers(quantized))
     found: dict[str, float] = {}
 
-    def compare(name: str) -> object:
+    def compare(name: str) -> RemovableHandle:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             found[name] = _relative(layers[name](inputs[0]), output)
 
