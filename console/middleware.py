@@ -10,12 +10,16 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
+from urllib.parse import urlsplit
 
+from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.deprecation import MiddlewareMixin
+from django_htmx.http import HttpResponseClientRedirect
 
-from console.policy import Who, is_loopback, who_may
+from console.audit.write import write
+from console.policy import Who, is_loopback, permits, who_may
 from monitoring.metrics import observe_response
 
 Scope = MutableMapping[str, Any]
@@ -103,21 +107,41 @@ class RequestId:
 class PolicyMiddleware(MiddlewareMixin):
     """The console's half of `policy.py`; the gateway's handler enforces the other."""
 
-    def process_view(self, request: HttpRequest, view: Any, args: Any, kwargs: Any) -> None:
+    def process_view(
+        self, request: HttpRequest, view: Any, args: Any, kwargs: Any
+    ) -> HttpResponseBase | None:
         assert request.resolver_match is not None
-        user = getattr(request, "user", None)
-        is_staff = user is not None and user.is_active and user.is_staff
-        match who_may(request.resolver_match.view_name):
+        route = request.resolver_match.view_name
+        match who_may(route):
             case Who.ANYONE | Who.ADMIN_SITE:
-                return
-            case Who.STAFF if is_staff:
-                return
-            case Who.LOOPBACK_OR_STAFF if is_loopback(request) or is_staff:
-                return
+                return None
+            case Who.LOOPBACK_OR_STAFF if is_loopback(request) or permits(Who.STAFF, request.user):
+                return None
+            case Who.STAFF | Who.OPERATOR | Who.ADMIN as who if permits(who, request.user):
+                return None
+            case Who.STAFF | Who.OPERATOR | Who.ADMIN if not request.user.is_authenticated:
+                return to_sign_in(request)
             case _:
+                self._write_down(request, route)
                 raise PermissionDenied
+
+    def _write_down(self, request: HttpRequest, route: str) -> None:
+        """A person who tries what their role may not is an audit entry; strangers' scans are not."""
+        if request.user.is_authenticated:
+            detail = {"method": request.method, "path": request.path[:300]}
+            name = request.user.get_username()
+            ip = request.META.get("REMOTE_ADDR", "")
+            write(actor=name, ip=ip, action="access.refused", target=f"route:{route}", detail=detail)
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         route = request.resolver_match.view_name if request.resolver_match else "none"
         observe_response(route=route, method=request.method or "", status=response.status_code)
         return response
+
+
+def to_sign_in(request: HttpRequest) -> HttpResponseBase:
+    """The sign-in page, and back here afterwards; a fragment's whole page goes there."""
+    if request.headers.get("HX-Request") == "true":
+        page = urlsplit(request.headers.get("HX-Current-URL", "/"))
+        return HttpResponseClientRedirect(redirect_to_login(page.path or "/").url)
+    return redirect_to_login(request.get_full_path() if request.method == "GET" else "/")

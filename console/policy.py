@@ -1,12 +1,13 @@
-"""Who may use which route, by the route's name. A route without a line here is refused, and a test finds it.
-Who may use which route, by the route's name. A route without a line here is refused, and a test finds it.
-"""
+"""Who may use which route, by the route's name. A route without a line is refused, and a test finds it."""
 
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 from django.http import HttpRequest
+
+from console.accounts.roles import Role
 
 
 class Who(Enum):
@@ -14,7 +15,9 @@ class Who(Enum):
 
     ANYONE = "anyone"
     KEY = "a valid API key"
-    STAFF = "a signed-in member of the staff"
+    STAFF = "a signed-in person of any role"
+    OPERATOR = "an operator or an admin"
+    ADMIN = "an admin"
     ADMIN_SITE = "Django's admin decides, page by page"
     LOOPBACK_OR_STAFF = "this machine, or a signed-in member of the staff"
     KEY_OR_SESSION = "a valid API key, or a signed-in person from the console's own pages"
@@ -29,7 +32,21 @@ HTTP = {
     "health": Who.ANYONE,
     "ready": Who.ANYONE,
     "metrics": Who.LOOPBACK_OR_STAFF,
-    "home": Who.ANYONE,  # a redirect to the sign-in page
+    "account_login": Who.ANYONE,
+    "account_logout": Who.ANYONE,
+    "account_inactive": Who.ANYONE,
+    "dashboard:set_language": Who.ANYONE,
+    "account_change_password": Who.STAFF,
+    "usersessions_list": Who.STAFF,
+    "dashboard:home": Who.STAFF,
+    "dashboard:home_figures": Who.STAFF,
+    "dashboard:engine_pill": Who.STAFF,
+    "dashboard:engine_series": Who.STAFF,
+    "dashboard:operators": Who.STAFF,
+    "dashboard:operator_create": Who.ADMIN,
+    "dashboard:operator_role": Who.ADMIN,
+    "dashboard:operator_active": Who.ADMIN,
+    "dashboard:operator_password": Who.ADMIN,
 }
 NAMESPACES = {"admin": Who.ADMIN_SITE}
 WEBSOCKET = {"/v1/responses": Who.KEY_OR_SESSION}
@@ -41,6 +58,19 @@ def who_may(view_name: str) -> Who | None:
     """The policy of a route; None: nobody may."""
     namespace, _, _ = view_name.partition(":")
     return HTTP.get(view_name) or NAMESPACES.get(namespace)
+
+
+def permits(who: Who, user: Any) -> bool:
+    """Whether a person's role is enough for a policy that asks for a person."""
+    if not (user.is_active and user.is_staff):
+        return False
+    match who:
+        case Who.ADMIN:
+            return bool(user.is_admin)
+        case Who.OPERATOR:
+            return bool(user.is_admin or user.role == Role.OPERATOR)
+        case _:
+            return True
 
 
 def is_loopback(request: HttpRequest) -> bool:

@@ -21,6 +21,7 @@ from console.group_commit import ledger
 from inference import client
 from inference.config import PlacementConfig, RevisionSpec
 from inference.protocol import LoadProgress
+from monitoring.series import RECORDER
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ async def start_engine(say: Say, specs: list[RevisionSpec]) -> None:
     env = environment()
     engine = client.configure(env.engine, PlacementConfig(data_dir=env.data_dir))
     await engine.start()
+    RECORDER.start()
     show = _shown(say)
 
     def progress(step: LoadProgress) -> None:

@@ -20,6 +20,10 @@ class UnknownUser(Exception):
     """There is no account of that name."""
 
 
+class LastAdmin(Exception):
+    """Without this person nobody could manage people any more."""
+
+
 def generated_password() -> str:
     """24 characters that read well aloud: 120 bits."""
     alphabet = "abcdefghijkmnpqrstuvwxyz23456789"
@@ -88,3 +92,42 @@ def save_team(*, actor: str, team: Team, ip: str = "") -> Team:
     action = "team.created" if is_new else "team.changed"
     write(actor=actor, ip=ip, action=action, target=f"team:{team.pk}", detail={"name": team.name})
     return team
+
+
+@transaction.atomic
+def change_role(*, actor: str, username: str, role: Role, ip: str = "") -> User:
+    user = _locked(username)
+    if role is not Role.ADMIN:
+        _refuse_last_admin(user)
+    detail = {"from": user.role, "to": role.value}
+    user.role = role
+    user.save(update_fields=["role"])
+    write(actor=actor, ip=ip, action="user.role_changed", target=f"user:{username}", detail=detail)
+    return user
+
+
+@transaction.atomic
+def set_active(*, actor: str, username: str, is_active: bool, ip: str = "") -> User:
+    """Disable or enable an account. Django refuses the sessions of a disabled one at their next request."""
+    user = _locked(username)
+    if not is_active:
+        _refuse_last_admin(user)
+    user.is_active = is_active
+    user.save(update_fields=["is_active"])
+    action = "user.enabled" if is_active else "user.disabled"
+    write(actor=actor, ip=ip, action=action, target=f"user:{username}")
+    return user
+
+
+def _locked(username: str) -> User:
+    user = User.objects.select_for_update().filter(username=username).first()
+    if user is None:
+        raise UnknownUser(f"There is no account {username!r}.")
+    return user
+
+
+def _refuse_last_admin(user: User) -> None:
+    """Locks every admin's row, so that two admins cannot remove each other at the same time."""
+    admins = User.objects.select_for_update().filter(is_active=True, role=Role.ADMIN)
+    if {one.pk for one in admins} == {user.pk}:
+        raise LastAdmin

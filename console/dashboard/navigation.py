@@ -1,0 +1,52 @@
+"""The rooms of the console, by what people come for: to operate, to serve, to give access, to prove."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.urls import reverse
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from console.accounts.models import User
+from console.policy import permits, who_may
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A page of the rail. `route` also decides, through the policy, who sees it."""
+
+    route: str
+    label: str | Promise
+    icon: str
+
+    @property
+    def url(self) -> str:
+        return reverse(self.route)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    label: str | Promise
+    rooms: tuple[Room, ...]
+
+
+SECTIONS = (
+    Section(_("Operate"), (Room("dashboard:home", _("Home"), icon="house"),)),
+    Section(_("Access"), (Room("dashboard:operators", _("Operators"), icon="users"),)),
+    Section(_("Prove"), (Room("admin:audit_entry_changelist", _("Audit"), icon="scroll-text"),)),
+)
+
+
+def sections_for(user: User) -> list[Section]:
+    """The rooms that a person may enter; a section without one is left out."""
+    allowed = [
+        Section(section.label, tuple(room for room in section.rooms if may_enter(room, user)))
+        for section in SECTIONS
+    ]
+    return [section for section in allowed if section.rooms]
+
+
+def may_enter(room: Room, user: User) -> bool:
+    who = who_may(room.route)
+    return who is not None and permits(who, user)

@@ -1,0 +1,82 @@
+"""How the console's templates write figures, times and form controls: `{% load console %}`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django import forms, template
+from django.forms import BoundField
+from django.utils import timezone
+from django.utils.formats import number_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from console.dashboard.engine_state import age
+
+register = template.Library()
+
+CLASSES: tuple[tuple[type[forms.Widget], str], ...] = (
+    (forms.CheckboxInput, "checkbox"),
+    (forms.CheckboxSelectMultiple, ""),
+    (forms.RadioSelect, ""),
+    (forms.Select, "select"),
+    (forms.Textarea, "textarea"),
+)
+
+
+@register.filter
+def control(field: BoundField) -> SafeString:
+    """A form field's control, dressed like every other."""
+    widget = field.field.widget
+    css = next((css for kind, css in CLASSES if isinstance(widget, kind)), "input")
+    return field.as_widget(attrs={"class": css} if css else {})
+
+
+@register.filter
+def is_checkbox(field: BoundField) -> bool:
+    return isinstance(field.field.widget, forms.CheckboxInput)
+
+
+@register.filter
+def number(value: float | None, decimals: int = 0) -> str:
+    """With thousands separated; what is unknown is a dash."""
+    return "–" if value is None else number_format(value, decimals, force_grouping=True)  # noqa: RUF001
+
+
+@register.filter
+def unlocalized(value: float) -> str:
+    """A number for an attribute: a point, no separators, whatever the language."""
+    return f"{value:g}"
+
+
+@register.filter
+def seconds(value: float | None) -> str:
+    """A duration: 184 ms, 1.31 s, 4 min."""
+    if value is None:
+        return "–"  # noqa: RUF001
+    return f"{number_format(value, 2)} s" if 1 <= value < 90 else age(value)
+
+
+@register.filter
+def moment(value: datetime | None) -> SafeString:
+    """A time of today, a date before that; the whole of it in the title."""
+    if value is None:
+        return SafeString("–")  # noqa: RUF001
+    local = timezone.localtime(value)
+    is_today = local.date() == timezone.localdate()
+    short = local.strftime("%H:%M" if is_today else "%Y-%m-%d")
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>',
+        local.isoformat(),
+        local.strftime("%Y-%m-%d %H:%M:%S %Z"),
+        short,
+    )
+
+
+@register.simple_tag(takes_context=True)
+def other_page(context: dict[str, Any], page: int) -> str:
+    """This page's URL with another page number: filters stay."""
+    query = context["request"].GET.copy()
+    query["page"] = page
+    return f"?{query.urlencode()}"

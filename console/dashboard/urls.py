@@ -1,0 +1,23 @@
+"""Routes of the console's pages. Each has its line in `console/policy.py`, or nobody gets in."""
+
+from __future__ import annotations
+
+from django.urls import path
+from django.views.i18n import set_language
+
+from console.dashboard.views import engine, home, operators
+
+app_name = "dashboard"
+
+urlpatterns = [
+    path("", home.home, name="home"),
+    path("home/figures", home.figures, name="home_figures"),
+    path("engine/pill", engine.pill, name="engine_pill"),
+    path("engine/series", engine.series, name="engine_series"),
+    path("operators/", operators.people, name="operators"),
+    path("operators/create", operators.create, name="operator_create"),
+    path("operators/<int:pk>/role", operators.change_role, name="operator_role"),
+    path("operators/<int:pk>/active", operators.set_active, name="operator_active"),
+    path("operators/<int:pk>/password", operators.reset_password, name="operator_password"),
+    path("language", set_language, name="set_language"),
+]

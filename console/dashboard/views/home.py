@@ -1,0 +1,85 @@
+"""Home: how the engine is, what it did in the last hour, and what changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.http import require_GET
+
+import inference.client
+from console.audit.queries import recent_entries
+from console.catalog.models import ServedModel
+from console.dashboard.engine_state import current_stats
+from console.usage.queries import recent_requests, totals_since
+from inference.protocol import ModelCard, RevisionStats, Stats
+from monitoring.series import RECORDER
+
+NUM_RECENT = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A revision in the engine: what it is, what it does now, and the public names that lead to it."""
+
+    card: ModelCard | None
+    stats: RevisionStats
+    names: tuple[str, ...]
+
+    @property
+    def used_percent(self) -> float:
+        return percent(self.stats.num_blocks_used, self.stats.num_blocks) or 0.0
+
+    @property
+    def cached_percent(self) -> float:
+        return percent(self.stats.num_blocks_cached, self.stats.num_blocks) or 0.0
+
+    @property
+    def hit_percent(self) -> float | None:
+        return percent(self.stats.num_prefix_hits, self.stats.num_prefix_queries)
+
+
+def percent(part: int, whole: int) -> float | None:
+    return round(100 * part / whole, 1) if whole else None
+
+
+@require_GET
+def home(request: HttpRequest) -> HttpResponse:
+    return render(request, "dashboard/home.html", content())
+
+
+@require_GET
+def figures(request: HttpRequest) -> HttpResponse:
+    """The part of the page that is refreshed while it is looked at."""
+    return render(request, "dashboard/partials/home_figures.html", content())
+
+
+def content() -> dict[str, Any]:
+    stats = current_stats()
+    return {
+        "rate_now": RECORDER.rate_now(),
+        "revisions": loaded(stats),
+        "num_running": sum(one.num_running for one in stats.revisions) if stats else None,
+        "num_waiting": sum(one.num_waiting for one in stats.revisions) if stats else None,
+        "hour": totals_since(moment=timezone.now() - timedelta(hours=1)),
+        "requests": recent_requests(limit=NUM_RECENT),
+        "entries": recent_entries(limit=NUM_RECENT),
+    }
+
+
+def loaded(stats: Stats | None) -> list[Loaded]:
+    """What the engine has loaded, with the catalog's names for it."""
+    if stats is None:
+        return []
+    cards = {card.revision: card for card in inference.client.current().models()}
+    names: dict[str, list[str]] = {}
+    for name, revision in ServedModel.objects.exclude(current=None).values_list("name", "current_id"):
+        names.setdefault(str(revision), []).append(name)
+    return [
+        Loaded(cards.get(one.revision), one, tuple(sorted(names.get(one.revision, ()))))
+        for one in stats.revisions
+    ]

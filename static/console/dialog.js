@@ -1,0 +1,16 @@
+// A button and the native dialog that it opens: what a change will do is said before it is done.
+document.addEventListener("alpine:init", () => {
+  Alpine.data("dialog", () => ({
+    open() {
+      this.$refs.dialog.showModal();
+    },
+
+    close() {
+      this.$refs.dialog.close();
+    },
+
+    closeOnBackdrop(event) {
+      if (event.target === this.$refs.dialog) this.close();
+    },
+  }));
+});

@@ -1,0 +1,11 @@
+// Pages poll small fragments: not while nobody looks, and a lost session leads to the sign-in page, not into a fragment.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const isPoll = event.detail.requestConfig?.triggeringEvent === undefined && event.detail.elt.hasAttribute("data-poll");
+  if (isPoll && document.hidden) event.preventDefault();
+});
+
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const answer = event.detail.xhr;
+  // A form that is refused comes back with its errors, so it is shown although its status is 422.
+  if (answer.status === 422) event.detail.shouldSwap = true;
+});
