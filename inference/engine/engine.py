@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
+import traceback
 from collections.abc import Callable
 
 from inference.config import EngineConfig
@@ -226,14 +227,14 @@ class Engine:
             self.runner.scrub(self.scheduler.forget(flight.sequence))
             self._finish(flight, FinishReason.FAILED, error=NON_FINITE)
             return
-        timeline, is_first = flight.timeline, flight.timeline.first_token_at is None
-        timeline.add_token(now)
-        self._num_generated_tokens += 1
+        is_first = flight.timeline.first_token_at is None
         try:
             stop = flight.accept(sampled.token_id, sampled)
-        except Exception as error:
+        except Exception as error:  # one row's text must not stop the others
             self._fail(flight, error)
             return
+        flight.timeline.add_token(now)
+        self._num_generated_tokens += 1
         if stop is not None:
             self._finish(flight, stop[0], matched_stop=stop[1])
         elif flight.sequence.is_at_allowance:
@@ -257,8 +258,8 @@ class Engine:
         self.deadlines.watch(flight)
 
     def _fail(self, flight: Flight, error: Exception) -> None:
-        """The request is the culprit of `error`. Its message stays in the log: it may tell of others."""
-        logger.error("request %s failed: %s", flight.sequence.id, type(error).__name__, exc_info=error)
+        """The request is the culprit of `error`."""
+        _log(flight.sequence.id, error)
         code = "out_of_memory" if is_out_of_memory(error) else "engine_error"
         failure = EngineError(code, f"the engine failed on this request ({type(error).__name__})")
         self._finish(flight, FinishReason.FAILED, error=failure)
@@ -290,5 +291,11 @@ class Engine:
             try:
                 flight.send_held_text()
             except Exception as flaw:  # one row's text must not stop the others
-                logger.error("request %s lost its last text", sequence.id, exc_info=flaw)
+                _log(sequence.id, flaw)
         flight.on_event(Finish(reason, usage, timings, matched_stop, error))
+
+
+def _log(request_id: str, error: Exception) -> None:
+    """Where it was raised, without its message: that may quote a prompt."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("request %s: %s\n%s", request_id, type(error).__name__, where)

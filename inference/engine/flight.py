@@ -40,10 +40,10 @@ class Flight:
     def accept(self, token_id: int, sampled: Sampled) -> Stop | None:
         """Append a token, send its delta, and say whether it is the last."""
         sequence, sampling = self.sequence, self.sequence.request.sampling
-        sequence.token_ids.append(token_id)
-        num_output_tokens = sequence.num_output_tokens
+        num_output_tokens = sequence.num_output_tokens + 1
         is_stop_token = token_id in self.stop_ids and num_output_tokens > sampling.min_tokens
         text = "" if is_stop_token and token_id in self.silent_ids else self.detokenizer.push([token_id])
+        sequence.token_ids.append(token_id)
         stop: Stop | None = None
         if is_stop_token:
             stop = FinishReason.STOP, token_id if token_id in sampling.stop_token_ids else None
