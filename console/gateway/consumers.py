@@ -1,5 +1,5 @@
-"""The WebSocket at /v1/responses: chat requests in frames shaped like OpenAI's Responses WebSocket mode, through
-the same pipeline as REST. Frames, authentication, limits and close codes: docs/websocket.md."""
+"""The WebSocket at /v1/responses: chat requests in frames shaped like OpenAI's Responses WebSocket mode, on the
+path that REST takes. Frames, authentication, limits and close codes: docs/websocket.md."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ IDLE_SECONDS = 600.0
 MAX_SECONDS = 3600.0  # OpenAI's sockets live an hour, too
 TICK_SECONDS = 5.0
 MAX_NUMBERED = 1024  # lanes whose frames are numbered
-RESTART, POLICY, TOO_BIG, UNAUTHENTICATED = 1012, 1008, 1009, 4401
+# Applications may only use 1000 and 4000-4999; the last three digits are those of the standard's own codes.
+RESTART, TOO_OLD, TOO_BIG, UNAUTHENTICATED = 4012, 4008, 4009, 4401
 
 
 class ResponsesConsumer(AsyncWebsocketConsumer):
@@ -152,7 +153,7 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
             message = "This connection has lived its hour; open a new one."
             await self._say_error(ApiError(400, "websocket_connection_limit_reached", message), None)
             await self._lanes.finish()
-        await self.close(POLICY if lived >= MAX_SECONDS else 1000)
+        await self.close(TOO_OLD if lived >= MAX_SECONDS else 1000)
 
     async def _land(self) -> None:
         """The server drains: let what runs finish, then close so that the client connects elsewhere."""

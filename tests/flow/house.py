@@ -41,12 +41,19 @@ class House:
             "-m", "tests.flow.operator", stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         self.ask("seed")
+        self._serve()
+
+    def _serve(self) -> None:
         with self.output.open("wb") as log:
             self.process = self._start(*self._command, stdout=log, stderr=subprocess.STDOUT)
         self._wait_until_ready()
         said = self.output.read_text()
         self.key = found(r"API key   (\S+)", said)
         self.password = found(r"Sign in   \S+ / (\S+)", said)
+
+    def restart(self) -> None:
+        self._end_server()
+        self._serve()
 
     def __enter__(self) -> House:
         return self
@@ -57,6 +64,13 @@ class House:
         self.close()
 
     def close(self) -> None:
+        self._end_server()
+        assert self._operator.stdin is not None and self._operator.stdout is not None
+        self._operator.stdin.close()
+        self._operator.wait()
+        self._operator.stdout.close()
+
+    def _end_server(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -64,10 +78,6 @@ class House:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        assert self._operator.stdin is not None and self._operator.stdout is not None
-        self._operator.stdin.close()
-        self._operator.wait()
-        self._operator.stdout.close()
 
     def ask(self, verb: str, *arguments: Any) -> Any:
         """Let the operator do something; see tests/flow/operator.py."""

@@ -69,13 +69,17 @@ def tickets() -> int:
     return Ticket.objects.count()
 
 
-def session(password: str) -> str:
-    """The session cookie of an operator who has signed in."""
+def session() -> str:
+    """The Cookie header of an operator who has signed in."""
+    from django.conf import settings
     from django.test import Client
 
+    from console.accounts.models import User
+
     client = Client()
-    assert client.login(username="admin", password=password)
-    return client.cookies["sessionid"].value
+    backend = "django.contrib.auth.backends.ModelBackend"
+    client.force_login(User.objects.get(username="admin"), backend=backend)
+    return f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
 
 
 VERBS = {verb.__name__: verb for verb in (seed, issue, revoke, budget, usage, tickets, session)}

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import httpx
 import pytest
 
 from tests.flow.house import House
+from tests.flow.requests import body, events, post
 
 pytestmark = pytest.mark.server
-
-
-def body(content: str = "Hello", **fields: Any) -> dict[str, Any]:
-    return {"model": "stub", "messages": [{"role": "user", "content": content}], "max_tokens": 8, **fields}
-
-
-def post(
-    house: House, payload: dict[str, Any], *, path: str = "chat/completions", key: str | None = None
-) -> httpx.Response:
-    return httpx.post(f"{house.url}/v1/{path}", json=payload, headers=house.headers(key), timeout=30)
-
-
-def events(response: httpx.Response) -> list[Any]:
-    """The data of each server-sent event, in order."""
-    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line.startswith("data: ")]
-    return [line if line == "[DONE]" else json.loads(line) for line in lines]
 
 
 def test_a_stream_adds_up_to_the_plain_answer(house: House) -> None:

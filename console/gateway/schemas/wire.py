@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from console.gateway.errors import ApiError, invalid, unsupported
 
@@ -52,9 +53,16 @@ class Wire(Strict):
 
 
 def explain(error: ValidationError, body: Mapping[str, Any]) -> ApiError:
-    """The deepest of pydantic's errors: in a union, the branch that understood most."""
-    found = [(param_of(one["loc"], body, one["type"]), one) for one in error.errors(include_url=False)]
-    param, worst = max(found, key=lambda pair: pair[0].count(".") + pair[0].count("["))
+    """Of pydantic's errors, that of the branch of a union which understood most."""
+    found = error.errors(include_url=False)
+
+    def progress(one: ErrorDetails) -> tuple[int, bool, list[int]]:
+        path = param_of(one["loc"], body, one["type"])
+        positions = [step for step in one["loc"] if isinstance(step, int)]
+        return path.count(".") + path.count("["), not one["type"].endswith("_type"), positions
+
+    worst = max(found, key=progress)
+    param = param_of(worst["loc"], body, worst["type"])
     match worst["type"]:
         case "missing":
             return invalid(
