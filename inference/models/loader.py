@@ -15,10 +15,12 @@ from inference.attention import base
 from inference.config import EngineConfig
 from inference.models.device import choose_attention, choose_device, choose_dtype
 from inference.models.files import CannotLoad, check_folder
+from inference.models.layout import transpose_linear_weights
 from inference.models.supported import why_not_batched
 from inference.models.tokenizer import load_tokenizer
 from inference.models.vocabulary import TokenBytes
 from inference.protocol import LoadProgress, ModelCard
+from inference.quantization.base import quantization_config  # its import makes quantized folders loadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,8 @@ def load_model(
     model = _read_weights(folder, model_config, config, dtype, batching=not note)
     progress(LoadProgress("reading weights", 0.8))
     model.requires_grad_(False).eval().to(device)
+    if device.type == "cpu":
+        transpose_linear_weights(model)
     tokenizer = load_tokenizer(folder)
     progress(LoadProgress("reading weights", 1.0))
     return LoadedModel(
@@ -139,10 +143,8 @@ def _read_weights(
     options: dict[str, Any] = {}
     if batching:
         options["attn_implementation"] = base.NAME
-    if config.quantization == "int8":
-        from inference.quantization.int8 import Int8Config
-
-        options["quantization_config"] = Int8Config()
+    if config.quantization and not getattr(model_config, "quantization_config", None):
+        options["quantization_config"] = quantization_config(config.quantization)
     try:
         return AutoModelForCausalLM.from_pretrained(
             folder,
