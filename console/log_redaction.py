@@ -1,4 +1,4 @@
-"""The second net under secrets in logs: whatever looks like one of our keys is cut out, and one record is one line.
+"""The second net under secrets in logs: what looks like one of our keys is cut out; one record is one line.
 
 The first net is that no code logs keys, headers or prompts.
 """

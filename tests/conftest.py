@@ -21,10 +21,13 @@ KEPT = Path(__file__).resolve().parent.parent / "build"
 
 @pytest.fixture(scope="session", autouse=True)
 def _files_of_the_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The audit checkpoint and the servers' leases must not land in the developer's DATA_DIR."""
+    """What the console keeps beside its database must not land in the developer's DATA_DIR."""
     folder = tmp_path_factory.mktemp("data")
     settings.AUDIT_CHECKPOINT = folder / "audit-checkpoint.json"
     settings.LEASE_DIR = folder / "servers"
+    settings.STATIC_ROOT = folder / "static"
+    settings.STATIC_ROOT.mkdir()
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # slow ones are slow
     yield
     ledger().close()
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.models import UserManager as DjangoUserManager
 from django.db import models
 
 from console.accounts.roles import Role, allows
@@ -26,6 +27,21 @@ class Team(models.Model):
         return self.name
 
 
+if TYPE_CHECKING:
+    PeopleManager = DjangoUserManager["User"]  # generic for the type checker alone
+else:
+    PeopleManager = DjangoUserManager
+
+
+class UserManager(PeopleManager):
+    use_in_migrations = False
+
+    def create_user(
+        self, username: str, email: str | None = None, password: str | None = None, **fields: Any
+    ) -> User:
+        return super().create_user(username, email, password, **({"is_staff": True} | fields))
+
+
 class User(AbstractUser):
     """A person of the console. What they may do follows from their role alone."""
 
@@ -34,6 +50,8 @@ class User(AbstractUser):
     is_staff = models.BooleanField(default=True, editable=False)  # all may open the console
     role = models.CharField(max_length=20, choices=Role.choices, default=Role.VIEWER)
     teams = models.ManyToManyField(Team, through="Membership", related_name="members")
+
+    objects: ClassVar[UserManager] = UserManager()  # type: ignore[assignment]
 
     @property
     def is_admin(self) -> bool:

@@ -31,7 +31,7 @@ def verify(*, checkpoint_path: Path | None = None) -> Verdict:
 
     An edited entry no longer has its hash; one deleted, inserted or moved breaks the numbers or the link to
     the hash before. A tail cut off, or a database put back from an older copy, is told by the head row
-    and by the signed checkpoint outside the database. Only who rewrites all three, with the secret key, is not.
+    and by the signed checkpoint outside the database. Who rewrites all three, with the secret key, is not.
     """
     # Read before the entries: what is appended meanwhile can only make the log longer than these say.
     try:

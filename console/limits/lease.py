@@ -7,10 +7,10 @@ share a DATA_DIR; of servers elsewhere nothing is known (`is_running` says None)
 from __future__ import annotations
 
 import fcntl
+import os
 import uuid
 from functools import lru_cache
 from pathlib import Path
-from typing import IO
 
 from django.conf import settings
 
@@ -22,12 +22,12 @@ class Lease:
         folder.mkdir(parents=True, exist_ok=True)
         self.server = uuid.uuid4().hex
         part = folder / f"{self.server}.part"
-        self._file: IO[bytes] = part.open("wb")
+        self._file = os.open(part, os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
         part.rename(folder / self.server)  # seen by others only once it is locked
 
     def release(self) -> None:
-        self._file.close()
+        os.close(self._file)
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,98 @@
+"""Appending to the audit log: with the change or not at all, one chain for all, never changed again."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+
+from console.audit import checkpoint
+from console.audit.models import AppendOnly, Entry
+from console.audit.verify import verify
+from console.audit.write import write
+
+
+@pytest.mark.django_db(transaction=True)
+def test_writers_that_race_make_one_chain() -> None:
+    failures: list[BaseException] = []
+
+    def write_ten(name: str) -> None:
+        try:
+            for number in range(10):
+                write(actor=name, action="test", target=str(number))
+        except BaseException as failure:
+            failures.append(failure)
+        finally:
+            connection.close()
+
+    writers = [threading.Thread(target=write_ten, args=(f"writer {n}",)) for n in range(6)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert failures == []
+    verdict = verify()
+    assert (verdict.is_intact, verdict.num_entries) == (True, 60)
+    kept = checkpoint.load()
+    assert kept is not None and kept.seq == 60
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_undone_change_leaves_no_entry_and_no_gap() -> None:
+    write(actor="a", action="first", target="")
+    with pytest.raises(RuntimeError), transaction.atomic():
+        write(actor="a", action="undone", target="")
+        raise RuntimeError
+    write(actor="a", action="second", target="")
+    assert list(Entry.objects.order_by("seq").values_list("seq", "action")) == [(1, "first"), (2, "second")]
+    assert verify().is_intact
+    kept = checkpoint.load()
+    assert kept is not None and kept.seq == 2
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit_entry SET actor = 'nobody'",
+        "UPDATE audit_entry SET seq = seq + 1",
+        "DELETE FROM audit_entry",
+        "DELETE FROM audit_entry WHERE seq = 1",
+    ],
+)
+@pytest.mark.django_db
+def test_the_database_refuses_changes(statement: str) -> None:
+    write(actor="a", action="x", target="")
+    refused = pytest.raises(DatabaseError, match="audit entries cannot be")
+    with refused, transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(statement)
+    assert Entry.objects.get().actor == "a"
+
+
+@pytest.mark.django_db
+def test_the_model_refuses_changes() -> None:
+    entry = write(actor="a", action="x", target="")
+    entry.actor = "b"
+    for change in (
+        entry.save,
+        entry.delete,
+        Entry.objects.all().delete,
+        lambda: Entry.objects.update(actor="b"),
+    ):
+        with pytest.raises(AppendOnly):
+            change()
+
+
+@pytest.mark.django_db
+def test_text_of_any_kind_is_kept_and_checked() -> None:
+    write(actor="ü\n\x1b[31m", action="x", target="𝄞" * 400, detail={"ключ": ["\u2028", None, 1.5]})
+    entry = Entry.objects.get()
+    assert len(entry.target) == 300
+    assert "\n" not in entry.detail and "\u2028" not in entry.detail
+    assert verify().is_intact
+
+
+@pytest.mark.django_db
+def test_a_detail_that_cannot_be_written_down_exactly_is_refused() -> None:
+    with pytest.raises(ValueError, match="Out of range"):
+        write(actor="a", action="x", target="", detail={"n": float("nan")})
