@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Seq
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -81,7 +82,8 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
 def tiny_model(name: str, *, seed: int = 0) -> Any:
     """A model of random weights in float32, large enough for its choices to be far apart."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(CONFIGS[name], attn_implementation="sdpa", dtype=torch.float32)
+    config = deepcopy(CONFIGS[name])  # a model keeps its attention implementation there
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.data.normal_(0, 0.3)

@@ -1,0 +1,58 @@
+"""The sequential engine: `model.generate`, one request at a time, behind the same methods as the batched one.
+
+It is the oracle of the batched engine's tests, what `batching=False` means, and what serves architectures
+that cannot be batched yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from inference.config import RevisionSpec
+from inference.engine.detokenizer import StreamDetokenizer
+from inference.engine.engine import Engine
+from inference.engine.sampler import BatchSampler
+from inference.models.loader import LoadedModel
+from inference.protocol import Event, Finish, GenerateRequest, Sampling
+from inference.tasks.generation import GenerateRunner
+
+
+class SequentialEngine(Engine):
+    """The engine's loop with a batch of one, never chunked, no prefix shared, over `generate`."""
+
+    def __init__(self, loaded: LoadedModel, spec: RevisionSpec) -> None:
+        eos_token_ids = frozenset(loaded.eos_token_ids)
+        config = replace(
+            spec.engine, max_num_seqs=1, max_batch_tokens=loaded.max_model_len, prefix_caching=False
+        )
+        num_blocks = -(-loaded.max_model_len // config.block_size) + 1
+        self._generate = GenerateRunner(loaded, num_blocks=num_blocks, block_size=config.block_size)
+
+        def detokenizer(sampling: Sampling) -> StreamDetokenizer:
+            return StreamDetokenizer(loaded.vocabulary, sampling)
+
+        super().__init__(
+            config,
+            card=loaded.card(spec.revision),
+            eos_token_ids=eos_token_ids,
+            runner=self._generate,
+            sampler=BatchSampler(loaded.vocab_size, loaded.vocabulary, eos_token_ids=tuple(eos_token_ids)),
+            detokenizer_factory=detokenizer,
+        )
+
+    def submit(self, request: GenerateRequest, on_event: Callable[[Event], None]) -> None:
+        """Queue a request. Raises `Refusal` for what is wrong with it; then `on_event` is never called."""
+
+        def observe(event: Event) -> None:
+            if isinstance(event, Finish):
+                self._generate.end(request.request_id)
+            on_event(event)
+
+        super().submit(request, observe)
+
+    def close(self) -> None:
+        """Let go of the model. Nothing may be called after it."""
+        self._generate.end()
+        del self._generate
+        super().close()
