@@ -7,17 +7,18 @@ from dataclasses import dataclass, replace
 
 from inference.config import RevisionSpec
 from inference.engine.build import assemble
-from inference.engine.interfaces import SteppedEngine
+from inference.engine.engine import Engine
 from inference.models.loader import LoadedModel, load_model
 from inference.models.prompt import prepare
 from inference.protocol import LoadProgress, Prepared, PrepareRequest
+from inference.tasks.sequential import SequentialEngine
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
     """A revision ready to serve. `prepare` may be called from any thread, the engine from its owner's."""
 
-    engine: SteppedEngine
+    engine: Engine
     loaded: LoadedModel
 
     def prepare(self, request: PrepareRequest) -> Prepared:
@@ -28,10 +29,5 @@ class Served:
 def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> Served:
     """Load a revision's folder, plan memory, warm up. Raises `CannotLoad` with the reason."""
     loaded = load_model(spec.folder, spec.engine, progress)
-    if loaded.batching:
-        engine: SteppedEngine = assemble(loaded, spec, progress)
-    else:
-        from inference.tasks.sequential import SequentialEngine
-
-        engine = SequentialEngine(loaded, spec)
+    engine = assemble(loaded, spec, progress) if loaded.batching else SequentialEngine(loaded, spec)
     return Served(engine, replace(loaded, max_model_len=engine.card.max_model_len))

@@ -16,7 +16,6 @@ from inference.engine.runner import ModelRunner
 from inference.engine.sampler import BatchSampler
 from inference.engine.warmup import warm_up
 from inference.models.loader import LoadedModel, load_model
-from inference.models.vocabulary import TokenBytes
 from inference.protocol import LoadProgress
 
 # Measured: throughput of prefill stops growing about here, while a step, and so every stream's next token,
@@ -28,8 +27,7 @@ def assemble(
     loaded: LoadedModel, spec: RevisionSpec, progress: Callable[[LoadProgress], None] = lambda _: None
 ) -> Engine:
     """The engine of a model that is loaded and can be batched. Raises `CannotLoad` with the reason."""
-    vocabulary = TokenBytes(loaded.tokenizer)
-    sampler = BatchSampler(loaded.vocab_size, vocabulary, eos_token_ids=loaded.eos_token_ids)
+    sampler = BatchSampler(loaded.vocab_size, loaded.vocabulary, eos_token_ids=loaded.eos_token_ids)
     config = _resolved(spec.engine, loaded)
     progress(LoadProgress("planning memory", 0.0))
     num_blocks = config.num_blocks or _plan(loaded, config, sampler)
@@ -44,7 +42,7 @@ def assemble(
         eos_token_ids=frozenset(loaded.eos_token_ids),
         runner=runner,
         sampler=sampler,
-        detokenizer_factory=lambda sampling: StreamDetokenizer(vocabulary, sampling),
+        detokenizer_factory=lambda sampling: StreamDetokenizer(loaded.vocabulary, sampling),
     )
 
 

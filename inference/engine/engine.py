@@ -115,12 +115,15 @@ class Engine:
         self.deadlines.watch(flight)
 
     def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
-        """Raise the output tokens granted; `is_final`: at it the request ends. Unknown ids are ignored."""
+        """Raise the output tokens granted; `is_final`: at it the request ends.
+
+        Unknown ids are ignored, and requests without an allowance: nothing is more than unlimited.
+        """
         flight = self.flights.get(request_id)
-        if flight is None:
+        if flight is None or flight.sequence.allowance is None:
             return
         sequence = flight.sequence
-        sequence.allowance = max(allowance, sequence.allowance or 0)
+        sequence.allowance = max(allowance, flight.sequence.allowance)
         sequence.is_allowance_final = is_final
         if flight.timeline.phase is not Phase.ALLOWANCE:
             return

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from inference.engine.sequence import Plan, Sequence
-from inference.protocol import EngineError, Event, GenerateRequest, ModelCard, RevisionStats, TokenLogprob
+from inference.protocol import TokenLogprob
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +48,3 @@ class Detokenizer(Protocol):
 
     def flush(self) -> str:
         """What was held back, when the sequence ends without a stop string."""
-
-
-class SteppedEngine(Protocol):
-    """What a placement needs of an engine, batched or sequential. `Engine` says what each method promises."""
-
-    card: ModelCard
-
-    def submit(self, request: GenerateRequest, on_event: Callable[[Event], None]) -> None: ...
-    def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None: ...
-    def abort(self, request_id: str) -> None: ...
-    def abort_owner(self, owner_id: str) -> None: ...
-    def fail_all(self, error: EngineError) -> None: ...
-    def step(self) -> bool: ...
-    @property
-    def has_work(self) -> bool: ...
-    def next_deadline(self) -> float | None: ...
-    def stats(self) -> RevisionStats: ...
-    def check_integrity(self) -> None: ...
-    def close(self) -> None: ...

@@ -46,8 +46,7 @@ class Scheduler:
         self.admitted = []
         self.preempted = []
         rows = self._continue_running()
-        # Blocks that preemption has just freed are for the sequences that were short of them.
-        if self.waiting and not self.preempted:
+        if self.waiting:
             rows = self._admit(rows)
         return Plan(tuple(rows))
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from inference.engine.interfaces import SteppedEngine
+from inference.engine.engine import Engine
 from inference.placements.stream import Stream
 from inference.protocol import (
     EngineError,
@@ -32,7 +32,7 @@ IDLE_AUDIT_SECONDS = 1.0  # after this long without work the engine's books are 
 class EngineThread:
     """Runs an engine. Its methods may be called from any thread, and none waits for a step but `stop`."""
 
-    def __init__(self, engine: SteppedEngine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.card = engine.card
         self.stats = engine.stats()  # the last snapshot
         self._engine = engine

@@ -181,6 +181,14 @@ def test_a_final_allowance_ends_the_request_where_it_is_used_up() -> None:
     assert bench.engine.pool.num_used == 0
 
 
+def test_a_request_without_an_allowance_cannot_be_given_one() -> None:
+    bench = make_bench()
+    stream = bench.submit("r", [1, 2])
+    bench.engine.extend("r", allowance=1, is_final=True)
+    bench.run()
+    assert stream.finish.reason is FinishReason.LENGTH
+
+
 def test_an_allowance_never_shrinks() -> None:
     bench = make_bench()
     stream = bench.submit("r", [1, 2], allowance=3)

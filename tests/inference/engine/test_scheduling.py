@@ -47,6 +47,39 @@ def test_a_full_batch_of_decodes_leaves_room_for_prefill_to_go_on() -> None:
     assert all(len(plan.rows) <= 2 for plan in bench.runner.plans)
 
 
+def test_the_budget_holds_when_all_allowances_are_extended_at_once() -> None:
+    bench = make_bench(max_batch_tokens=2, max_num_seqs=64)
+    for number in range(4):
+        bench.submit(f"r{number}", [number], allowance=1)
+    bench.run()
+    for number in range(4):
+        bench.engine.extend(f"r{number}", allowance=4, is_final=False)
+    bench.run()
+    assert max(plan.num_tokens for plan in bench.runner.plans) == 2
+
+
+def test_a_newcomer_leaves_a_spare_block_to_each_running_sequence() -> None:
+    bench = make_bench(num_blocks=4)
+    bench.submit("running", range(5))
+    bench.engine.step()
+    bench.submit("newcomer", range(20, 25))
+    bench.engine.step()
+    assert set(rows(bench)) == {"running"}
+
+
+def test_found_blocks_that_nobody_holds_are_not_counted_as_free_as_well() -> None:
+    bench = make_bench(num_blocks=4, max_batch_tokens=64)
+    bench.submit("first", range(12), sampling=Sampling(max_tokens=1))
+    bench.run()
+    bench.submit("running", [50, 51], sampling=Sampling(max_tokens=2, ignore_eos=True))
+    bench.engine.step()
+    waiting = bench.submit("waiting", range(15), sampling=Sampling(max_tokens=1))
+    bench.engine.step()
+    assert set(rows(bench)) == {"running"}
+    bench.run()
+    assert waiting.finish.usage.cached_tokens == 12
+
+
 def test_at_most_max_num_seqs_run_at_once() -> None:
     bench = make_bench(max_num_seqs=2)
     streams = [bench.submit(f"r{i}", [i]) for i in range(5)]
@@ -85,9 +118,10 @@ def test_prefixes_are_not_shared_between_salts() -> None:
     bench = make_bench()
     bench.submit("mine", range(12), salt="a")
     bench.run()
-    other = bench.submit("other", range(12), salt="b")
-    bench.run()
-    assert other.finish.usage.cached_tokens == 0
+    for name, num_cached in (("other", 0), ("other again", 8)):
+        other = bench.submit(name, range(12), salt="b")
+        bench.run()
+        assert other.finish.usage.cached_tokens == num_cached
 
 
 def test_prefixes_are_not_shared_when_caching_is_off() -> None:
@@ -110,16 +144,15 @@ def test_a_burst_of_equal_prompts_computes_them_once() -> None:
 
 
 def test_a_higher_priority_does_not_wait_for_a_lower_ones_prefix() -> None:
-    bench = make_bench(max_batch_tokens=8, num_blocks=32)
-    bench.submit("low", range(24))
+    bench = make_bench(max_batch_tokens=20, num_blocks=32)
+    bench.submit("low", range(26))
     bench.engine.step()
-    bench.submit("equal", range(24))
-    bench.submit("high", range(24), priority=1)
+    bench.submit("equal", range(30))
+    bench.submit("high", range(30), priority=1)
     bench.engine.step()
-    assert "equal" not in rows(bench)
+    assert rows(bench) == {"low": (20, 6), "high": (20, 10)}
     bench.engine.step()
-    bench.engine.step()
-    assert "high" in {row.sequence.id for plan in bench.runner.plans[1:4] for row in plan.rows}
+    assert rows(bench)["equal"] == (28, 2)
 
 
 def test_waiting_for_a_prefix_bounds_the_work_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from inference.engine.sequence import Plan, Status
 from inference.protocol import Deadlines, Delta, FinishReason, Refusal, Sampling
-from tests.inference.engine.fake_model import OutOfMemoryError, Stream, make_bench, oracle
+from tests.inference.engine.fake_model import Broken, OutOfMemoryError, Stream, make_bench, oracle
 
 PREFIXES = [[], [7] * 8, [7] * 8 + [9] * 5, [1, 2, 3, 4, 5, 6]]
 
@@ -37,7 +37,8 @@ class EngineMachine(RuleBasedStateMachine):
         self.expected_end: dict[str, set[FinishReason]] = {}
 
     def faults(self, plan: Plan) -> None:
-        assert plan.num_tokens <= self.max_batch_tokens
+        if plan.num_tokens > self.max_batch_tokens or any(row.num_tokens < 1 for row in plan.rows):
+            raise Broken("the batch is larger than its budget")
         if any(row.sequence.id in self.poison for row in plan.rows):
             raise ValueError("poison")
         if self.num_oom and plan.num_tokens > 1:
@@ -147,6 +148,7 @@ class EngineMachine(RuleBasedStateMachine):
         assert pool.num_free + pool.num_used == pool.num_blocks
         assert stats.num_blocks_used + stats.num_blocks_cached <= stats.num_blocks
         assert len(engine.scheduler.running) <= engine.scheduler.max_num_seqs
+        assert not set(engine.scheduler.admitted) & set(engine.scheduler.preempted)
         assert len(engine.scheduler.running) + len(engine.waiting) == len(engine.flights)
         assert engine._num_held == sum(f.timeline.phase == "allowance" for f in engine.flights.values())
         new = [s for s in engine.waiting if s.num_preemptions == 0]
