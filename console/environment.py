@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -90,11 +91,13 @@ def kept_secret(data_dir: Path, name: str) -> str:
     """A random secret that is made once and kept in DATA_DIR, readable by its owner alone."""
     data_dir.mkdir(parents=True, exist_ok=True)
     path = data_dir / "secrets.json"
-    kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    if name not in kept:
-        kept[name] = secrets.token_urlsafe(48)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.touch(mode=0o600)
-        part.write_text(json.dumps(kept))
-        part.replace(path)
+    with (data_dir / "secrets.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two commands at the first start must agree on one secret
+        kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        if name not in kept:
+            kept[name] = secrets.token_urlsafe(48)
+            part = path.with_suffix(".part")
+            part.touch(mode=0o600)
+            part.write_text(json.dumps(kept))
+            part.replace(path)
     return kept[name]

@@ -11,12 +11,19 @@ import pytest
 from django.conf import settings
 from django.db import connection
 from django.test import TransactionTestCase
+from pytest_django import DjangoDbBlocker
 
 from console.catalog.actions import DEFAULT_MODEL
 from console.catalog.sources.package import SMOLLM2, from_package
 from console.group_commit import ledger
 
 KEPT = Path(__file__).resolve().parent.parent / "build"
+
+
+END_OTHER_SESSIONS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,11 +36,10 @@ def _files_of_the_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     settings.STATIC_ROOT.mkdir()
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # slow ones are slow
     yield
-    ledger().close()
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None) -> Iterator[None]:
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """Transactional tests empty all tables at their end: the audit log's triggers are lifted for that."""
     empty_tables = TransactionTestCase._fixture_teardown  # type: ignore[attr-defined]
     triggers = import_module("console.audit.migrations.0002_append_only")
@@ -52,6 +58,10 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
     TransactionTestCase._fixture_teardown = empty_tables_and_audit_log  # type: ignore[attr-defined]
     yield
     TransactionTestCase._fixture_teardown = empty_tables  # type: ignore[attr-defined]
+    ledger().close()
+    if connection.vendor == "postgresql":  # which drops no database that the async ORM's threads still hold
+        with django_db_blocker.unblock():
+            run([END_OTHER_SESSIONS])
 
 
 @pytest.fixture(scope="session")

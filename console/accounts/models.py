@@ -51,7 +51,7 @@ class User(AbstractUser):
     role = models.CharField(max_length=20, choices=Role.choices, default=Role.VIEWER)
     teams = models.ManyToManyField(Team, through="Membership", related_name="members")
 
-    objects: ClassVar[UserManager] = UserManager()  # type: ignore[assignment]
+    objects: ClassVar[UserManager] = UserManager()
 
     @property
     def is_admin(self) -> bool:

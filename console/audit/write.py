@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from console.audit import checkpoint
 from console.audit.models import Entry, Head
+from console.storable import storable
 
 
 def canonical(detail: Mapping[str, Any]) -> str:
@@ -41,10 +42,10 @@ def write(
     entry = Entry(
         seq=head.seq + 1,
         at=timezone.now(),
-        actor=actor[:200],
-        ip=ip[:64],
+        actor=storable(actor, length=200),
+        ip=storable(ip, length=64),
         action=action,
-        target=target[:300],
+        target=storable(target, length=300),
         detail=canonical(detail or {}),
         prev_hash=head.hash,
     )

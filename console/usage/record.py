@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Literal
 
+from console.storable import storable
 from console.usage.models import UsageRecord
 
 
@@ -46,7 +47,7 @@ def record(
 ) -> UsageRecord:
     """Write the ledger row, inside the transaction that settles the request."""
     columns = asdict(settlement)
-    columns["end_user"] = settlement.end_user[:200]
+    columns["end_user"] = storable(settlement.end_user, length=200)
     return UsageRecord.objects.create(
         request_id=request_id, owner=owner, team_id=team_id, key_id=key_id, **columns
     )

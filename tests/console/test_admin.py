@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
-from django.http import HttpResponse, StreamingHttpResponse
+from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
 
@@ -181,8 +181,7 @@ def test_the_export_is_the_whole_log_and_is_written_down(
     sign_in: Callable[[Role], Client], rows: dict[str, Any]
 ) -> None:
     answer = sign_in(Role.VIEWER).get("/admin/audit/entry/export/")
-    assert isinstance(answer, StreamingHttpResponse)
-    lines = [json.loads(line) for line in b"".join(answer).splitlines()]  # type: ignore[arg-type]
+    lines = [json.loads(line) for line in b"".join(answer.streaming_content).splitlines()]  # type: ignore[attr-defined]
     assert [line["seq"] for line in lines] == list(range(1, last_seq() + 1))
     assert lines[-1]["action"] == "audit.exported"
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 
 import pytest
 from django.db import DatabaseError, OperationalError, connection
 
-from console import group_commit
 from console.accounts.models import Team
 from console.group_commit import Closed, GroupCommit
 
@@ -109,7 +109,7 @@ def test_a_group_that_does_not_commit_is_tried_one_by_one(committer: GroupCommit
 def test_a_database_that_stays_locked_is_reported(
     committer: GroupCommit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(group_commit.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
     def locked() -> None:
         raise OperationalError("database is locked")

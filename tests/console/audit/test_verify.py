@@ -48,7 +48,7 @@ def edit(draw: random.Random) -> int:
     seq, column = draw.randint(1, NUM_ENTRIES), draw.choice(COLUMNS)
     entry = Entry.objects.get(seq=seq)
     value = getattr(entry, column)
-    value = value + timedelta(microseconds=1) if column == "at" else value + "0"
+    value = value + timedelta(microseconds=1) if column == "at" else "!" + value[1:]
     sql(f"UPDATE audit_entry SET {column} = %s WHERE seq = %s", value, seq)
     return seq
 

@@ -85,7 +85,7 @@ def test_the_model_refuses_changes() -> None:
 
 @pytest.mark.django_db
 def test_text_of_any_kind_is_kept_and_checked() -> None:
-    write(actor="ü\n\x1b[31m", action="x", target="𝄞" * 400, detail={"ключ": ["\u2028", None, 1.5]})
+    write(actor="ü\n\x1b[31m\x00\ud800", action="x", target="𝄞" * 400, detail={"ключ": ["\u2028", None, 1.5]})
     entry = Entry.objects.get()
     assert len(entry.target) == 300
     assert "\n" not in entry.detail and "\u2028" not in entry.detail
