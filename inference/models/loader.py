@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
 
 from inference.attention import base
@@ -100,7 +101,7 @@ def load_model(
         torch.set_num_threads(config.num_threads)
     progress(LoadProgress("reading weights", 0.0))
     transformers.utils.logging.disable_progress_bar()
-    model_config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    model_config = _read_config(folder)
     device = choose_device(config)
     dtype = choose_dtype(config, device)
     note = why_not_batched(model_config) if config.batching else "batching is off"
@@ -146,14 +147,25 @@ def _read_weights(
     if config.quantization and not getattr(model_config, "quantization_config", None):
         options["quantization_config"] = quantization_config(config.quantization)
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             folder,
             config=model_config,
             dtype=dtype,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CannotLoad(f"the weights cannot be loaded: {error}") from error
+    if report["missing_keys"]:  # transformers fills them with random numbers and says so in a log only
+        raise CannotLoad(f"the weights lack {sorted(report['missing_keys'])[0]}")
+    return model
+
+
+def _read_config(folder: Path) -> PretrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise CannotLoad(f"config.json is not one that transformers knows: {error}") from error
