@@ -147,6 +147,19 @@ async def test_a_second_request_of_the_same_id_is_refused_and_does_not_abort_the
     assert (await first)[1].reason is FinishReason.LENGTH
 
 
+async def test_who_gives_up_on_a_refused_id_does_not_abort_its_holder(house: House) -> None:
+    house.gate.is_open.clear()
+    first = asyncio.ensure_future(read(house.generate("same")))
+    await house.until(lambda: house.client.stats().revisions[0].has_work)
+    second = asyncio.ensure_future(read(house.generate("same")))
+    await asyncio.sleep(0)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    house.gate.is_open.set()
+    assert (await first)[1].reason is FinishReason.LENGTH
+
+
 async def test_a_slow_reader_gets_merged_deltas_and_every_token(house: House) -> None:
     events = house.generate("slow", max_tokens=50)
     first = await anext(events)
@@ -172,7 +185,7 @@ async def test_what_waits_for_a_reader_who_never_reads_stays_small() -> None:
 
 
 async def test_cancelling_a_reader_in_mid_stream_frees_its_blocks(house: House) -> None:
-    house.gate.step_seconds = 0.005
+    house.gate.step_seconds = 0.02
     reader = asyncio.ensure_future(read(house.generate("cancelled", max_tokens=60)))
     await house.until(lambda: house.client.stats().revisions[0].num_generated_tokens > 2)
     assert house.num_used > 0
@@ -184,7 +197,7 @@ async def test_cancelling_a_reader_in_mid_stream_frees_its_blocks(house: House) 
 
 
 async def test_closing_the_iterator_aborts(house: House) -> None:
-    house.gate.step_seconds = 0.005
+    house.gate.step_seconds = 0.02
     events = house.generate("closed", max_tokens=60)
     await anext(events)
     await events.aclose()  # type: ignore[attr-defined]
@@ -193,7 +206,7 @@ async def test_closing_the_iterator_aborts(house: House) -> None:
 
 
 async def test_abort_ends_the_stream_with_a_finish(house: House) -> None:
-    house.gate.step_seconds = 0.005
+    house.gate.step_seconds = 0.02
     events = house.generate("r", max_tokens=60)
     await anext(events)
     house.client.abort("r")
