@@ -11,6 +11,7 @@ import logging
 from concurrent.futures import Future
 from datetime import datetime
 
+from django.db import IntegrityError
 from django.db.models import F, OuterRef, QuerySet
 from django.db.models.expressions import Exists
 from django.utils import timezone
@@ -90,8 +91,6 @@ async def extend(ticket: Ticket, *, output_tokens: int) -> bool:
 def _reserve(ticket: Ticket, *, output_tokens: int) -> Ticket:
     if UsageRecord.objects.filter(request_id=ticket.request_id).exists():
         raise DuplicateRequest(ticket.request_id)
-    if Ticket.objects.filter(request_id=ticket.request_id).exists():
-        raise DuplicateRequest(ticket.request_id)
     limit = Limit.objects.filter(key_id=ticket.key_id).first() if ticket.key_id else None
     granted = output_tokens
     if limit is not None:
@@ -99,7 +98,10 @@ def _reserve(ticket: Ticket, *, output_tokens: int) -> Ticket:
         if not granted:
             raise _refusal(limit.pk, needed=ticket.prompt_tokens + 1)
     ticket.pk, ticket.limit, ticket.output_tokens = None, limit, granted  # pk: this may be a second attempt
-    ticket.save(force_insert=True)
+    try:
+        ticket.save(force_insert=True)
+    except IntegrityError as error:  # what was taken is given back with the savepoint
+        raise DuplicateRequest(ticket.request_id) from error
     return ticket
 
 
