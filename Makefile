@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 export VENV PYTHON
 
-.PHONY: help run test check fix test-clients bench migrations shell clean
+.PHONY: help run test check fix test-clients bench assets messages screenshots migrations shell clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-14s %s\n", $$1, $$2 }'
@@ -16,6 +16,7 @@ run: ## install, fetch the default model, serve on http://127.0.0.1:8000 (PORT, 
 
 test: ## every test that needs no network but the package index
 	@.ci/install dev
+	@.ci/browser
 	$(BIN)/python -X dev -m pytest tests --ignore=tests/clients
 
 check: ## format, lint, types, import contracts, migrations
@@ -38,6 +39,19 @@ test-clients: ## real client libraries, in environments of their own, against th
 bench: ## tokens/s served, beside transformers' own server, in one run (about 15 minutes)
 	@.ci/install dev
 	$(BIN)/python -m inference.benchmark.peers
+
+assets: ## build static/ from package.json, for developers of pages (needs node)
+	npm ci --ignore-scripts --no-audit --no-fund
+	node static/build.mjs
+
+messages: ## collect texts for translation into locale/, and compile them (needs GNU gettext)
+	$(BIN)/python manage.py makemessages -l zh_Hans --no-location --no-obsolete --ignore .venv --ignore node_modules --ignore tests --ignore build
+	$(BIN)/python manage.py compilemessages -l zh_Hans -v 0
+
+screenshots: ## picture every room, light, dark, Chinese and on a phone, into docs/pictures (3 minutes)
+	@.ci/install dev
+	@.ci/browser
+	$(BIN)/python -m tests.browser.screenshots
 
 migrations: ## write migrations for changed models
 	$(BIN)/python manage.py makemigrations

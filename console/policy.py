@@ -40,6 +40,7 @@ HTTP = {
     "usersessions_list": Who.STAFF,
     "dashboard:home": Who.STAFF,
     "dashboard:home_figures": Who.STAFF,
+    "dashboard:home_requests": Who.STAFF,
     "dashboard:engine_pill": Who.STAFF,
     "dashboard:engine_series": Who.STAFF,
     "dashboard:operators": Who.STAFF,

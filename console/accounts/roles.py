@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from django.db.models import TextChoices
+from django.utils.translation import gettext_lazy as _
 
 
 class Role(TextChoices):
-    VIEWER = "viewer"  # sees everything, changes nothing, spends no tokens
-    OPERATOR = "operator"  # also keys, limits, models and rollouts
-    ADMIN = "admin"  # also people and teams
+    VIEWER = "viewer", _("Viewer")  # sees everything, changes nothing, spends no tokens
+    OPERATOR = "operator", _("Operator")  # also keys, limits, models and rollouts
+    ADMIN = "admin", _("Admin")  # also people and teams
 
 
 def allows(role: Role, permission: str) -> bool:

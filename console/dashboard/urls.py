@@ -12,6 +12,7 @@ app_name = "dashboard"
 urlpatterns = [
     path("", home.home, name="home"),
     path("home/figures", home.figures, name="home_figures"),
+    path("home/requests", home.requests, name="home_requests"),
     path("engine/pill", engine.pill, name="engine_pill"),
     path("engine/series", engine.series, name="engine_series"),
     path("operators/", operators.people, name="operators"),

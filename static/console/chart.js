@@ -3,9 +3,14 @@
 const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const COLOURS = ["--series-a", "--series-b", "--series-c", "--series-d"];
 
-function timeOfDay(seconds) {
+function timeOfDay(seconds, second) {
   const language = document.documentElement.lang;
-  return new Date(seconds * 1000).toLocaleTimeString(language, { hour: "2-digit", minute: "2-digit", hour12: false });
+  return new Date(seconds * 1000).toLocaleTimeString(language, { hour: "2-digit", minute: "2-digit", second, hourCycle: "h23" });
+}
+
+function timesOfDay(plot, times) {
+  const isShort = times.length > 1 && times[1] - times[0] < 60;
+  return times.map((time) => timeOfDay(time, isShort ? "2-digit" : undefined));
 }
 
 function options(element, names, unit) {
@@ -18,7 +23,7 @@ function options(element, names, unit) {
     cursor: { y: false, points: { size: 6 } },
     scales: { y: { range: (plot, low, high) => [0, Math.max(high * 1.15, 1)] } },
     axes: [
-      { ...axis, grid: { show: false }, space: 70, values: (plot, times) => times.map(timeOfDay) },
+      { ...axis, grid: { show: false }, space: 76, values: timesOfDay },
       { ...axis, grid: { stroke: token("--color-line"), width: 1 }, size: 52, values: (plot, values) => values.map((value) => number.format(value)) },
     ],
     series: [
@@ -41,7 +46,7 @@ function options(element, names, unit) {
           readout.textContent =
             index === null || index === undefined || plot.data[0][index] === undefined
               ? ""
-              : `${timeOfDay(plot.data[0][index])}: ${names.map((name, place) => `${name} ${number.format(plot.data[place + 1][index] ?? 0)}`).join(", ")} ${unit}`;
+              : `${timeOfDay(plot.data[0][index], "2-digit")}: ${names.map((name, place) => `${name} ${number.format(plot.data[place + 1][index] ?? 0)}`).join(", ")} ${unit}`;
         },
       ],
     },

@@ -30,7 +30,7 @@ document.addEventListener("alpine:init", () => {
     matching() {
       const words = this.words.toLowerCase().split(/\s+/).filter(Boolean);
       return [...this.$refs.list.querySelectorAll("a")].filter((link) => {
-        const text = link.textContent.toLowerCase();
+        const text = link.querySelector("span").textContent.toLowerCase();
         const matches = words.every((word) => text.includes(word));
         link.parentElement.hidden = !matches;
         return matches;

@@ -59,13 +59,13 @@ def seconds(value: float | None) -> str:
 
 
 @register.filter
-def moment(value: datetime | None) -> SafeString:
+def moment(value: datetime | None, of_day: str = "%H:%M") -> SafeString:
     """A time of today, a date before that; the whole of it in the title."""
     if value is None:
         return SafeString("–")  # noqa: RUF001
     local = timezone.localtime(value)
     is_today = local.date() == timezone.localdate()
-    short = local.strftime("%H:%M" if is_today else "%Y-%m-%d")
+    short = local.strftime(of_day if is_today else "%Y-%m-%d")
     return format_html(
         '<time datetime="{}" title="{}">{}</time>',
         local.isoformat(),

@@ -19,7 +19,8 @@ from console.usage.queries import recent_requests, totals_since
 from inference.protocol import ModelCard, RevisionStats, Stats
 from monitoring.series import RECORDER
 
-NUM_RECENT = 8
+NUM_REQUESTS = 8
+NUM_ENTRIES = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +50,25 @@ def percent(part: int, whole: int) -> float | None:
 
 @require_GET
 def home(request: HttpRequest) -> HttpResponse:
-    return render(request, "dashboard/home.html", content())
+    entries = recent_entries(limit=NUM_ENTRIES)
+    context = {**engine_figures(), "requests": recent_requests(limit=NUM_REQUESTS), "entries": entries}
+    return render(request, "dashboard/home.html", context)
 
 
 @require_GET
 def figures(request: HttpRequest) -> HttpResponse:
-    """The part of the page that is refreshed while it is looked at."""
-    return render(request, "dashboard/partials/home_figures.html", content())
+    """The engine's part of the page, refreshed while it is looked at."""
+    return render(request, "dashboard/partials/home_figures.html", engine_figures())
 
 
-def content() -> dict[str, Any]:
+@require_GET
+def requests(request: HttpRequest) -> HttpResponse:
+    """The newest requests, refreshed while they are looked at."""
+    context = {"requests": recent_requests(limit=NUM_REQUESTS)}
+    return render(request, "dashboard/partials/home_requests.html", context)
+
+
+def engine_figures() -> dict[str, Any]:
     stats = current_stats()
     return {
         "rate_now": RECORDER.rate_now(),
@@ -66,8 +76,6 @@ def content() -> dict[str, Any]:
         "num_running": sum(one.num_running for one in stats.revisions) if stats else None,
         "num_waiting": sum(one.num_waiting for one in stats.revisions) if stats else None,
         "hour": totals_since(moment=timezone.now() - timedelta(hours=1)),
-        "requests": recent_requests(limit=NUM_RECENT),
-        "entries": recent_entries(limit=NUM_RECENT),
     }
 
 

@@ -1,0 +1,69 @@
+"""Signing in and out, and what happens to those who cannot."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.browser.conftest import Visit, Watched
+from tests.flow.house import House
+
+pytestmark = pytest.mark.server
+
+
+def fill(watched: Watched, name: str, password: str) -> None:
+    watched.page.locator("input[name=login]").fill(name)
+    watched.page.get_by_label("Password").fill(password)
+    watched.page.get_by_role("button", name="Sign in").click()
+
+
+def test_a_person_signs_in_lands_where_they_wanted_and_signs_out(
+    visit: Visit, people: dict[str, str]
+) -> None:
+    watched = visit()
+    watched.goto("/operators/")
+    assert "/account/sign-in/" in watched.page.url
+    assert watched.axe() == []
+    fill(watched, "operator", people["operator"])
+    watched.page.wait_for_url("**/operators/")
+    watched.page.locator(".account > summary").click()
+    watched.page.get_by_role("button", name="Sign out").click()
+    watched.page.wait_for_url("**/account/sign-in/")
+    watched.goto("/")
+    assert "/account/sign-in/" in watched.page.url
+
+
+def test_a_wrong_password_says_so_and_keeps_the_name(visit: Visit, people: dict[str, str]) -> None:
+    watched = visit()
+    watched.goto("/account/sign-in/")
+    fill(watched, "viewer", "wrong")
+    assert watched.page.get_by_role("alert").inner_text() != ""
+    assert watched.page.locator("input[name=login]").input_value() == "viewer"
+
+
+def test_too_many_wrong_passwords_lock_the_name_and_a_right_one_waits(
+    visit: Visit, people: dict[str, str]
+) -> None:
+    watched = visit(expected=("429",))
+    for _ in range(8):
+        watched.goto("/account/sign-in/")
+        fill(watched, "nobody", "wrong")
+    assert watched.page.get_by_role("heading", name="Too many attempts").is_visible()
+    assert watched.axe() == []
+    other = visit()
+    other.goto("/account/sign-in/")
+    fill(other, "viewer", people["viewer"])
+    other.page.wait_for_url("**/")
+    assert other.page.get_by_role("heading", name="Home", level=1).is_visible()
+
+
+def test_a_session_that_ended_leads_to_sign_in_from_a_polling_page(visit: Visit) -> None:
+    watched = visit("viewer")
+    watched.goto("/")
+    watched.page.context.clear_cookies(name="pilothouse")
+    watched.page.wait_for_url("**/account/sign-in/**")
+
+
+def test_django_admin_has_no_sign_in_page_of_its_own(visit: Visit, house: House) -> None:
+    watched = visit()
+    watched.goto("/admin/audit/entry/")
+    assert watched.page.url.startswith(f"{house.url}/account/sign-in/")
