@@ -39,6 +39,13 @@ def _files_of_the_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 
 @pytest.fixture(scope="session")
+def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """SQLite's files lie where pytest clears up, write-ahead log and all."""
+    if connection.vendor == "sqlite":
+        connection.settings_dict["TEST"]["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+
+
+@pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """Transactional tests empty all tables at their end: the audit log's triggers are lifted for that."""
     empty_tables = TransactionTestCase._fixture_teardown  # type: ignore[attr-defined]
