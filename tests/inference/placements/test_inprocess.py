@@ -317,7 +317,12 @@ async def test_drain_cancels_what_is_left_at_the_deadline(house: House) -> None:
     assert (await reader)[1].reason is FinishReason.CANCELLED
 
 
-async def test_a_dead_engine_fails_its_requests_and_says_so(house: House) -> None:
+@pytest.mark.parametrize("is_broken", [False, True])
+async def test_a_dead_engine_fails_its_requests_and_says_so(
+    house: House, is_broken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_broken:  # so much that it cannot even end its requests
+        monkeypatch.setattr(house.bench.engine, "fail_all", None)
     house.gate.is_open.clear()
     readers = [asyncio.ensure_future(read(house.generate(f"r{i}"))) for i in range(3)]
     await house.until(lambda: house.client.stats().revisions[0].has_work)
@@ -328,6 +333,7 @@ async def test_a_dead_engine_fails_its_requests_and_says_so(house: House) -> Non
         _, finish = await asyncio.wait_for(reader, 5)
         assert finish.reason is FinishReason.FAILED
         assert finish.error is not None and finish.error.is_retryable
+        assert finish.usage.prompt_tokens == (0 if is_broken else 3)
     stats = house.client.stats().revisions[0]
     assert not stats.is_alive and "DeviceLost" in stats.error
     assert house.client.models() == ()

@@ -1,0 +1,73 @@
+"""From a model folder to tokens: loaded as the settings say, served through the engine's door."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inference.config import EngineConfig, PlacementConfig, RevisionSpec
+from inference.engine.engine import Engine
+from inference.host import load
+from inference.models.files import CannotLoad
+from inference.placements.inprocess import InProcess
+from inference.protocol import Finish, GenerateRequest, LoadProgress, Owner, PrepareRequest, Sampling
+from inference.tasks.sequential import SequentialEngine
+from tests.inference import tiny
+
+SETTINGS = {"num_threads": 1, "device": "cpu", "dtype": "float32", "block_size": 4, "max_batch_tokens": 16}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    tiny.tiny_model("llama").save_pretrained(folder)
+    tiny.tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("batching", [True, False])
+async def test_a_folder_is_served_through_the_door(folder: Path, tmp_path: Path, batching: bool) -> None:
+    prompt = tuple(tiny.prompt(21))
+    spec = RevisionSpec("tiny", folder, EngineConfig(batching=batching, **SETTINGS))  # type: ignore[arg-type]
+    news: list[LoadProgress] = []
+    client = InProcess(PlacementConfig(tmp_path))
+    await client.start()
+    card = await client.load(spec, news.append)
+    assert card.batching == batching and bool(card.note) != batching
+    prepared = await client.prepare(PrepareRequest("tiny", token_ids=prompt))
+    request = GenerateRequest(
+        request_id="r",
+        revision="tiny",
+        token_ids=prepared.token_ids,
+        owner=Owner("o", "s"),
+        sampling=Sampling(max_tokens=12, temperature=0, ignore_eos=True),
+    )
+    token_ids: list[int] = []
+    async for event in client.generate(request):
+        if not isinstance(event, Finish):
+            token_ids += event.token_ids
+    await client.stop()
+    assert token_ids == tiny.generated(tiny.tiny_model("llama"), list(prompt), 12)
+    assert news[0].stage == "reading weights"
+
+
+def test_batching_decides_the_engine_and_the_pool_bounds_the_context(folder: Path) -> None:
+    served = load(RevisionSpec("tiny", folder, EngineConfig(num_blocks=8, **SETTINGS)), lambda news: None)  # type: ignore[arg-type]
+    assert type(served.engine) is Engine
+    assert served.engine.card.max_model_len == 32
+    assert served.prepare(PrepareRequest("tiny", token_ids=(1, 2))).max_output_tokens == 30
+    spec = RevisionSpec("tiny", folder, EngineConfig(batching=False, **SETTINGS))  # type: ignore[arg-type]
+    assert type(load(spec, lambda news: None).engine) is SequentialEngine
+
+
+def test_warming_up_leaves_no_trace_in_the_pool(folder: Path) -> None:
+    engine = load(RevisionSpec("tiny", folder, EngineConfig(**SETTINGS)), lambda news: None).engine  # type: ignore[arg-type]
+    engine.check_integrity()
+    assert engine.stats().num_blocks_used == engine.stats().num_blocks_cached == 0
+    assert engine.stats().num_steps == 0
+
+
+def test_what_cannot_be_loaded_is_refused_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(CannotLoad):
+        load(RevisionSpec("empty", tmp_path), lambda news: None)
