@@ -8,6 +8,7 @@ import contextlib
 import importlib.metadata
 import json
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -171,6 +172,7 @@ def both(options: argparse.Namespace) -> Iterator[tuple[Running, Running]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print the table, keep everything as JSON."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that both servers are stopped
     options = arguments(argv)
     wanted = {int(part) for part in options.streams.split(",")} if options.streams else None
     levels = [level for level in LEVELS if wanted is None or level.num_streams in wanted]
