@@ -22,6 +22,7 @@ from inference.models.tokenizer import load_tokenizer
 from inference.models.vocabulary import TokenBytes
 from inference.protocol import LoadProgress, ModelCard
 from inference.quantization.base import quantization_config  # its import makes quantized folders loadable
+from inference.quantization.int8 import allow_rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,8 @@ def load_model(
     note = why_not_batched(model_config) if config.batching else "batching is off"
     model = _read_weights(folder, model_config, config, dtype, batching=not note)
     progress(LoadProgress("reading weights", 0.8))
+    if config.dtype == "auto":
+        allow_rounding(model)
     model.requires_grad_(False).eval().to(device)
     if device.type == "cpu":
         transpose_linear_weights(model)

@@ -17,7 +17,7 @@ from transformers.quantizers import (
 from transformers.quantizers.quantizers_utils import should_convert_module
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from inference.quantization.int8_matmul import Matmul, fastest
+from inference.quantization.int8_matmul import Matmul, fastest, fastest_rounded
 
 METHOD = "pilothouse_int8"
 LARGEST = 127  # symmetric: -128 is not used
@@ -59,6 +59,16 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         product = self.matmul(x, self.weight, self.weight_scale)
         return product if self.bias is None else product + self.bias
+
+
+def allow_rounding(model: nn.Module) -> None:
+    """Let float32 activations be rounded to bfloat16 where that is faster: about a tenth on top of the error.
+
+    For those who left the dtype to us; a float32 that was asked for stays exact.
+    """
+    for module in model.modules():
+        if isinstance(module, Int8Linear):
+            module.matmul = fastest_rounded
 
 
 def _frozen(*shape: int, dtype: torch.dtype) -> nn.Parameter:

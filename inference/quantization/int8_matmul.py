@@ -31,32 +31,46 @@ def widened(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 def packed(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """torch's CPU kernel for bfloat16 activations: it reads the weights as int8, which is fast for few rows.
 
-    Never for float32 activations: there it is 10 to 70 times slower than `dequantized`.
+    Other activations are rounded to bfloat16: given float32 the kernel is 10 to 70 times slower.
     """
-    rows = x.reshape(-1, x.shape[-1])
-    product = torch.ops.aten._weight_int8pack_mm(rows, weight, scale.squeeze(-1).to(x.dtype))
-    return product.reshape(*x.shape[:-1], weight.shape[0])
+    rows = x.reshape(-1, x.shape[-1]).to(torch.bfloat16)
+    product = torch.ops.aten._weight_int8pack_mm(rows, weight, scale.squeeze(-1).to(torch.bfloat16))
+    return product.reshape(*x.shape[:-1], weight.shape[0]).to(x.dtype)
 
 
 def fastest(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """The product by the way that was fastest here for this shape; `dequantized` where there is no choice."""
-    if x.device.type != "cpu" or x.dtype != torch.bfloat16:
-        return dequantized(x, weight, scale)
+    """The fastest way that keeps the activations' precision."""
+    if x.device.type == "cpu" and x.dtype == torch.bfloat16:
+        return _measured(x, weight, scale)
+    return dequantized(x, weight, scale)
+
+
+def fastest_rounded(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """The fastest way, where float32 activations may be rounded to bfloat16, too."""
+    if x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float32):
+        return _measured(x, weight, scale)
+    return dequantized(x, weight, scale)
+
+
+def _measured(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     num_rows = x.numel() // x.shape[-1]
-    ways = measured_ways(*weight.shape, torch.get_num_threads())
+    ways = measured_ways(*weight.shape, torch.get_num_threads(), x.dtype)
     way = next((way for rows, way in zip(MEASURED_ROWS, ways, strict=True) if num_rows <= rows), ways[-1])
     return way(x, weight, scale)
 
 
 @lru_cache(maxsize=256)
-def measured_ways(num_outputs: int, num_inputs: int, num_threads: int) -> tuple[Matmul, ...]:
+def measured_ways(
+    num_outputs: int, num_inputs: int, num_threads: int, dtype: torch.dtype
+) -> tuple[Matmul, ...]:
     """The fastest way for each of MEASURED_ROWS; measured once a shape, while the engine warms up."""
     weight = torch.randint(-127, 128, (num_outputs, num_inputs), dtype=torch.int8)
     scale = torch.full((num_outputs, 1), 0.01)
+    candidates = (packed, dequantized) if dtype == torch.float32 else (packed, dequantized, widened)
     ways = []
     for num_rows in MEASURED_ROWS:
-        x = torch.randn(num_rows, num_inputs, dtype=torch.bfloat16)
-        seconds = {way: _seconds(way, x, weight, scale) for way in (packed, dequantized, widened)}
+        x = torch.randn(num_rows, num_inputs, dtype=dtype)
+        seconds = {way: _seconds(way, x, weight, scale) for way in candidates}
         ways.append(min(seconds, key=lambda way: seconds[way]))
     return tuple(ways)
 

@@ -14,7 +14,14 @@ from transformers.utils import logging
 
 from inference.quantization import int8_matmul
 from inference.quantization.base import quantization_config
-from inference.quantization.int8 import Int8Config, Int8Linear, Int8Quantizer, dequantize, quantize
+from inference.quantization.int8 import (
+    Int8Config,
+    Int8Linear,
+    Int8Quantizer,
+    allow_rounding,
+    dequantize,
+    quantize,
+)
 from tests.inference.tiny import tiny_model
 
 TEXT = (
@@ -154,9 +161,24 @@ def test_the_way_follows_the_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_measurement_names_a_way_for_every_number_of_rows() -> None:
-    ways = int8_matmul.measured_ways(64, 64, torch.get_num_threads())
+    ways = int8_matmul.measured_ways(64, 64, torch.get_num_threads(), torch.bfloat16)
     assert len(ways) == len(int8_matmul.MEASURED_ROWS)
     assert set(ways) <= {int8_matmul.packed, int8_matmul.dequantized, int8_matmul.widened}
+
+
+def test_rounding_float32_activations_is_for_those_who_allow_it(
+    exact_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ways = (int8_matmul.packed,) * len(int8_matmul.MEASURED_ROWS)
+    monkeypatch.setattr(int8_matmul, "measured_ways", lambda *shape: ways)
+    model = load(exact_folder, on_load=True)
+    layer = model.model.layers[0].mlp.up_proj
+    x = torch.randn(3, layer.in_features, generator=torch.Generator().manual_seed(7))
+    exact = layer(x)
+    allow_rounding(model)
+    rounded = layer(x)
+    assert rounded.dtype == torch.float32 and not torch.equal(exact, rounded)
+    assert float((exact - rounded).norm() / exact.norm()) < 0.005
 
 
 def test_an_unknown_method_is_refused() -> None:
