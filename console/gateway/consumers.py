@@ -1,5 +1,5 @@
-"""The WebSocket at /v1/responses: chat requests in frames shaped like OpenAI's Responses WebSocket mode, on the
-path that REST takes. Frames, authentication, limits and close codes: docs/websocket.md."""
+"""The WebSocket at /v1/responses: chat requests in frames shaped like OpenAI's Responses WebSocket mode, on
+the path that REST takes. Frames, authentication, limits and close codes: docs/websocket.md."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
             stream_id = given[:256] if isinstance(given, str) else None
             envelope, body = open_envelope(message)
             if envelope.type == "response.cancel":
-                self._cancel(stream_id)
+                await self._cancel(stream_id)
             elif flight.is_draining():
                 raise shutting_down()
             else:
@@ -89,8 +89,8 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         except ApiError as error:
             await self._say_error(error, stream_id)
 
-    def _cancel(self, stream_id: str | None) -> None:
-        if not self._lanes.cancel(stream_id):
+    async def _cancel(self, stream_id: str | None) -> None:
+        if not await self._lanes.cancel(stream_id):
             raise invalid("There is nothing to cancel here.", param="stream_id", code="no_active_response")
 
     async def _respond(self, stream_id: str | None, body: dict[str, Any]) -> None:

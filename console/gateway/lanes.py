@@ -29,7 +29,6 @@ class Lanes(Generic[Work]):
         self._max_waiting = max_waiting
         self._waiting: dict[str | None, deque[Work]] = {}
         self._running: dict[str | None, asyncio.Task[None]] = {}
-        self._drivers: set[asyncio.Task[None]] = set()
 
     @property
     def are_idle(self) -> bool:
@@ -44,19 +43,19 @@ class Lanes(Generic[Work]):
             return
         if len(self._waiting) >= self._max_lanes:
             raise TooMuch("lanes")
-        self._waiting[lane] = deque([work])
-        driver = asyncio.create_task(self._drive(lane))
-        self._drivers.add(driver)
-        driver.add_done_callback(self._drivers.discard)
+        self._waiting[lane] = deque()
+        self._start(lane, work)
 
-    def cancel(self, lane: str | None) -> bool:
+    async def cancel(self, lane: str | None) -> bool:
         """Cancel what runs in a lane; what waits there comes next. False: nothing ran."""
+        await asyncio.sleep(0)  # let it begin, or it could not say that it was cancelled
         running = self._running.get(lane)
         return running is not None and running.cancel()
 
     async def finish(self) -> None:
         """Wait until everything is done."""
-        await asyncio.gather(*self._drivers, return_exceptions=True)
+        while self._running:
+            await asyncio.wait(tuple(self._running.values()))
 
     async def close(self) -> None:
         """Cancel everything and wait until it has ended."""
@@ -66,12 +65,12 @@ class Lanes(Generic[Work]):
             running.cancel()
         await self.finish()
 
-    async def _drive(self, lane: str | None) -> None:
-        waiting = self._waiting[lane]
-        try:
-            while waiting:
-                self._running[lane] = asyncio.ensure_future(self._perform(lane, waiting.popleft()))
-                await asyncio.wait([self._running[lane]])
-        finally:
-            self._running.pop(lane, None)
-            self._waiting.pop(lane, None)
+    def _start(self, lane: str | None, work: Work) -> None:
+        self._running[lane] = asyncio.ensure_future(self._perform(lane, work))
+        self._running[lane].add_done_callback(lambda _: self._go_on(lane))
+
+    def _go_on(self, lane: str | None) -> None:
+        if self._waiting[lane]:
+            self._start(lane, self._waiting[lane].popleft())
+        else:
+            del self._waiting[lane], self._running[lane]
