@@ -26,7 +26,7 @@ class House:
     def __init__(self, data_dir: Path, *, command: list[str] | None = None, **environment: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._command = command or ["manage.py", "serve"]
+        self._command = [part.format(port=self.port) for part in command or ["manage.py", "serve"]]
         self._environment = {
             **os.environ,
             "DATA_DIR": str(data_dir),
