@@ -38,6 +38,8 @@ async def metrics(request: HttpRequest) -> HttpResponse:
     """Prometheus text, or OpenMetrics where the scraper asks for it."""
     if OPENMETRICS in request.headers.get("Accept", ""):
         # Every name is legal without escaping; the default scheme would turn vLLM's colons into underscores.
-        text = openmetrics.generate_latest(exposition(), escaping=openmetrics.ALLOWUTF8)
+        text = openmetrics.generate_latest(  # type: ignore[no-untyped-call]
+            exposition(), escaping=openmetrics.ALLOWUTF8
+        )
         return HttpResponse(text, content_type=openmetrics.CONTENT_TYPE_LATEST)
     return HttpResponse(generate_latest(exposition()), content_type=CONTENT_TYPE_LATEST)

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import importlib.metadata
 import json
+import os
 import platform
 import signal
 import statistics
@@ -17,8 +18,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from inference.benchmark.http_load import Load, drive
 from inference.benchmark.servers import Running, Server, running
@@ -137,8 +136,8 @@ def table(report: dict[str, Any]) -> str:
 def conditions() -> dict[str, Any]:
     """What the figures depend on."""
     return {
-        "cores": psutil.cpu_count(),
-        "load_average_before": [round(load, 2) for load in psutil.getloadavg()],
+        "cores": os.cpu_count(),
+        "load_average_before": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),
         "torch": importlib.metadata.version("torch"),
         "transformers": importlib.metadata.version("transformers"),

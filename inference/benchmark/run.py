@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import time
 from collections import defaultdict
@@ -13,7 +14,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 import transformers
 
@@ -123,9 +123,9 @@ def environment(engine: Engine) -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "threads": torch.get_num_threads(),
-        "cores": psutil.cpu_count(),
+        "cores": os.cpu_count(),
         "processor": platform.processor() or platform.machine(),
-        "load_average": psutil.getloadavg()[0],
+        "load_average": os.getloadavg()[0],
         "card": asdict(engine.card),
         "num_blocks": engine.stats().num_blocks,
     }

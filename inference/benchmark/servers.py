@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from inference.benchmark.http_load import Endpoint
 
