@@ -1,4 +1,4 @@
-"""What the console serves to browsers: vendored files are what they claim, built files are current, pages are clean."""
+"""What browsers get: vendored files are what they claim, built files are current, templates are clean."""
 
 from __future__ import annotations
 

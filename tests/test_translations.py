@@ -1,4 +1,4 @@
-"""The console speaks every language that it offers: nothing is left out, nothing is stale. Needs no GNU gettext."""
+"""The console speaks every language that it offers, wholly. Needs no GNU gettext."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from django.utils.translation import to_locale
 from django.utils.translation.template import templatize
 
 ROOT = Path(__file__).resolve().parent.parent
+LINES = r'((?:"(?:[^"\\]|\\.)*"\n?)+)'
+ENTRY = re.compile(rf"^(msgid|msgstr(?:\[0\])?) {LINES}", re.MULTILINE)
 LANGUAGES = [to_locale(code) for code, _ in settings.LANGUAGES if code != "en"]
 CALLS = {"_", "gettext", "gettext_lazy", "gettext_noop", "ngettext", "ngettext_lazy"}
 PLACEHOLDER = re.compile(r"%\((\w+)\)[sd]")
@@ -54,8 +56,8 @@ def texts_in_python(source: str) -> set[str]:
 
 
 def texts_in_template(source: str) -> set[str]:
-    """Django turns a template into something like Python, for xgettext; its calls are read from the tokens."""
-    tokens = [one for one in tokenize.generate_tokens(io.StringIO(templatize(source)).readline)]
+    """Django turns a template into something like Python, for xgettext: its calls, from the tokens."""
+    tokens = list(tokenize.generate_tokens(io.StringIO(templatize(source)).readline))
     found = set()
     for name, bracket, text in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if name.string in CALLS and bracket.string == "(" and text.type == tokenize.STRING:
@@ -64,34 +66,26 @@ def texts_in_template(source: str) -> set[str]:
 
 
 def texts() -> set[str]:
-    python = (
-        path.read_text() for folder in ("console", "monitoring") for path in (ROOT / folder).rglob("*.py")
-    )
-    templates = (
-        path.read_text() for path in (ROOT / "templates").rglob("*") if path.suffix in {".html", ".txt"}
-    )
+    python = [path for folder in ("console", "monitoring") for path in (ROOT / folder).rglob("*.py")]
+    templates = [path for path in (ROOT / "templates").rglob("*") if path.suffix in {".html", ".txt"}]
     return {
-        *(text for source in python for text in texts_in_python(source)),
-        *(text for source in templates for text in texts_in_template(source)),
+        *(text for path in python for text in texts_in_python(path.read_text())),
+        *(text for path in templates for text in texts_in_template(path.read_text())),
     }
 
 
 def test_texts_are_found_in_code_and_in_templates() -> None:
-    assert texts_in_python('_("one"); gettext("two"); ngettext("three", "threes", 3); other("four")') == {
-        "one",
-        "two",
-        "three",
-    }
-    template = "{% load i18n %}<c-x y=\"{% translate 'one' %}\" />{% blocktranslate with a=b %}two {{ a }}{% endblocktranslate %}"
+    code = '_("one"); gettext("two"); ngettext("three", "threes", 3); other("four")'
+    assert texts_in_python(code) == {"one", "two", "three"}
+    template = """{% load i18n %}<c-x y="{% translate 'one' %}" />
+        {% blocktranslate with a=b %}two {{ a }}{% endblocktranslate %}"""
     assert texts_in_template(template) == {"one", "two %(a)s"}
 
 
 @each_language
 def test_every_text_of_the_console_is_translated(language: str) -> None:
-    translated = {
-        text for text, (translation, is_fuzzy) in entries(language).items() if translation and not is_fuzzy
-    }
-    assert sorted(texts() - translated) == [], "run `make messages` and translate what is empty"
+    done = {text for text, (meant, is_fuzzy) in entries(language).items() if meant and not is_fuzzy}
+    assert sorted(texts() - done) == [], "run `make messages` and translate what is empty"
 
 
 @each_language

@@ -1,4 +1,4 @@
-"""A real server, people of every role, and Debian's Chromium, which tells of every error and violation it sees."""
+"""A real server, people of every role, and Debian's Chromium, which tells of every fault."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ ARGUMENTS = [
 ROLES = ("viewer", "operator", "admin")
 LANGUAGES = ("en", "zh-hans")
 AXE = Path(__file__).with_name("axe.js").read_text()
+HREFS = "all => all.map(one => one.getAttribute('href'))"
 SERIOUS = ("serious", "critical")
 
 
@@ -118,7 +119,7 @@ Visit = Callable[..., Watched]
 
 @pytest.fixture
 def visit(browser: Browser, house: House, cookies: dict[str, list[dict[str, str]]]) -> Iterator[Visit]:
-    """visit("admin", language="zh-hans", theme="night", expected=(...)) -> a watched page; faults fail the test."""
+    """visit("admin", language="zh-hans", theme="night") -> a watched page; its faults fail the test."""
     contexts: list[BrowserContext] = []
     watched: list[Watched] = []
 

@@ -1,4 +1,4 @@
-"""`make screenshots`: every room in light, dark, Chinese and on a phone, with real traffic behind it, as docs/pictures/*.png."""
+"""`make screenshots`: every room, light, dark, Chinese and on a phone, with real traffic behind it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browser.conftest import ARGUMENTS, CHROMIUM, csrf, sign_in
+from tests.browser.conftest import ARGUMENTS, CHROMIUM, HREFS, csrf, sign_in
 from tests.flow.house import ROOT, House
 
 PICTURES = ROOT / "docs/pictures"
@@ -60,7 +60,7 @@ def shoot(browser: Browser, house: House, jar: list[dict[str, str]], folder: Pat
             page.screenshot(path=folder / f"{name}-{variant}.png")
         context.add_cookies(jar)  # type: ignore[arg-type]
         page.goto(house.url)
-        links = page.locator(".rail a[href]").evaluate_all("all => all.map(one => one.getAttribute('href'))")
+        links = page.locator(".rail a[href]").evaluate_all(HREFS)
         for path in dict.fromkeys(link for link in links if not link.startswith("/admin/")):
             page.goto(house.url + path)
             page.wait_for_timeout(700)  # charts fetch their series
@@ -71,26 +71,27 @@ def shoot(browser: Browser, house: House, jar: list[dict[str, str]], folder: Pat
         context.close()
 
 
-def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURES
-    folder.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory() as data,
-        House(Path(data)) as house,
-        httpx.Client(base_url=house.url, follow_redirects=True) as client,
-    ):
+def furnish(house: House) -> list[dict[str, str]]:
+    """People and traffic over two minutes; the cookies of an admin."""
+    with httpx.Client(base_url=house.url, follow_redirects=True) as client:
         sign_in(client, "admin", house.password)
         for name, role in (("maria", "operator"), ("li-wei", "viewer")):
             client.post("/operators/create", data={"username": name, "role": role} | csrf(client))
-        jar = [{"name": name, "value": value, "url": house.url} for name, value in client.cookies.items()]
-        time.sleep(65)  # a chart needs a few readings before and after
-        for _ in range(2):
+        time.sleep(35)  # the chart's first step is one of rest
+        for _ in range(3):
             traffic(house)
             time.sleep(20)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-            shoot(browser, house, jar, folder)
-            browser.close()
+        return [{"name": name, "value": value, "url": house.url} for name, value in client.cookies.items()]
+
+
+def main() -> None:
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURES
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as data, House(Path(data)) as house, sync_playwright() as playwright:
+        cookies = furnish(house)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        shoot(browser, house, cookies, folder)
+        browser.close()
 
 
 if __name__ == "__main__":

@@ -90,10 +90,8 @@ def test_the_palette_finds_a_room_by_keyboard(visit: Visit) -> None:
 def test_the_pill_and_the_figures_refresh_themselves(visit: Visit) -> None:
     watched = visit("viewer")
     watched.goto("/")
-    with (
-        watched.page.expect_response("**/engine/pill") as pill,
-        watched.page.expect_response("**/home/figures") as figures,
-    ):
-        pass
-    assert pill.value.ok and figures.value.ok
+    for fragment in ("engine/pill", "home/figures", "home/requests"):
+        with watched.page.expect_response(f"**/{fragment}") as answer:
+            pass
+        assert answer.value.ok
     assert "ngine" in watched.page.locator("#engine-pill").inner_text()

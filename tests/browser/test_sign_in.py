@@ -16,9 +16,7 @@ def fill(watched: Watched, name: str, password: str) -> None:
     watched.page.get_by_role("button", name="Sign in").click()
 
 
-def test_a_person_signs_in_lands_where_they_wanted_and_signs_out(
-    visit: Visit, people: dict[str, str]
-) -> None:
+def test_who_signs_in_lands_where_they_wanted(visit: Visit, people: dict[str, str]) -> None:
     watched = visit()
     watched.goto("/operators/")
     assert "/account/sign-in/" in watched.page.url
@@ -40,9 +38,7 @@ def test_a_wrong_password_says_so_and_keeps_the_name(visit: Visit, people: dict[
     assert watched.page.locator("input[name=login]").input_value() == "viewer"
 
 
-def test_too_many_wrong_passwords_lock_the_name_and_a_right_one_waits(
-    visit: Visit, people: dict[str, str]
-) -> None:
+def test_too_many_wrong_passwords_lock_that_name_alone(visit: Visit, people: dict[str, str]) -> None:
     watched = visit(expected=("429",))
     for _ in range(8):
         watched.goto("/account/sign-in/")
