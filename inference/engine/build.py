@@ -18,8 +18,8 @@ from inference.engine.warmup import warm_up
 from inference.models.loader import LoadedModel, load_model
 from inference.protocol import LoadProgress
 
-# CPU: one core computes 152, 176, 182, 149 prompt tokens/s in chunks of 64, 128, 256, 512 (SmolLM2-135M, fp32,
-# beside other work), and every stream's next token waits for the chunk. CUDA: an estimate, not measured yet.
+# CPU: one core computes 152, 176, 182, 149 prompt tokens/s in chunks of 64, 128, 256, 512 (SmolLM2-135M,
+# float32, beside other work), and all streams wait for a chunk. CUDA: an estimate, not measured yet.
 DEFAULT_BATCH_TOKENS = {"cpu": 128, "cuda": 4096}
 
 
