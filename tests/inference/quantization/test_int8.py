@@ -166,6 +166,7 @@ def test_the_measurement_names_a_way_for_every_number_of_rows() -> None:
     assert set(ways) <= {int8_matmul.packed, int8_matmul.dequantized, int8_matmul.widened}
 
 
+@torch.no_grad()
 def test_rounding_float32_activations_is_for_those_who_allow_it(
     exact_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
