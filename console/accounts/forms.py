@@ -19,6 +19,9 @@ class SignInForm(LoginForm):  # type: ignore[misc]  # allauth ships no types
 class NewPasswordForm(ChangePasswordForm):  # type: ignore[misc]  # allauth ships no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.fields["oldpassword"].label = _("Current password")
+        self.fields["password1"].label = _("New password")
+        self.fields["password2"].label = _("New password, again")
         drop_placeholders(self)
 
 

@@ -19,6 +19,7 @@ function options(element, names, unit) {
   return {
     width: element.clientWidth,
     height: Number(element.dataset.height ?? 200),
+    padding: [8, 26, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { size: 6 } },
     scales: { y: { range: (plot, low, high) => [0, Math.max(high * 1.15, 1)] } },

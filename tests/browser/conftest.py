@@ -65,6 +65,9 @@ class Watched:
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with House(tmp_path_factory.mktemp("console")) as house:
+        for words in ("hello", "fail-after-3"):  # so that pages have rows
+            body = {"model": "stub", "messages": [{"role": "user", "content": words}], "max_tokens": 20}
+            httpx.post(f"{house.url}/v1/chat/completions", json=body, headers=house.headers())
         yield house
 
 

@@ -8,13 +8,15 @@ from typing import Any
 from django import forms, template
 from django.forms import BoundField
 from django.utils import timezone
-from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
 
 from console.dashboard.engine_state import age
 
 register = template.Library()
+
+UNKNOWN = "–"  # noqa: RUF001 - a dash, as typographers write it
 
 CLASSES: tuple[tuple[type[forms.Widget], str], ...] = (
     (forms.CheckboxInput, "checkbox"),
@@ -41,7 +43,7 @@ def is_checkbox(field: BoundField) -> bool:
 @register.filter
 def number(value: float | None, decimals: int = 0) -> str:
     """With thousands separated; what is unknown is a dash."""
-    return "–" if value is None else number_format(value, decimals, force_grouping=True)  # noqa: RUF001
+    return UNKNOWN if value is None else f"{value:,.{decimals}f}"
 
 
 @register.filter
@@ -54,15 +56,15 @@ def unlocalized(value: float) -> str:
 def seconds(value: float | None) -> str:
     """A duration: 184 ms, 1.31 s, 4 min."""
     if value is None:
-        return "–"  # noqa: RUF001
-    return f"{number_format(value, 2)} s" if 1 <= value < 90 else age(value)
+        return UNKNOWN
+    return _("%(number)s s") % {"number": f"{value:.2f}"} if 1 <= value < 90 else age(value)
 
 
 @register.filter
 def moment(value: datetime | None, of_day: str = "%H:%M") -> SafeString:
     """A time of today, a date before that; the whole of it in the title."""
     if value is None:
-        return SafeString("–")  # noqa: RUF001
+        return SafeString(UNKNOWN)
     local = timezone.localtime(value)
     is_today = local.date() == timezone.localdate()
     short = local.strftime(of_day if is_today else "%Y-%m-%d")
