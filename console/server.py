@@ -12,11 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 from daphne.server import Server, twisted_loop
+from daphne.ws_protocol import WebSocketProtocol
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.python.failure import Failure
 
+from console.backpressure import STALL_SECONDS, ReaderStalled, WriteGate
 from console.environment import environment
 from console.gateway.body import MAX_BODY_BYTES
 from console.startup import CannotStart, drain_engine, stop_engine
@@ -30,6 +32,8 @@ loop = twisted_loop
 
 class DrainingServer(Server):  # type: ignore[misc]  # Daphne has no types
     """Daphne registers `kill_all_applications` as what happens before shutdown; here that is the drain."""
+
+    stall_seconds = STALL_SECONDS
 
     def __init__(self, application: Any, *, host: str, port: int, announce: Callable[[], None]) -> None:
         address = host.replace(":", r"\:")
@@ -68,6 +72,35 @@ class DrainingServer(Server):  # type: ignore[misc]  # Daphne has no types
         in_use = failure.check(CannotListenError)
         self.failure = str(failure.value) if in_use else failure.getErrorMessage()
         self.stop()
+
+    async def handle_reply(self, protocol: Any, message: dict[str, Any]) -> None:
+        """Daphne's, but it returns when the connection can take more; a reader that stalls is cut off."""
+        connection = self.connections.get(protocol, {})
+        kind = message.get("type")
+        is_last = kind == "websocket.close" or (
+            kind == "http.response.body" and not message.get("more_body", False)
+        )
+        if is_last and (gate := connection.pop("write_gate", None)):
+            gate.close()
+        await super().handle_reply(protocol, message)
+        if is_last or kind not in ("http.response.body", "websocket.send"):
+            return
+        gate = connection.get("write_gate")
+        if gate is None:
+            gate = connection["write_gate"] = self._make_gate(protocol)
+        try:
+            await gate.passed(self.stall_seconds)
+        except ReaderStalled:
+            logger.info("a client took no data for %.0f s and was cut off", self.stall_seconds)
+            protocol.transport.abortConnection()
+            await asyncio.sleep(1)  # the application learns of it as a disconnect, and is cancelled here
+
+    @staticmethod
+    def _make_gate(protocol: Any) -> WriteGate:
+        if isinstance(protocol, WebSocketProtocol):
+            protocol.transport.unregisterProducer()  # the HTTP channel's, from before the upgrade
+            return WriteGate(protocol.transport)
+        return WriteGate(protocol)
 
     def kill_all_applications(self) -> Deferred[None]:
         return Deferred.fromFuture(asyncio.ensure_future(self._drain()))
