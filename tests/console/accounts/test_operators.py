@@ -1,0 +1,54 @@
+"""Roles and the disabling of accounts: audited, and never the end of the last admin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from console.accounts.actions import LastAdmin, UnknownUser, change_role, set_active
+from console.accounts.models import User
+from console.accounts.roles import Role
+from console.audit.models import Entry
+
+MakeUser = Callable[[Role], User]
+
+
+def test_a_new_role_is_written_down_with_the_old_one(make_user: MakeUser) -> None:
+    make_user(Role.ADMIN)
+    viewer = make_user(Role.VIEWER)
+    change_role(actor="boss", username=viewer.username, role=Role.OPERATOR, ip="10.0.0.1")
+    viewer.refresh_from_db()
+    entry = Entry.objects.get(action="user.role_changed")
+    assert viewer.role == Role.OPERATOR
+    assert (entry.actor, entry.target, entry.ip) == ("boss", "user:the-viewer", "10.0.0.1")
+    assert entry.detail == '{"from":"viewer","to":"operator"}'
+
+
+def test_the_last_admin_keeps_role_and_account(make_user: MakeUser) -> None:
+    admin = make_user(Role.ADMIN)
+    with pytest.raises(LastAdmin):
+        change_role(actor="boss", username=admin.username, role=Role.VIEWER)
+    with pytest.raises(LastAdmin):
+        set_active(actor="boss", username=admin.username, is_active=False)
+    admin.refresh_from_db()
+    assert (admin.role, admin.is_active) == (Role.ADMIN, True)
+    assert not Entry.objects.filter(action__in=["user.role_changed", "user.disabled"]).exists()
+
+
+def test_a_disabled_admin_does_not_count_as_another_one(make_user: MakeUser) -> None:
+    admin, other = make_user(Role.ADMIN), make_user(Role.OPERATOR)
+    change_role(actor="boss", username=other.username, role=Role.ADMIN)
+    set_active(actor="boss", username=other.username, is_active=False)
+    with pytest.raises(LastAdmin):
+        set_active(actor="boss", username=admin.username, is_active=False)
+    set_active(actor="boss", username=other.username, is_active=True)
+    set_active(actor="boss", username=admin.username, is_active=False)
+    entries = Entry.objects.filter(action__in=["user.enabled", "user.disabled"]).order_by("seq")
+    actions = [entry.action for entry in entries]
+    assert actions == ["user.disabled", "user.enabled", "user.disabled"]
+
+
+def test_nobody_is_not_changed(db: None) -> None:
+    with pytest.raises(UnknownUser):
+        set_active(actor="boss", username="nobody", is_active=False)
