@@ -9,7 +9,7 @@ from inference.models.files import CannotLoad
 
 CPU_SHARE = 0.25  # of what is free: the console, the page cache and the weights' own buffers need the rest
 CUDA_SHARE = 0.90  # of what is free after the largest step: the rest is for fragmentation
-CPU_MAX_TOKENS = 65_536  # a small machine's batch needs no more, and others need the memory
+CPU_MAX_TOKENS = 32_768  # a small machine's batch needs no more, and others need the memory
 
 
 class TooLittleMemory(CannotLoad):
