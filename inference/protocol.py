@@ -154,7 +154,7 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class PrepareRequest:
-    """Text to be turned into token ids by the revision's own template and tokenizer: give exactly one source."""
+    """Text to be made token ids by the revision's own template and tokenizer: give exactly one source."""
 
     revision: str
     messages: tuple[ChatMessage, ...] | None = None
@@ -186,7 +186,7 @@ class GenerateRequest:
     owner: Owner
     sampling: Sampling = field(default_factory=Sampling)
     deadlines: Deadlines = field(default_factory=Deadlines)
-    allowance: int | None = None  # output tokens granted so far; at it, the request waits for `extend`. None: no ledger
+    allowance: int | None = None  # output tokens granted so far; at it, it waits for `extend`. None: no ledger
     priority: int = 0  # larger runs earlier
 
 
@@ -227,9 +227,22 @@ class Usage:
     completion_tokens: int = 0
 
 
+class WaitReason(StrEnum):
+    """What a request in the queue waits for."""
+
+    BLOCKS = "blocks"  # of the KV pool
+    BATCH = "batch"  # a place in it
+    STEP = "step"  # its tokens do not fit into this step beside the others'
+    PREFIX = "prefix"  # another request is computing the same beginning
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of a request's life, in seconds since it arrived, with what explains it."""
+    """A stretch of a request's life, in seconds since it arrived, with what explains it.
+
+    Attributes: `reason` (a `WaitReason`) of queue and preempted, `cached_tokens` of the first prefill, and of
+    decode its `tokens` and `batch`, the most sequences that a step of it ran.
+    """
 
     name: str  # "queue", "prefill", "decode", "preempted", "allowance"
     start: float
@@ -246,14 +259,15 @@ class Timings:
     total_seconds: float = 0.0
     inter_token_seconds: tuple[float, ...] = ()  # every gap between output tokens (ITL)
     num_preemptions: int = 0
-    spans: tuple[Span, ...] = ()
+    spans: tuple[Span, ...] = ()  # without gaps, from arrival to the end
+    arrived_at: float | None = None  # time.monotonic(), where the engine shares the reader's clock
 
 
 @dataclass(frozen=True, slots=True)
 class EngineError:
     """Why a request failed after it was accepted."""
 
-    code: str  # queue_timeout, first_token_timeout, token_timeout, request_timeout, non_finite_logits, engine_error, ...
+    code: str  # queue_timeout, first_token_timeout, token_timeout, request_timeout, engine_error, ...
     message: str
     is_retryable: bool = False
 
@@ -308,6 +322,8 @@ class RevisionStats:
     last_step_at: float | None = None  # time.monotonic()
     last_step_seconds: float = 0.0
     has_work: bool = False
+    running: tuple[str, ...] = ()  # request ids in the batch
+    waits_for: WaitReason | None = None  # the queue's head, as the last step found it
     is_alive: bool = True
     error: str = ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import time
 import traceback
@@ -31,6 +32,7 @@ from inference.protocol import (
     RevisionStats,
     Sampling,
     Usage,
+    WaitReason,
 )
 
 logger = logging.getLogger(__name__)
@@ -89,6 +91,7 @@ class Engine:
         self._num_steps = 0
         self._last_step_at: float | None = None
         self._last_step_seconds = 0.0
+        self._scheduled_at = -math.inf
 
     def submit(self, request: GenerateRequest, on_event: Callable[[Event], None]) -> None:
         """Queue a request. Raises `Refusal` for what is wrong with it; then `on_event` is never called."""
@@ -154,8 +157,9 @@ class Engine:
         started_at = self.clock()
         for flight, error in self.deadlines.expired(self.flights.values(), started_at):
             self._finish(flight, FinishReason.FAILED, error=error)
+        waited_for = self.scheduler.waits_for  # as the step before left it
         plan = self.scheduler.schedule()
-        self._note_moves(started_at)
+        self._note_moves(started_at, waited_for)
         if not plan.rows:
             return bool(self.scheduler.preempted)
         outcome = run_step(self.runner, self.sampler, plan)
@@ -192,6 +196,8 @@ class Engine:
             last_step_at=self._last_step_at,
             last_step_seconds=self._last_step_seconds,
             has_work=len(self.flights) > self._num_held,
+            running=tuple([sequence.id for sequence in self.scheduler.running]),
+            waits_for=self.scheduler.waits_for,
         )
 
     def check_integrity(self) -> None:
@@ -207,25 +213,28 @@ class Engine:
         if len(self.flights) == self._num_held:
             self._last_step_at = now
 
-    def _note_moves(self, now: float) -> None:
+    def _note_moves(self, now: float, waited_for: WaitReason | None) -> None:
         for sequence in self.scheduler.admitted:
-            self.flights[sequence.id].timeline.admit(now)
+            timeline = self.flights[sequence.id].timeline
+            was_there = timeline.phase_started_at <= self._scheduled_at
+            timeline.admit(now, waited_for if was_there else None)
             if sequence.num_preemptions == 0:
                 self._num_prompt_tokens += sequence.num_prompt_tokens
         for sequence in self.scheduler.preempted:
             flight = self.flights[sequence.id]
             if flight.timeline.phase is not Phase.ALLOWANCE:
                 flight.timeline.enter(Phase.PREEMPTED, now)
+        self._scheduled_at = now
 
     def _deliver(self, outcome: Outcome, now: float) -> None:
         for row, sampled in outcome.done:
             self.scheduler.advance(row)
             if sampled is not None:
-                self._accept(self.flights[row.sequence.id], sampled, now)
+                self._accept(self.flights[row.sequence.id], sampled, now, batch=len(outcome.done))
         for sequence, error in outcome.failed.items():
             self._fail(self.flights[sequence.id], error)
 
-    def _accept(self, flight: Flight, sampled: Sampled, now: float) -> None:
+    def _accept(self, flight: Flight, sampled: Sampled, now: float, *, batch: int) -> None:
         if sampled.token_id is None:
             self.runner.scrub(self.scheduler.forget(flight.sequence))
             self._finish(flight, FinishReason.FAILED, error=NON_FINITE)
@@ -236,7 +245,7 @@ class Engine:
         except Exception as error:  # one row's text must not stop the others
             self._fail(flight, error)
             return
-        flight.timeline.add_token(now)
+        flight.timeline.add_token(now, batch=batch)
         self._num_generated_tokens += 1
         if stop is not None:
             self._finish(flight, stop[0], matched_stop=stop[1])

@@ -8,6 +8,7 @@ from inference.engine.block_pool import BlockPool
 from inference.engine.prefix_cache import PrefixCache
 from inference.engine.sequence import Plan, Row, Sequence, Status
 from inference.engine.waiting_queue import WaitingQueue
+from inference.protocol import WaitReason
 
 MAX_SKIPPED = (
     32  # waiting sequences that are looked up and passed over in one step: bounds the step's own cost
@@ -39,12 +40,14 @@ class Scheduler:
         self.running: list[Sequence] = []  # in order of rank
         self.admitted: list[Sequence] = []  # by the last `schedule`
         self.preempted: list[Sequence] = []  # by the last `schedule`
+        self.waits_for: WaitReason | None = None  # why the last `schedule` left somebody in the queue
         self.num_preemptions = 0
 
     def schedule(self) -> Plan:
         """What to run now. Empty: every sequence waits for its allowance, or there is none."""
         self.admitted = []
         self.preempted = []
+        self.waits_for = None
         rows = self._continue_running()
         if self.waiting:
             rows = self._admit(rows)
@@ -112,15 +115,21 @@ class Scheduler:
         budget = self.max_batch_tokens - sum(row.num_tokens for row in rows)
         num_skipped = 0
         for sequence in self.waiting:
-            if budget == 0 or num_skipped == MAX_SKIPPED:
+            if budget == 0:
+                self.waits_for = WaitReason.STEP
+                break
+            if num_skipped == MAX_SKIPPED:
                 break
             if sequence.is_at_allowance:
                 continue
             found = self.prefix_cache.find(sequence)
             if self.prefix_cache.is_worth_waiting(sequence, num_found=len(found)):
                 num_skipped += 1
+                self.waits_for = WaitReason.PREFIX
                 continue
             if not self._make_room(sequence, found, is_idle=not rows):
+                is_full = len(self.running) >= self.max_num_seqs
+                self.waits_for = WaitReason.BATCH if is_full else WaitReason.BLOCKS
                 break  # nobody overtakes: a long prompt is not starved by short ones
             self._start(sequence, found)
             chunk = min(budget, sequence.num_uncomputed_tokens)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
-from inference.protocol import Span, Timings
+from inference.protocol import Span, Timings, WaitReason
 
 
 class Phase(StrEnum):
@@ -23,10 +24,12 @@ class Timeline:
     __slots__ = (
         "admitted_at",
         "arrived_at",
+        "batch",
         "first_token_at",
         "gaps",
         "held_seconds",
         "last_token_at",
+        "num_tokens",
         "phase",
         "phase_started_at",
         "quiet_since",
@@ -44,25 +47,29 @@ class Timeline:
         self.spans: list[Span] = []
         self.phase = Phase.QUEUE
         self.phase_started_at = now
+        self.num_tokens = self.batch = 0  # in this phase: tokens, and the most sequences that ran in a step
 
-    def enter(self, phase: Phase, now: float) -> None:
-        """The running phase ends, another begins."""
+    def enter(self, phase: Phase, now: float, attributes: dict[str, Any] | None = None) -> None:
+        """The running phase ends, explained by `attributes`; another begins."""
         if self.phase is Phase.ALLOWANCE:
             self.held_seconds += now - self.phase_started_at
             self.quiet_since = now
         start, end = self.phase_started_at - self.arrived_at, now - self.arrived_at
-        self.spans.append(Span(self.phase.value, start, end))
+        if self.phase is Phase.DECODE:
+            attributes = {"tokens": self.num_tokens, "batch": self.batch}
+        self.spans.append(Span(self.phase.value, start, end, attributes or {}))
         self.phase = phase
         self.phase_started_at = now
+        self.num_tokens = self.batch = 0
 
-    def admit(self, now: float) -> None:
+    def admit(self, now: float, waited_for: WaitReason | None) -> None:
         """The sequence got its blocks, for the first time or again."""
         if self.admitted_at is None:
             self.admitted_at = now
-        self.enter(Phase.PREFILL, now)
+        self.enter(Phase.PREFILL, now, {"reason": waited_for.value} if waited_for else None)
 
-    def add_token(self, now: float) -> None:
-        """A token was sampled."""
+    def add_token(self, now: float, *, batch: int) -> None:
+        """A token was sampled, in a step that ran `batch` sequences."""
         if self.first_token_at is None:
             self.first_token_at = now
         else:
@@ -70,6 +77,10 @@ class Timeline:
         self.last_token_at = self.quiet_since = now
         if self.phase is not Phase.DECODE:
             self.enter(Phase.DECODE, now)
+            return
+        self.num_tokens += 1
+        if batch > self.batch:
+            self.batch = batch
 
     def close(self, now: float, *, num_preemptions: int, num_cached_tokens: int) -> Timings:
         """The request ends: all of it, in seconds since it arrived."""
@@ -83,6 +94,7 @@ class Timeline:
             inter_token_seconds=tuple(self.gaps),
             num_preemptions=num_preemptions,
             spans=tuple(self._explained(span, num_cached_tokens) for span in self.spans),
+            arrived_at=self.arrived_at,
         )
 
     def _explained(self, span: Span, num_cached_tokens: int) -> Span:
