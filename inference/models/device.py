@@ -25,9 +25,7 @@ def choose_dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
     """bfloat16 on GPUs; on CPUs whatever this one multiplies faster."""
     if config.dtype != "auto":
         return DTYPES[config.dtype]
-    if device.type == "cuda" or linear_seconds(torch.bfloat16) < linear_seconds(torch.float32):
-        return torch.bfloat16
-    return torch.float32
+    return torch.bfloat16 if device.type == "cuda" else faster_dtype()
 
 
 def choose_attention(config: EngineConfig, device: torch.device) -> str:
@@ -37,17 +35,26 @@ def choose_attention(config: EngineConfig, device: torch.device) -> str:
     return config.attention
 
 
-def linear_seconds(dtype: torch.dtype, *, repeats: int = 5) -> float:
-    """Best time of a decode-sized linear layer on the CPU: few rows, weights that do not fit the L1 cache.
+def faster_dtype(*, repeats: int = 20) -> torch.dtype:
+    """The dtype in which this CPU computes a linear layer of a small batch sooner.
 
     Asked of the CPU itself: without AVX512-BF16 or AMX, bfloat16 is 2 to 5 times slower than float32; with
-    them it is up to 3 times faster, and the flags are spelt differently on every kind of CPU.
+    them it is up to 3 times faster, and the flags are spelt differently on every kind of CPU. On one thread
+    and in turns, so that other work on the machine does not decide.
     """
-    weight = torch.ones(2048, 512, dtype=dtype)
-    rows = torch.ones(8, 512, dtype=dtype)
-    best = float("inf")
-    for _ in range(repeats):
-        started = time.perf_counter()
-        F.linear(rows, weight)
-        best = min(best, time.perf_counter() - started)
-    return best
+    dtypes = (torch.float32, torch.bfloat16)
+    operands = {
+        dtype: (torch.ones(32, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)) for dtype in dtypes
+    }
+    best = dict.fromkeys(dtypes, float("inf"))
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(repeats):
+            for dtype, (rows, weight) in operands.items():
+                started = time.perf_counter()
+                F.linear(rows, weight)
+                best[dtype] = min(best[dtype], time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(num_threads)
+    return min(dtypes, key=lambda dtype: best[dtype])
