@@ -221,6 +221,7 @@ AXES_CLIENT_IP_CALLABLE = "console.audit.signals.address"
 AXES_LOCKOUT_CALLABLE = "console.accounts.lockout.locked_out"
 AXES_DISABLE_ACCESS_LOG = True  # sign-ins are audit entries
 AXES_VERBOSE = False
+AXES_ENABLE_ADMIN = False  # what it counts is forgotten after minutes
 
 # Nothing but our own files runs, and nobody frames us. No inline script or style, so no nonce either.
 CONTENT_SECURITY_POLICY = {

@@ -14,6 +14,7 @@ from inference.protocol import Stats
 
 PERIOD_SECONDS = 2.0
 KEPT_SECONDS = 3600.0
+NUM_STEPS = 120
 NOW_SECONDS = 6.0  # "now" is the mean over this long, so that a figure does not flicker with single steps
 
 
@@ -84,10 +85,13 @@ class Recorder:
             since = readings[-2]
         return sum(last.rate_since(since, revision) for revision in last.generated)
 
-    def last_hour(self, *, step_seconds: int = 30) -> Series:
-        """Means over steps of the last hour; it begins where the readings do."""
+    def last_hour(self, *, step_seconds: float | None = None) -> Series:
+        """Means over steps; the line begins where the readings do, and has finer steps while it is short."""
         with self._lock:
             readings = list(self._readings)
+        if step_seconds is None:
+            span = readings[-1].at - readings[0].at if readings else 0.0
+            step_seconds = max(NOW_SECONDS, span / NUM_STEPS)
         picked: list[Reading] = []
         for reading in readings:
             if not picked or reading.at - picked[-1].at >= step_seconds:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from allauth.account.models import EmailAddress
+from allauth.usersessions.models import UserSession
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.models import Group
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 else:
     PersonAdmin, Inline = UserAdmin, admin.TabularInline
 
+admin.site.unregister(EmailAddress)  # would be changed without an audit entry, and nobody reads it
+admin.site.unregister(UserSession)  # each person sees their own in the console
 admin.site.unregister(Group)  # what people may do follows from their role
 
 

@@ -9,7 +9,7 @@ from django.http import HttpRequest
 
 from console.accounts.models import User
 from console.dashboard.engine_state import current_stats, engine_state
-from console.dashboard.navigation import sections_for
+from console.dashboard.navigation import room_of, sections_for
 
 THEMES = ("day", "night")
 
@@ -23,8 +23,7 @@ def console(request: HttpRequest) -> dict[str, Any]:
     }
     user = getattr(request, "user", None)
     if isinstance(user, User) and user.is_active:
-        match = request.resolver_match
-        context["sections"] = sections_for(user)
-        context["current_route"] = match.view_name if match else ""
+        context["sections"] = sections = sections_for(user)
+        context["current_room"] = room_of(request.path, sections)
         context["engine_state"] = engine_state(current_stats())
     return context

@@ -47,6 +47,13 @@ def sections_for(user: User) -> list[Section]:
     return [section for section in allowed if section.rooms]
 
 
+def room_of(path: str, sections: list[Section]) -> Room | None:
+    """The room that a path lies in: the one with the longest address that begins it."""
+    rooms = [room for section in sections for room in section.rooms]
+    around = [room for room in rooms if path == room.url or (room.url != "/" and path.startswith(room.url))]
+    return max(around, key=lambda room: len(room.url), default=None)
+
+
 def may_enter(room: Room, user: User) -> bool:
     who = who_may(room.route)
     return who is not None and permits(who, user)

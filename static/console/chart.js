@@ -85,6 +85,10 @@ document.addEventListener("alpine:init", () => {
 
     draw({ times, series }) {
       this.plot?.destroy();
+      this.plot = null;
+      const empty = this.$root.querySelector("[data-empty]");
+      if (empty) empty.hidden = times.length > 1;
+      if (times.length < 2) return;
       const names = series.map((one) => one.name);
       this.plot = new uPlot(options(this.$root, names, this.$root.dataset.unit ?? ""), [times, ...series.map((one) => one.values)], this.$root);
     },

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import re
+import shutil
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,16 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.browser.conftest import ARGUMENTS, CHROMIUM, HREFS, csrf, sign_in
 from tests.flow.house import ROOT, House
 
+MODEL = "smollm2-135m"
+KEPT = ROOT / "build"  # where the tests keep the converted default model
 PICTURES = ROOT / "docs/pictures"
+QUESTIONS = (
+    "Summarise the incident in two sentences for the status page.",
+    "Name three uses of a paged KV cache.",
+    "Write a haiku about a harbour at night.",
+    "Explain continuous batching to a new colleague.",
+    "What is the difference between a canary and a rollback?",
+)
 VARIANTS = {
     "light": {"theme": "day"},
     "dark": {"theme": "night"},
@@ -25,30 +35,39 @@ VARIANTS = {
 SIGNED_OUT = {"sign-in": "/account/sign-in/"}
 
 
-def traffic(house: House) -> None:
-    """Requests of several outcomes, so that no figure is empty."""
-    names = ["billing-bot", "support-search", "nightly-batch"]
-    keys = [house.new_key(name) for name in names]
+class RealHouse(House):
+    """The house with its own engine and the default model, which is fetched where it is not kept yet."""
 
-    def ask(number: int) -> int:
-        words = "slow " if number % 4 == 0 else "fail-after-3 " if number % 11 == 5 else ""
+    start_seconds = 600.0
+
+
+def traffic(house: House, keys: list[str], *, rounds: int) -> None:
+    """Requests of three programs that share a system prompt, a few at a time; some are given up."""
+
+    def ask(number: int) -> None:
+        system = "You are a careful assistant of the operations team. Answer briefly and plainly. " * 4
         body = {
-            "model": "stub",
+            "model": MODEL,
+            "stream": True,
             "messages": [
-                {"role": "user", "content": f"{words}Summarise incident {number % 5} in two sentences."}
+                {"role": "system", "content": system},
+                {"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]},
             ],
-            "max_tokens": 40 + number % 60,
+            "max_tokens": 24 + number % 40,
         }
         headers = house.headers(keys[number % len(keys)])
-        return httpx.post(
-            f"{house.url}/v1/chat/completions", json=body, headers=headers, timeout=60
-        ).status_code
+        url = f"{house.url}/v1/chat/completions"
+        with httpx.stream("POST", url, json=body, headers=headers, timeout=120) as answer:
+            for count, _ in enumerate(answer.iter_lines()):
+                if number % 9 == 4 and count > 12:
+                    return
 
-    with concurrent.futures.ThreadPoolExecutor(6) as pool:
-        list(pool.map(ask, range(60)))
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(ask, range(rounds)))
 
 
 def shoot(browser: Browser, house: House, jar: list[dict[str, str]], folder: Path) -> None:
+    """One picture of each room in each variant."""
     for variant, wish in VARIANTS.items():
         size = {"width": 390, "height": 844} if variant == "phone" else {"width": 1360, "height": 900}
         context = browser.new_context(viewport=size, device_scale_factor=1)  # type: ignore[arg-type]
@@ -71,27 +90,32 @@ def shoot(browser: Browser, house: House, jar: list[dict[str, str]], folder: Pat
         context.close()
 
 
-def furnish(house: House) -> list[dict[str, str]]:
-    """People and traffic over two minutes; the cookies of an admin."""
+def furnish(house: House) -> tuple[list[dict[str, str]], list[str]]:
+    """People and keys: the cookies of an admin, and the keys of three programs."""
     with httpx.Client(base_url=house.url, follow_redirects=True) as client:
         sign_in(client, "admin", house.password)
         for name, role in (("maria", "operator"), ("li-wei", "viewer")):
             client.post("/operators/create", data={"username": name, "role": role} | csrf(client))
-        time.sleep(35)  # the chart's first step is one of rest
-        for _ in range(3):
-            traffic(house)
-            time.sleep(20)
-        return [{"name": name, "value": value, "url": house.url} for name, value in client.cookies.items()]
+        cookies = [{"name": name, "value": value, "url": house.url} for name, value in client.cookies.items()]
+    return cookies, [house.new_key(name) for name in ("billing-bot", "support-search", "nightly-batch")]
 
 
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else PICTURES
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as data, House(Path(data)) as house, sync_playwright() as playwright:
-        cookies = furnish(house)
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        shoot(browser, house, cookies, folder)
-        browser.close()
+    with tempfile.TemporaryDirectory() as data, ThreadPoolExecutor(1) as background:
+        for kept in (KEPT / "models", KEPT / "downloads"):
+            if kept.exists():
+                shutil.copytree(kept, Path(data) / kept.name)
+        with RealHouse(Path(data), ENGINE="inprocess") as house, sync_playwright() as playwright:
+            cookies, keys = furnish(house)
+            time.sleep(35)  # the chart begins at rest
+            traffic(house, keys, rounds=40)
+            busy = background.submit(traffic, house, keys, rounds=60)  # goes on while the pictures are taken
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+            shoot(browser, house, cookies, folder)
+            browser.close()
+            busy.result()
 
 
 if __name__ == "__main__":
