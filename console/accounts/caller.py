@@ -33,7 +33,15 @@ class Caller:
     salt: str  # the team's namespace in the prefix cache
     key_pk: int | None = None
     user_pk: int | None = None
+    scopes: frozenset[str] = frozenset()  # endpoints that a key may call; none named: every one
+    models: frozenset[str] = frozenset()  # models that it may ask for, by public name; none named: every one
 
     def __post_init__(self) -> None:
         if (self.key_pk is None) == (self.user_pk is None):
             raise ValueError("a caller is either a key or a person")
+
+    def may_call(self, scope: str) -> bool:
+        return not self.scopes or scope in self.scopes
+
+    def may_ask_for(self, model: str) -> bool:
+        return not self.models or model in self.models

@@ -5,12 +5,14 @@ and param.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 from django.core.exceptions import BadRequest, RequestDataTooBig, SuspiciousOperation
 from django.http import Http404
 
 from console.keys.authenticate import Forbidden, NotAuthenticated
+from console.limits.bucket import rate_headers
 from console.limits.reserve import LimitExceeded
 from inference.protocol import EngineError, NotReady, Refusal, UnknownRevision
 
@@ -48,7 +50,7 @@ def retry_after(seconds: float | None) -> dict[str, str]:
     """None: waiting does not help, so nothing invites to another try."""
     if seconds is None:
         return {"x-should-retry": "false"}
-    return {"retry-after": str(max(1, round(seconds))), "retry-after-ms": str(max(1, round(seconds * 1000)))}
+    return {"retry-after": str(max(1, ceil(seconds))), "retry-after-ms": str(max(1, ceil(seconds * 1000)))}
 
 
 def shutting_down() -> ApiError:
@@ -99,7 +101,8 @@ def as_api_error(error: BaseException) -> ApiError | None:
         case Forbidden():
             return ApiError(403, error.code, error.message)
         case LimitExceeded():
-            return ApiError(429, error.code, error.message, headers=retry_after(error.retry_after_seconds))
+            headers = retry_after(error.retry_after_seconds) | rate_headers(error.buckets)
+            return ApiError(429, error.code, error.message, headers=headers)
         case Http404():
             return ApiError(404, "not_found", "There is nothing at this address.")
         case RequestDataTooBig():

@@ -1,22 +1,29 @@
-"""Issuing and revoking keys: the row and its audit entry, in one transaction."""
+"""Issuing, changing and revoking keys: the row and its audit entry, in one transaction."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
+import inference.client
 from console.accounts.models import Team
 from console.audit.write import write
 from console.keys.models import ApiKey
+from console.keys.scopes import Scope
 from console.keys.token import generate
+from console.storable import storable
+
+MAX_MODELS = 100
 
 
 class BadKey(Exception):
-    """A key that cannot be issued as asked."""
+    """A key that cannot be issued or changed as asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,33 +36,124 @@ class IssuedKey:
 
 @transaction.atomic
 def issue(
-    *, actor: str, name: str, team: Team, expires_at: datetime | None = None, ip: str = ""
+    *,
+    actor: str,
+    name: str,
+    team: Team,
+    expires_at: datetime | None = None,
+    scopes: Collection[str] = (),
+    models: Collection[str] = (),
+    ip: str = "",
 ) -> IssuedKey:
-    name = name.strip()
-    if not 1 <= len(name) <= 100:
-        raise BadKey("A key needs a name of 1 to 100 characters.")
-    if expires_at is not None and expires_at <= timezone.now():
-        raise BadKey("The key would have expired already.")
+    """A new key. No scope or no model named: every one, also those to come."""
     token = generate()
-    key = ApiKey.objects.create(
+    key = ApiKey(
         public_id=token.public_id,
         digest=token.digest(pepper=settings.KEY_PEPPER),
-        name=name,
+        name=valid_name(name),
         team=team,
+        scopes=valid_scopes(scopes),
+        allowed_models=valid_models(models),
         created_by=actor[:200],
-        expires_at=expires_at,
+        expires_at=valid_expiry(expires_at),
     )
-    detail = {"name": name, "team": team.name, "expires_at": expires_at.isoformat() if expires_at else None}
-    write(actor=actor, ip=ip, action="key.issued", target=f"key:{key.public_id}", detail=detail)
+    key.save(force_insert=True)
+    write(
+        actor=actor,
+        ip=ip,
+        action="key.issued",
+        target=f"key:{key.public_id}",
+        detail={"team": team.name, **facts(key)},
+    )
     return IssuedKey(key, token.text)
 
 
 @transaction.atomic
+def change(
+    *,
+    actor: str,
+    key: ApiKey,
+    name: str,
+    expires_at: datetime | None,
+    scopes: Collection[str],
+    models: Collection[str],
+    ip: str = "",
+) -> ApiKey:
+    """Rename a key, or let it do more or less: counts from its next request on."""
+    key = ApiKey.objects.select_for_update().get(pk=key.pk)
+    if key.revoked_at is not None:
+        raise BadKey("A revoked key cannot be changed.")
+    before = facts(key)
+    key.name, key.scopes, key.allowed_models = valid_name(name), valid_scopes(scopes), valid_models(models)
+    if expires_at != key.expires_at:
+        key.expires_at = valid_expiry(expires_at)
+    after = facts(key)
+    changed = {name for name in after if before[name] != after[name]}
+    if changed:
+        key.save(update_fields=["name", "scopes", "allowed_models", "expires_at"])
+        detail = {
+            "before": {one: before[one] for one in changed},
+            "after": {one: after[one] for one in changed},
+        }
+        write(actor=actor, ip=ip, action="key.changed", target=f"key:{key.public_id}", detail=detail)
+    return key
+
+
+@transaction.atomic
 def revoke(*, actor: str, key: ApiKey, ip: str = "") -> bool:
-    """Revoke a key: its next request is refused, its streams get no further slice. False: it was before."""
+    """Revoke a key. False: it was before.
+
+    Its next request is refused. Its streams in this process end once that is durable; those of other
+    processes get no further slice.
+    """
     now = timezone.now()
     if not ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=now):
         return False
     key.revoked_at = now
     write(actor=actor, ip=ip, action="key.revoked", target=f"key:{key.public_id}", detail={"name": key.name})
+    transaction.on_commit(lambda: end_streams(key.public_id), robust=True)
     return True
+
+
+def end_streams(owner: str) -> None:
+    """Abort what runs for an owner in this process, if it has an engine."""
+    try:
+        engine = inference.client.current()
+    except RuntimeError:
+        return
+    engine.abort_owner(owner)
+
+
+def facts(key: ApiKey) -> dict[str, Any]:
+    """What the audit log keeps of a key."""
+    return {
+        "name": key.name,
+        "expires_at": key.expires_at.isoformat() if key.expires_at else None,
+        "scopes": key.scopes,
+        "models": key.allowed_models,
+    }
+
+
+def valid_name(name: str) -> str:
+    name = storable(name.strip(), length=101)
+    if not 1 <= len(name) <= 100:
+        raise BadKey("A key needs a name of 1 to 100 characters.")
+    return name
+
+
+def valid_expiry(moment: datetime | None) -> datetime | None:
+    if moment is not None and moment <= timezone.now():
+        raise BadKey("The key would have expired already.")
+    return moment
+
+
+def valid_scopes(scopes: Collection[str]) -> list[str]:
+    if unknown := set(scopes) - set(Scope.values):
+        raise BadKey(f"There is no scope {sorted(unknown)[0]!r}; there are {', '.join(Scope.values)}.")
+    return [scope for scope in Scope.values if scope in scopes]
+
+
+def valid_models(names: Collection[str]) -> list[str]:
+    if len(names) > MAX_MODELS or any(not 1 <= len(name) <= 200 for name in names):
+        raise BadKey(f"A key is limited to at most {MAX_MODELS} models, by their public names.")
+    return sorted({storable(name, length=200) for name in names})

@@ -56,7 +56,20 @@ def identify(token: Token, *, now: datetime) -> tuple[Caller, bool]:
     if not key.is_valid_at(now):
         raise NotAuthenticated("This API key has expired.")
     is_stale = key.last_used_at is None or now - key.last_used_at >= LAST_USED_EVERY
-    return Caller("key", key.public_id, key.name, key.team_id, key.team.salt, key_pk=key.pk), is_stale
+    return caller_of(key), is_stale
+
+
+def caller_of(key: ApiKey) -> Caller:
+    return Caller(
+        "key",
+        key.public_id,
+        key.name,
+        key.team_id,
+        key.team.salt,
+        key_pk=key.pk,
+        scopes=frozenset(key.scopes),
+        models=frozenset(key.allowed_models),
+    )
 
 
 def _note_use(key_pk: int) -> None:

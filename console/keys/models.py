@@ -22,6 +22,9 @@ class ApiKey(models.Model):
     digest = models.CharField(max_length=64)  # HMAC-SHA256 of the whole token, hex
     name = models.CharField(max_length=100)
     team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="keys")
+    scopes = models.JSONField(default=list, blank=True)  # of `scopes.Scope`; empty: every endpoint
+    # Public names, not rows: a key outlives the models that it may ask for. Empty: every model.
+    allowed_models = models.JSONField(default=list, blank=True)
     created_by = models.CharField(max_length=200)
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField(null=True, blank=True)

@@ -1,32 +1,86 @@
-"""Setting a key's budget: the row and its audit entry, in one transaction."""
+"""Setting a key's limits: the row and its audit entry, in one transaction."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
 from django.db import transaction
-from django.db.models import F
 
 from console.audit.write import write
 from console.keys.models import ApiKey
 from console.limits.models import Limit
 
+MOST = 10**9  # a minute, or in all: far above any engine, and well within the database's numbers
+MOST_BUDGET = 10**15
 
-class BudgetTooSmall(Exception):
+
+class BadLimit(Exception):
+    """A limit that is not positive, or beyond all reason."""
+
+
+class BudgetTooSmall(BadLimit):
     """The budget is not positive, or below what has been used and reserved already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """None: not limited."""
+
+    budget_tokens: int | None = None  # prompt and output, in all
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.budget_tokens is not None and not 1 <= self.budget_tokens <= MOST_BUDGET:
+            raise BudgetTooSmall("A budget is at least one token; to end a key, revoke it.")
+        for rate in (self.requests_per_minute, self.tokens_per_minute):
+            if rate is not None and not 1 <= rate <= MOST:
+                raise BadLimit(f"A rate is 1 to {MOST} a minute; to end a key, revoke it.")
+
+
+def limits_of(limit: Limit | None) -> Limits:
+    if limit is None:
+        return Limits()
+    return Limits(limit.budget_tokens, limit.requests_per_minute, limit.tokens_per_minute)
+
+
+@transaction.atomic
+def set_limits(*, actor: str, key: ApiKey, limits: Limits, ip: str = "") -> Limit:
+    """Give a key limits, change them or lift them. They count for requests that begin from now on."""
+    Limit.objects.get_or_create(key=key)
+    limit = Limit.objects.select_for_update().get(key=key)
+    before = limits_of(limit)
+    for name, value in asdict(limits).items():
+        setattr(limit, name, value)
+    for name in began(before, limits):
+        setattr(limit, name, 0)
+    taken = limit.used_tokens + limit.reserved_tokens
+    if limits.budget_tokens is not None and taken > limits.budget_tokens:
+        raise BudgetTooSmall(f"{taken} tokens are used or reserved already; a budget cannot be less.")
+    if limits != before:
+        limit.save()
+        detail: dict[str, Any] = {"before": asdict(before), "after": asdict(limits)}
+        write(actor=actor, ip=ip, action="limit.set", target=f"key:{key.public_id}", detail=detail)
+    return limit
+
+
+def began(before: Limits, after: Limits) -> list[str]:
+    """Counters that start anew, for what was used while nothing limited it does not count."""
+    counters = {
+        "budget_tokens": "used_tokens",
+        "requests_per_minute": "requests_level",
+        "tokens_per_minute": "tokens_level",
+    }
+    return [
+        counter
+        for name, counter in counters.items()
+        if getattr(before, name) is None and getattr(after, name) is not None
+    ]
 
 
 @transaction.atomic
 def set_budget(*, actor: str, key: ApiKey, budget_tokens: int, ip: str = "") -> Limit:
-    """Give a key a budget of tokens in all, or change it. It counts for requests that begin from now on."""
-    if budget_tokens < 1:
-        raise BudgetTooSmall("A budget is at least one token; to end a key, revoke it.")
-    limit, is_new = Limit.objects.get_or_create(key=key, defaults={"budget_tokens": budget_tokens})
-    before = None if is_new else limit.budget_tokens
-    holds_all = Limit.objects.filter(pk=limit.pk).annotate(taken=F("used_tokens") + F("reserved_tokens"))
-    if not holds_all.filter(taken__lte=budget_tokens).update(budget_tokens=budget_tokens):
-        limit.refresh_from_db()
-        taken = limit.used_tokens + limit.reserved_tokens
-        raise BudgetTooSmall(f"{taken} tokens are used or reserved already; a budget cannot be less.")
-    limit.refresh_from_db()
-    detail = {"before": before, "after": budget_tokens}
-    write(actor=actor, ip=ip, action="limit.set", target=f"key:{key.public_id}", detail=detail)
-    return limit
+    """Give a key a budget of tokens in all, or change it; its rates stay."""
+    before = limits_of(Limit.objects.filter(key=key).first())
+    return set_limits(actor=actor, key=key, limits=replace(before, budget_tokens=budget_tokens), ip=ip)

@@ -10,7 +10,7 @@ from console.limits.models import Limit, Ticket
 
 @admin.register(Limit)
 class LimitAdmin(ReadOnlyAdmin):
-    list_display = ("key", "budget_tokens", "used_tokens", "reserved_tokens", "free_tokens")
+    list_display = ("key", "budget_tokens", "used_tokens", "requests_per_minute", "tokens_per_minute")
     search_fields = ("key__name", "key__public_id")
 
 

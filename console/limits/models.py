@@ -7,31 +7,54 @@ from django.db.models import F, Q
 
 from console.accounts.models import Team, User
 from console.keys.models import ApiKey
+from console.limits.bucket import LONG_MS, UNIT, Bucket
 from console.usage.models import Transport
 
 
 class Limit(models.Model):
-    """A key's budget of tokens, prompt and output together. The database itself refuses an overspend."""
+    """What a key may use, prompt and output together: tokens in all, requests and tokens a minute; none: as
+    much as it likes. The database itself refuses an overspend."""
 
     key = models.OneToOneField(ApiKey, on_delete=models.PROTECT, related_name="limit")
-    budget_tokens = models.PositiveBigIntegerField()
+    budget_tokens = models.PositiveBigIntegerField(null=True)
     used_tokens = models.PositiveBigIntegerField(default=0)
     reserved_tokens = models.PositiveBigIntegerField(default=0)
+    requests_per_minute = models.PositiveBigIntegerField(null=True)
+    tokens_per_minute = models.PositiveBigIntegerField(null=True)
+    requests_level = models.PositiveBigIntegerField(default=0)  # as of `rated_ms`, in `bucket.UNIT`s
+    tokens_level = models.PositiveBigIntegerField(default=0)
+    held_tokens = models.PositiveBigIntegerField(default=0)  # reserved, and not in the level yet
+    rated_ms = models.PositiveBigIntegerField(default=0)  # Unix time
 
     class Meta:
         constraints = [
             models.CheckConstraint(
-                condition=Q(budget_tokens__gte=F("used_tokens") + F("reserved_tokens")),
+                condition=Q(budget_tokens=None)
+                | Q(budget_tokens__gte=F("used_tokens") + F("reserved_tokens")),
                 name="never_overspent",
             )
         ]
 
     def __str__(self) -> str:
-        return f"{self.used_tokens} of {self.budget_tokens} tokens used"
+        return f"limits of {self.key}"
 
     @property
-    def free_tokens(self) -> int:
+    def free_tokens(self) -> int | None:
+        """What is left of the budget; None: there is no budget."""
+        if self.budget_tokens is None:
+            return None
         return self.budget_tokens - self.used_tokens - self.reserved_tokens
+
+    def buckets(self, *, now_ms: int) -> tuple[Bucket, ...]:
+        """The rates that are limited, as they stand now."""
+        elapsed = min(max(0, now_ms - self.rated_ms), LONG_MS)
+        found = []
+        if (limit := self.requests_per_minute) is not None:
+            found.append(Bucket("requests", limit, max(0, self.requests_level - limit * elapsed)))
+        if (limit := self.tokens_per_minute) is not None:
+            level = max(0, self.tokens_level - limit * elapsed)
+            found.append(Bucket("tokens", limit, level + self.held_tokens * UNIT))
+        return tuple(found)
 
 
 class Ticket(models.Model):
@@ -50,8 +73,11 @@ class Ticket(models.Model):
     transport = models.CharField(max_length=20, choices=Transport.choices, blank=True)
     prompt_tokens = models.PositiveBigIntegerField()
     output_tokens = models.PositiveBigIntegerField()  # granted so far
+    counted_tokens = models.PositiveBigIntegerField(default=0)  # of both, in the limit's level already
     server = models.CharField(max_length=40, db_index=True)  # whose lease it stands under (`lease.py`)
     created_at = models.DateTimeField()
+
+    buckets: tuple[Bucket, ...] = ()  # the key's rates just after this request was let in
 
     def __str__(self) -> str:
         return self.request_id

@@ -1,7 +1,8 @@
 """Reserving tokens before they are spent: one conditional UPDATE, so that no race can overspend.
 
 A request reserves its prompt and a first slice of output, and extends while it runs. When the budget
-holds less than a slice, what is left is granted: `ticket.allowance` is the truth, not what was asked.
+holds less than a slice, what is left is granted: `ticket.allowance` is the truth, not what was asked. The
+rates per minute (`rates.py`) are asked in the same transaction.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from concurrent.futures import Future
 from datetime import datetime
 
 from django.db import IntegrityError
-from django.db.models import F, OuterRef, QuerySet
+from django.db.models import F, OuterRef, Q, QuerySet
 from django.db.models.expressions import Exists
 from django.utils import timezone
 
@@ -20,6 +21,8 @@ from console.accounts.caller import Caller
 from console.accounts.models import User
 from console.group_commit import ledger
 from console.keys.models import ApiKey
+from console.limits import rates
+from console.limits.bucket import Bucket, duration
 from console.limits.lease import own_lease
 from console.limits.models import Limit, Ticket
 from console.limits.settle import release
@@ -32,11 +35,19 @@ NUM_TRIES = 8  # of taking what is left while others take too; SQLite never need
 class LimitExceeded(Exception):
     """Answered with 429. `insufficient_quota` will not pass by waiting; `rate_limit_exceeded` may."""
 
-    def __init__(self, message: str, *, code: str, retry_after_seconds: float | None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        retry_after_seconds: float | None,
+        buckets: tuple[Bucket, ...] = (),
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
         self.retry_after_seconds = retry_after_seconds
+        self.buckets = buckets
 
 
 class DuplicateRequest(Exception):
@@ -81,9 +92,14 @@ async def reserve(
         raise
 
 
-async def extend(ticket: Ticket, *, output_tokens: int) -> bool:
-    """Grant up to `output_tokens` more. False: the budget is spent, or the caller was shut out meanwhile."""
-    granted = await ledger().commit(lambda: _extend(ticket, output_tokens=output_tokens, now=timezone.now()))
+async def extend(ticket: Ticket, *, output_tokens: int, used_tokens: int = 0) -> bool:
+    """Grant up to `output_tokens` more. False: the budget is spent, or the caller was shut out meanwhile.
+
+    `used_tokens` of prompt and output so far count against the key's tokens per minute from now on.
+    """
+    granted = await ledger().commit(
+        lambda: _extend(ticket, output_tokens=output_tokens, used_tokens=used_tokens, now=timezone.now())
+    )
     ticket.output_tokens += granted
     return granted > 0
 
@@ -94,9 +110,7 @@ def _reserve(ticket: Ticket, *, output_tokens: int) -> Ticket:
     limit = Limit.objects.filter(key_id=ticket.key_id).first() if ticket.key_id else None
     granted = output_tokens
     if limit is not None:
-        granted = _take(limit.pk, fixed=ticket.prompt_tokens, wanted=output_tokens)
-        if not granted:
-            raise _refusal(limit.pk, needed=ticket.prompt_tokens + 1)
+        granted, ticket.buckets = _let_in(limit, prompt_tokens=ticket.prompt_tokens, wanted=output_tokens)
     ticket.pk, ticket.limit, ticket.output_tokens = None, limit, granted  # pk: this may be a second attempt
     try:
         ticket.save(force_insert=True)
@@ -105,24 +119,60 @@ def _reserve(ticket: Ticket, *, output_tokens: int) -> Ticket:
     return ticket
 
 
+def _let_in(limit: Limit, *, prompt_tokens: int, wanted: int) -> tuple[int, tuple[Bucket, ...]]:
+    """What of `wanted` the budget and the rates grant, and how the rates stand then; raises LimitExceeded."""
+    if (per_minute := limit.tokens_per_minute) is not None:
+        wanted = min(wanted, per_minute - prompt_tokens)
+        if wanted < 1:
+            raise _too_large(limit, needed=prompt_tokens + 1)
+    granted = _take(limit.pk, fixed=prompt_tokens, wanted=wanted)
+    if not granted:
+        raise _refusal(limit.pk, needed=prompt_tokens + 1)
+    now, tokens = rates.now_ms(), prompt_tokens + granted
+    is_admitted = rates.admit(limit.pk, tokens=tokens, now=now)
+    limit.refresh_from_db()
+    buckets = limit.buckets(now_ms=now)
+    if buckets and not is_admitted:  # what was reserved is given back with the savepoint
+        raise _too_fast(buckets, tokens=tokens)
+    return granted, buckets
+
+
 def _take(limit_pk: int, *, fixed: int, wanted: int) -> int:
     """Reserve `fixed` and as much of `wanted` as there is room for: how much of it, or 0 for nothing."""
     for _ in range(NUM_TRIES):
         amount = fixed + wanted
         has_room = Limit.objects.filter(
-            pk=limit_pk, budget_tokens__gte=F("used_tokens") + F("reserved_tokens") + amount
+            Q(budget_tokens=None) | Q(budget_tokens__gte=F("used_tokens") + F("reserved_tokens") + amount),
+            pk=limit_pk,
         )
         if has_room.update(reserved_tokens=F("reserved_tokens") + amount):
             return wanted
-        wanted = min(wanted, Limit.objects.get(pk=limit_pk).free_tokens - fixed)
+        free = Limit.objects.get(pk=limit_pk).free_tokens
+        wanted = wanted if free is None else min(wanted, free - fixed)
         if wanted < 1:
             return 0
     return 0
 
 
+def _too_large(limit: Limit, *, needed: int) -> LimitExceeded:
+    most = limit.tokens_per_minute
+    message = f"The request needs at least {needed} tokens, more than this key's {most} a minute."
+    buckets = limit.buckets(now_ms=rates.now_ms())
+    return LimitExceeded(message, code="rate_limit_exceeded", retry_after_seconds=None, buckets=buckets)
+
+
+def _too_fast(buckets: tuple[Bucket, ...], *, tokens: int) -> LimitExceeded:
+    waits = {one: one.seconds_until_room_for(1 if one.unit == "requests" else tokens) for one in buckets}
+    slowest = max(waits, key=lambda one: waits[one])
+    wait = waits[slowest]
+    rate = f"{slowest.limit} {slowest.unit} a minute"
+    message = f"This key is limited to {rate}; try again in {duration(wait)}."
+    return LimitExceeded(message, code="rate_limit_exceeded", retry_after_seconds=wait, buckets=buckets)
+
+
 def _refusal(limit_pk: int, *, needed: int) -> LimitExceeded:
     limit = Limit.objects.get(pk=limit_pk)
-    if limit.used_tokens + needed > limit.budget_tokens:
+    if limit.budget_tokens is not None and limit.used_tokens + needed > limit.budget_tokens:
         spent = f"This key has used {limit.used_tokens} of its {limit.budget_tokens} tokens"
         message = f"{spent}; the request needs at least {needed}."
         return LimitExceeded(message, code="insufficient_quota", retry_after_seconds=None)
@@ -132,15 +182,20 @@ def _refusal(limit_pk: int, *, needed: int) -> LimitExceeded:
     return LimitExceeded(message, code="rate_limit_exceeded", retry_after_seconds=1.0)
 
 
-def _extend(ticket: Ticket, *, output_tokens: int, now: datetime) -> int:
+def _extend(ticket: Ticket, *, output_tokens: int, now: datetime, used_tokens: int = 0) -> int:
     """How many more tokens are granted. The ticket's row is locked before the limit's, as in `settle.py`."""
-    open_ticket = _of_living_owner(Ticket.objects.filter(pk=ticket.pk), ticket=ticket, now=now)
-    if open_ticket.select_for_update().first() is None:
+    mine = Ticket.objects.filter(pk=ticket.pk)
+    kept = _of_living_owner(mine, ticket=ticket, now=now).select_for_update().first()
+    if kept is None:
         return 0
-    granted = output_tokens
-    if ticket.limit_id is not None:
-        granted = _take(ticket.limit_id, fixed=0, wanted=output_tokens)
-    Ticket.objects.filter(pk=ticket.pk).update(output_tokens=F("output_tokens") + granted)
+    granted, used = output_tokens, 0
+    if kept.limit_id is not None:
+        granted = _take(kept.limit_id, fixed=0, wanted=output_tokens)
+        used = max(0, min(used_tokens, kept.reserved_tokens) - kept.counted_tokens)
+        Limit.objects.filter(pk=kept.limit_id).update(
+            **rates.moved(now=rates.now_ms(), used=used, held=granted - used)
+        )
+    mine.update(output_tokens=F("output_tokens") + granted, counted_tokens=F("counted_tokens") + used)
     return granted
 
 

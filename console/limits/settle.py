@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 
 from django.db.models import F
-from django.db.models.functions import Least
+from django.db.models.functions import Coalesce, Least
 
 from console.group_commit import ledger
 from console.limits.models import Limit, Ticket
+from console.limits.rates import moved, now_ms
 from console.usage.record import Settlement
 from console.usage.record import record as record_usage
 
@@ -46,9 +47,13 @@ def release(request_id: str, *, charged_tokens: int = 0) -> Ticket | None:
         logger.error("request %s used %d tokens of %d reserved", request_id, charged_tokens, reserved)
     if ticket.limit_id is not None:
         # Capped, so that even an engine that overran could not lose its ledger row to the constraint.
-        room = F("budget_tokens") - F("reserved_tokens") + reserved
+        charged = F("used_tokens") + charged_tokens
+        room = Coalesce(F("budget_tokens") - F("reserved_tokens") + reserved, charged)
+        used = max(0, charged_tokens - ticket.counted_tokens)
+        held = reserved - ticket.counted_tokens
         Limit.objects.filter(pk=ticket.limit_id).update(
             reserved_tokens=F("reserved_tokens") - reserved,
-            used_tokens=Least(F("used_tokens") + charged_tokens, room),
+            used_tokens=Least(charged, room),
+            **moved(now=now_ms(), used=used, held=-held),
         )
     return ticket

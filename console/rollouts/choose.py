@@ -20,9 +20,9 @@ class Arm:
 async def choose(*, caller: Caller, model: str, user: str) -> Arm:
     """The arm for this request; `caller` and `user` keep a user on one arm while two are served.
 
-    Raises `UnknownRevision` (404 model_not_found).
+    Raises `UnknownRevision` (404 model_not_found), the same for a model that the caller's key may not ask for.
     """
-    revision = await revision_for(model)
+    revision = await revision_for(model) if caller.may_ask_for(model) else None
     if revision is None:
         raise UnknownRevision(
             f"The model '{model}' does not exist or you do not have access to it.", param="model"
