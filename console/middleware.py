@@ -101,7 +101,8 @@ class RequestId:
                 message = {**message, "headers": [*kept, *stamps]}
             await send(message)
 
-        await self._app({**scope, "request_id": request_id.decode()}, receive, stamped)
+        scope = {**scope, "request_id": request_id.decode(), "arrived": started}
+        await self._app(scope, receive, stamped)
 
 
 class PolicyMiddleware(MiddlewareMixin):

@@ -1,6 +1,7 @@
 """An engine without torch, for tests of everything around one: token i is a hash of prompt, seed and i.
 
-A request steers it by words in its prompt: `slow` (50 ms a token), `fail-after-3`, `refuse`, `hang`.
+A request steers it by words in its prompt: `slow` (50 ms a token), `fail-after-3`, `refuse`, `hang`,
+`queue` (300 ms in the queue).
 """
 
 from __future__ import annotations
@@ -30,17 +31,21 @@ from inference.protocol import (
     PrepareRequest,
     QueueFull,
     RevisionStats,
+    Span,
     Stats,
     Timings,
     TokenLogprob,
     UnknownRevision,
     Usage,
+    WaitReason,
 )
 
 VOCAB_SIZE = 1000
 MAX_MODEL_LEN = 4096
 FIRST_WORD = 256  # ids below are bytes of the prompt, ids above are words of the output
 SLOW_SECONDS = 0.05
+QUEUE_SECONDS = 0.3
+NUM_BLOCKS, BLOCK_SIZE = 128, 16
 
 
 class Running:
@@ -51,6 +56,8 @@ class Running:
         self.allowance = request.allowance
         self.is_final = False
         self.is_aborted = False
+        self.is_queued = False
+        self.num_produced = 0
         self.changed = asyncio.Event()
         self.loop = asyncio.get_running_loop()
 
@@ -126,6 +133,11 @@ class StubEngine(EngineClient):
         fail_after = re.search(r"fail-after-(\d+)", prompt)
         pause = SLOW_SECONDS if "slow" in prompt else 0.0
         started, stamps = time.monotonic(), list[float]()
+        if "queue" in prompt:
+            running.is_queued = True
+            await asyncio.sleep(QUEUE_SECONDS)
+            running.is_queued = False
+        admitted = time.monotonic() - started
         reason, matched, error, produced = FinishReason.LENGTH, None, None, 0
         while produced < limit:
             if running.is_aborted:
@@ -144,6 +156,7 @@ class StubEngine(EngineClient):
             await asyncio.sleep(pause)
             token = token_at(request.token_ids, sampling.seed, produced)
             produced += 1
+            running.num_produced = produced
             self._num_generated += 1
             stamps.append(time.monotonic() - started)
             word = f" w{token}"
@@ -152,9 +165,12 @@ class StubEngine(EngineClient):
                 break
             yield Delta(word, (token,), logprobs_of(token, word, sampling.logprobs))
         timings = Timings(
+            queue_seconds=admitted,
             first_token_seconds=stamps[0] if stamps else None,
             total_seconds=time.monotonic() - started,
             inter_token_seconds=tuple(b - a for a, b in pairwise(stamps)),
+            spans=spans_of(admitted, stamps, time.monotonic() - started),
+            arrived_at=started,
         )
         usage = Usage(len(request.token_ids), 0, produced)
         yield Finish(reason, usage, timings, matched_stop=matched, error=error)
@@ -175,15 +191,22 @@ class StubEngine(EngineClient):
                 self.abort(request_id)
 
     def stats(self) -> Stats:
-        revisions = tuple(
-            RevisionStats(
-                revision=revision,
-                num_running=sum(one.request.revision == revision for one in self._running.values()),
-                num_generated_tokens=self._num_generated,
-            )
-            for revision in self._cards
+        return Stats(tuple(map(self._stats_of, self._cards)), is_draining=self._is_draining)
+
+    def _stats_of(self, revision: str) -> RevisionStats:
+        flights = [one for one in self._running.values() if one.request.revision == revision]
+        running = [one for one in flights if not one.is_queued]
+        num_tokens = sum(len(one.request.token_ids) + one.num_produced for one in running)
+        return RevisionStats(
+            revision=revision,
+            num_running=len(running),
+            num_waiting=len(flights) - len(running),
+            num_blocks=NUM_BLOCKS,
+            num_blocks_used=min(NUM_BLOCKS, num_tokens // BLOCK_SIZE + len(running)),
+            num_generated_tokens=self._num_generated,
+            running=tuple(one.request.request_id for one in running),
+            waits_for=WaitReason.BLOCKS if len(flights) > len(running) else None,
         )
-        return Stats(revisions, is_draining=self._is_draining)
 
     async def drain(self, deadline_seconds: float) -> None:
         self._is_draining = True
@@ -200,6 +223,15 @@ class StubEngine(EngineClient):
 def token_at(prompt: tuple[int, ...], seed: int | None, position: int) -> int:
     digest = hashlib.sha256(repr((prompt, seed or 0, position)).encode()).digest()
     return FIRST_WORD + int.from_bytes(digest[:4], "big") % (VOCAB_SIZE - FIRST_WORD)
+
+
+def spans_of(admitted: float, stamps: list[float], total: float) -> tuple[Span, ...]:
+    first = stamps[0] if stamps else total
+    reason = {"reason": WaitReason.BLOCKS.value} if admitted >= QUEUE_SECONDS else {}
+    spans = [Span("queue", 0.0, admitted, reason), Span("prefill", admitted, first, {"cached_tokens": 0})]
+    if stamps:
+        spans.append(Span("decode", first, total, {"tokens": len(stamps) - 1, "batch": 1}))
+    return tuple(spans)
 
 
 def text_of(ids: tuple[int, ...]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from console.gateway.inbox import Inbox
+from console.gateway.laps import Laps, Stay
 from console.gateway.schemas.demand import Demand
 from console.keys.caller import Caller
 from console.limits.models import Ticket
@@ -15,6 +17,7 @@ from console.limits.reserve import extend
 from console.rollouts.choose import Arm
 from inference.client import EngineClient
 from inference.protocol import Delta, Event, Finish, GenerateRequest, Owner, Prepared, Timings, Usage
+from monitoring.live import Progress
 
 Transport = Literal["rest", "sse", "websocket"]
 
@@ -34,8 +37,18 @@ class Accepted:
     transport: Transport
     slice_tokens: int
     created_at: float  # Unix time
-    started: float  # time.monotonic()
+    laps: Laps
     ticket: Ticket
+
+    @property
+    def choice_ids(self) -> tuple[str, ...]:
+        """The engine's request ids."""
+        return tuple(f"{self.request_id}-{index}" for index in range(self.demand.num_choices))
+
+    def begin_answer(self) -> None:
+        """The first of the answer leaves now: its headers, over HTTP. A plain one leaves when all is over."""
+        if self.transport != "rest":
+            self.laps.begin_answer()
 
 
 class Choices:
@@ -50,9 +63,12 @@ class Choices:
         self._num_seen = [0] * accepted.demand.num_choices  # output tokens per choice
         self._unread = set(range(accepted.demand.num_choices))  # choices whose finish was not read yet
         self.finishes: dict[int, Finish] = {}
+        self._started = time.monotonic()
+        self._last_end: tuple[Finish, float] | None = None  # the finish that came last, and when
+        self._ids = accepted.choice_ids
         self._pumps = [
-            asyncio.create_task(self._pump(index), name=f"choice {self._id(index)}")
-            for index in range(accepted.demand.num_choices)
+            asyncio.create_task(self._pump(index), name=f"choice {choice_id}")
+            for index, choice_id in enumerate(self._ids)
         ]
 
     def is_over(self) -> bool:
@@ -68,15 +84,28 @@ class Choices:
             self._unread.discard(item[0])
         return item
 
+    def abort(self) -> None:
+        """Let the engine cancel what still runs; may be called from any thread."""
+        for choice_id, pump in zip(self._ids, self._pumps, strict=True):
+            if not pump.done():
+                self._engine.abort(choice_id)
+
     async def stop(self) -> None:
         """Abort what still runs and wait, not for long, until it has said what it used."""
-        for index, pump in enumerate(self._pumps):
-            if not pump.done():
-                self._engine.abort(self._id(index))
+        self.abort()
         _, late = await asyncio.wait(self._pumps, timeout=STOP_SECONDS)
         for pump in late:
             pump.cancel()
         await asyncio.gather(*late, return_exceptions=True)
+
+    def progress(self) -> Progress:
+        """How far the choices are together; may be called from any thread."""
+        return Progress(sum(self._num_seen), len(self.finishes))
+
+    def stay(self) -> Stay:
+        """When the request was with the engine, as the choice that ended last tells it."""
+        finish, ended = self._last_end or (None, None)
+        return Stay(self._started, ended, None if finish is None else finish.timings)
 
     def usage(self) -> Usage:
         """Tokens of all choices; each prompt counted once, and only if the engine took it."""
@@ -111,9 +140,6 @@ class Choices:
             for index, seen in enumerate(self._num_seen)
         ]
 
-    def _id(self, index: int) -> str:
-        return f"{self._accepted.request_id}-{index}"
-
     async def _pump(self, index: int) -> None:
         """Generate one choice into the inbox, asking for the next slice before this one runs out."""
         accepted = self._accepted
@@ -122,7 +148,7 @@ class Choices:
         share = accepted.ticket.allowance // accepted.demand.num_choices
         allowance = self._take(min(accepted.slice_tokens, share))
         request = GenerateRequest(
-            request_id=self._id(index),
+            request_id=self._ids[index],
             revision=accepted.arm.revision,
             token_ids=prompt.token_ids,
             owner=Owner(id=accepted.caller.id, salt=accepted.caller.salt),
@@ -133,6 +159,7 @@ class Choices:
             async for event in self._engine.generate(request):
                 if isinstance(event, Finish):
                     self.finishes[index] = event
+                    self._last_end = event, time.monotonic()
                 else:
                     self._num_seen[index] += len(event.token_ids)
                 self._inbox.add(index, event)
@@ -154,7 +181,8 @@ class Choices:
         """
         ticket = self._accepted.ticket
         if not self._num_free:
-            await extend(ticket, output_tokens=wanted)
+            used = ticket.prompt_tokens + sum(self._num_seen)
+            await extend(ticket, output_tokens=wanted, used_tokens=used)
         self._num_free += ticket.allowance - self._num_granted
         self._num_granted = ticket.allowance
         return self._take(wanted)

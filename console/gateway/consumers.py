@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from typing import Any
 
 from channels.generic.websocket import AsyncWebsocketConsumer
@@ -113,9 +114,12 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
                 await self.close(UNAUTHENTICATED)
 
     async def _generate(self, stream_id: str | None, body: dict[str, Any]) -> None:
+        arrived = time.monotonic()
         caller = await self._ask_caller()
         wire = ChatRequest.parse(chat_body(body))
-        accepted = await pipeline.accept(caller=caller, demand=wire.demand(), transport="websocket")
+        accepted = await pipeline.accept(
+            caller=caller, demand=wire.demand(), transport="websocket", arrived=arrived
+        )
         answer = ChatAnswer(accepted, wants_usage=False)
         steps = pipeline.run(accepted)
         async for chunk in answer.chunks(steps):

@@ -13,14 +13,18 @@ from dataclasses import dataclass
 from console.gateway import flight
 from console.gateway.choices import Accepted, Choices, Transport
 from console.gateway.errors import ApiError, from_engine_error, shutting_down
+from console.gateway.laps import Laps
 from console.gateway.schemas.demand import Demand, Prompt
 from console.gateway.settlement import conclude
 from console.keys.caller import Caller
+from console.keys.scopes import Scope, require
 from console.limits.reserve import LimitExceeded, reserve
 from console.rollouts.choose import Arm, choose
 from inference import client
 from inference.protocol import Event, Finish, FinishReason, Prepared, PrepareRequest, Refusal, Usage
+from monitoring.live import BOARD, InFlight
 
+SCOPES = {"chat.completions": Scope.CHAT, "completions": Scope.COMPLETIONS}
 SLICE_TOKENS = 256  # output tokens reserved at a time
 PATIENCE_SECONDS = (
     1.0  # how long an answer's headers wait for a first event, so that a full queue is a plain 503
@@ -52,15 +56,23 @@ Step = ChoiceEvent | Silence | Settled
 Steps = AsyncGenerator[Step, None]
 
 
-async def accept(*, caller: Caller, demand: Demand, transport: Transport) -> Accepted:
-    """Choose, prepare, reserve. Raises what `errors.as_api_error` knows; afterwards `run` must be called."""
+async def accept(*, caller: Caller, demand: Demand, transport: Transport, arrived: float) -> Accepted:
+    """Permit, choose, prepare, reserve. Raises what `errors.as_api_error` knows; then `run` must be called.
+
+    `arrived`: time.monotonic() when the request had come in, before anything was done about it.
+    """
+    laps = Laps(arrived)
     if flight.is_draining():
         raise shutting_down()
+    require(SCOPES[demand.endpoint], caller=caller)
+    laps.end("parse")
     arm = await choose(caller=caller, model=demand.model, user=demand.user)
+    laps.end("choose")
     prompts = tuple([await _prepare(arm, prompt) for prompt in demand.prompts])
+    laps.end("prepare")
     request_id = f"{'chatcmpl' if demand.endpoint == 'chat.completions' else 'cmpl'}-{uuid.uuid4().hex}"
     slice_tokens = min([SLICE_TOKENS, demand.sampling.max_tokens or SLICE_TOKENS, *_rooms(prompts)])
-    now, started = time.time(), time.monotonic()
+    created_at = time.time() - (time.monotonic() - arrived)
     ticket = await reserve(
         caller=caller,
         request_id=request_id,
@@ -68,9 +80,12 @@ async def accept(*, caller: Caller, demand: Demand, transport: Transport) -> Acc
         output_tokens=slice_tokens * demand.num_choices,
         model=arm.model,
         revision=arm.revision,
+        endpoint=demand.endpoint,
+        transport=transport,
     )
+    laps.end("reserve")
     accepted = Accepted(
-        request_id, caller, demand, arm, prompts, transport, slice_tokens, now, started, ticket
+        request_id, caller, demand, arm, prompts, transport, slice_tokens, created_at, laps, ticket
     )
     if ticket.allowance < demand.num_choices:
         error = LimitExceeded(
@@ -89,6 +104,7 @@ async def run(accepted: Accepted) -> Steps:
     Closing or cancelling it aborts the choices, counts what they used and settles. Raises what went wrong.
     """
     choices = Choices(accepted, client.current())
+    in_flight = BOARD.enter(_in_flight(accepted, choices))
     settled: asyncio.Task[None] | None = None
     error: Exception | None = None
     patience = PATIENCE_SECONDS
@@ -97,11 +113,13 @@ async def run(accepted: Accepted) -> Steps:
             item = await choices.next(patience)
             patience = KEEP_ALIVE_SECONDS
             if item is None:
+                accepted.begin_answer()
                 yield Silence()
                 continue
             index, event = item
             if isinstance(event, Finish):
-                _raise_if_failed(event)
+                _raise_if_failed(event, in_flight)
+            accepted.begin_answer()
             if choices.is_over():
                 settled = flight.keep(conclude(accepted, choices, error=None))
                 await asyncio.shield(settled)
@@ -111,8 +129,27 @@ async def run(accepted: Accepted) -> Steps:
         error = raised
         raise
     finally:
-        if settled is None:
-            await asyncio.shield(flight.keep(conclude(accepted, choices, error=error)))
+        try:
+            if settled is None:
+                await asyncio.shield(flight.keep(conclude(accepted, choices, error=error)))
+        finally:
+            BOARD.leave(in_flight)
+
+
+def _in_flight(accepted: Accepted, choices: Choices) -> InFlight:
+    return InFlight(
+        request_id=accepted.request_id,
+        choice_ids=accepted.choice_ids,
+        owner=accepted.caller.id,
+        owner_name=accepted.caller.name,
+        model=accepted.arm.model,
+        revision=accepted.arm.revision,
+        transport=accepted.transport,
+        prompt_tokens=sum(len(one.token_ids) for one in accepted.prompts),
+        arrived=accepted.laps.arrived,
+        progress=choices.progress,
+        abort=choices.abort,
+    )
 
 
 async def _prepare(arm: Arm, prompt: Prompt) -> Prepared:
@@ -131,12 +168,11 @@ def _rooms(prompts: tuple[Prepared, ...]) -> list[int]:
     return [one.max_output_tokens for one in prompts]
 
 
-def _raise_if_failed(finish: Finish) -> None:
+def _raise_if_failed(finish: Finish, in_flight: InFlight) -> None:
     if finish.reason is FinishReason.FAILED:
         raise from_engine_error(finish.error)
     if finish.reason is FinishReason.CANCELLED:  # not by this client, who would no longer be listening
         if flight.is_draining():
             raise shutting_down()
-        raise ApiError(
-            403, "request_cancelled", "This request was cancelled: its key or model was withdrawn."
-        )
+        why = "by an operator" if in_flight.is_cancelled else "its key or model was withdrawn"
+        raise ApiError(403, "request_cancelled", f"This request was cancelled: {why}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
@@ -25,6 +24,7 @@ async def conclude(accepted: Accepted, choices: Choices | None, *, error: Except
         usage, timings, finishes = choices.usage(), choices.timings(), choices.finishes
     outcome, finish_reason, error_code = _verdict(accepted, finishes, error)
     endpoint = accepted.demand.endpoint
+    spans, concluded = accepted.laps.spans(None if choices is None else choices.stay())
     await settle(
         accepted.ticket,
         record=Settlement(
@@ -41,7 +41,8 @@ async def conclude(accepted: Accepted, choices: Choices | None, *, error: Except
             num_choices=accepted.demand.num_choices,
             queue_seconds=timings.queue_seconds,
             ttft_seconds=timings.first_token_seconds,
-            total_seconds=time.monotonic() - accepted.started,
+            spans=spans,
+            concluded=concluded,
             end_user=accepted.demand.end_user,
             created_at=datetime.fromtimestamp(accepted.created_at, UTC),
         ),

@@ -19,6 +19,8 @@ from console.gateway.schemas.chat import ChatRequest
 from console.gateway.schemas.completion import CompletionRequest
 from console.gateway.stream import event_stream
 from console.keys.caller import Caller
+from console.keys.scopes import Scope, require
+from console.limits.bucket import rate_headers
 from inference import client
 from inference.protocol import ModelCard
 
@@ -67,28 +69,42 @@ async def _generate(
     request: GatewayRequest, wire: ChatRequest | CompletionRequest, answer_of: Callable[[Accepted], Answer]
 ) -> HttpResponseBase:
     accepted = await pipeline.accept(
-        caller=request.caller, demand=wire.demand(), transport="sse" if wire.stream else "rest"
+        caller=request.caller,
+        demand=wire.demand(),
+        transport="sse" if wire.stream else "rest",
+        arrived=request.scope["arrived"],
     )
     answer, steps = answer_of(accepted), pipeline.run(accepted)
+    response: HttpResponseBase
     if wire.stream:
-        return await event_stream(answer, steps, request_id=accepted.request_id)
-    return JsonResponse(await answer.whole(steps))
+        response = await event_stream(answer, steps, request_id=accepted.request_id)
+    else:
+        response = JsonResponse(await answer.whole(steps))
+    for name, value in rate_headers(accepted.ticket.buckets).items():
+        response[name] = value
+    return response
 
 
 @only("GET")
 async def models(request: GatewayRequest) -> HttpResponseBase:
     cards = {card.revision: card for card in client.current().models()}
-    data = [_model(one, cards.get(one.revision)) for one in await served_models()]
+    data = [_model(one, cards.get(one.revision)) for one in await _models_for(request.caller)]
     return JsonResponse({"object": "list", "data": data})
 
 
 @only("GET")
 async def model(request: GatewayRequest, name: str) -> HttpResponseBase:
     cards = {card.revision: card for card in client.current().models()}
-    for one in await served_models():
+    for one in await _models_for(request.caller):
         if one.name == name:
             return JsonResponse(_model(one, cards.get(one.revision)))
     raise ApiError(404, "model_not_found", f"The model '{name[:256]}' does not exist.", "model")
+
+
+async def _models_for(caller: Caller) -> list[Served]:
+    """What the caller's key may ask for."""
+    require(Scope.MODELS, caller=caller)
+    return [one for one in await served_models() if caller.may_ask_for(one.name)]
 
 
 async def nothing_here(request: GatewayRequest) -> HttpResponseBase:

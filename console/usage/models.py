@@ -40,7 +40,10 @@ class UsageRecord(models.Model):
     num_choices = models.PositiveIntegerField(default=1)
     queue_seconds = models.FloatField(default=0.0)
     ttft_seconds = models.FloatField(null=True)  # none: no token came out
-    total_seconds = models.FloatField(default=0.0)
+    total_seconds = models.FloatField(default=0.0)  # from arrival to the writing of this row
+    # Where they went: [{"name", "start", "end", ...}] in seconds since arrival, one after the other without
+    # gaps, by the choice that ended last; "answer", of no length, is when the answer began to leave.
+    spans = models.JSONField(default=list)
     end_user = models.CharField(max_length=200, blank=True)  # what the client named in `user`
     created_at = models.DateTimeField(db_index=True)  # when the request arrived
     settled_at = models.DateTimeField(auto_now_add=True)

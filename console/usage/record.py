@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from console.storable import storable
 from console.usage.models import UsageRecord
@@ -28,7 +30,8 @@ class Settlement:
     num_choices: int = 1
     queue_seconds: float = 0.0
     ttft_seconds: float | None = None
-    total_seconds: float = 0.0
+    spans: tuple[Mapping[str, Any], ...] = ()  # one after the other from arrival, as UsageRecord keeps them
+    concluded: float | None = None  # time.monotonic() where the spans end; None: nobody knows any more
     end_user: str = ""
 
     def __post_init__(self) -> None:
@@ -46,8 +49,19 @@ def record(
     *, request_id: str, owner: str, team_id: int, key_id: int | None, settlement: Settlement
 ) -> UsageRecord:
     """Write the ledger row, inside the transaction that settles the request."""
-    columns = asdict(settlement)
+    columns = {one.name: getattr(settlement, one.name) for one in fields(settlement)}
     columns["end_user"] = storable(settlement.end_user, length=200)
+    columns["spans"] = _with_settling(settlement.spans, since=columns.pop("concluded"))
+    columns["total_seconds"] = max((one["end"] for one in columns["spans"]), default=0.0)
     return UsageRecord.objects.create(
         request_id=request_id, owner=owner, team_id=team_id, key_id=key_id, **columns
     )
+
+
+def _with_settling(spans: Sequence[Mapping[str, Any]], *, since: float | None) -> list[Mapping[str, Any]]:
+    """With the wait for the ledger's writer, up to this moment: what follows is the commit alone."""
+    if since is None:
+        return list(spans)
+    start = max((one["end"] for one in spans), default=0.0)
+    end = round(start + time.monotonic() - since, 5)
+    return [*spans, {"name": "settle", "start": start, "end": end}]

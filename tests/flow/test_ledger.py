@@ -19,6 +19,7 @@ OWN = {
     "queue_seconds",
     "ttft_seconds",
     "total_seconds",
+    "spans",
     "created_at",
     "settled_at",
 }
