@@ -21,6 +21,7 @@ from console.group_commit import ledger
 from inference import client
 from inference.config import PlacementConfig, RevisionSpec
 from inference.protocol import LoadProgress
+from monitoring.collect import name_revision
 from monitoring.series import RECORDER
 
 logger = logging.getLogger(__name__)
@@ -68,9 +69,10 @@ def revisions_to_load(say: Say) -> list[RevisionSpec]:
     served = ServedModel.objects.select_related("current").exclude(current=None)
     revisions = [one.current for one in served if one.current is not None]
     if not revisions:
-        return [spec(ensure_default_model(progress=_shown(say), actor="serve"))]
+        revisions = [ensure_default_model(progress=_shown(say), actor="serve")]
     for revision in revisions:
         check_files(revision)
+        name_revision(revision=revision.id, model=revision.model.name)
     return [spec(revision) for revision in revisions]
 
 

@@ -32,7 +32,7 @@ class EngineClient(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Take the device and the data directory; idempotent. Raises `RuntimeError` when they are taken."""
+        """Take the device and the data directory; idempotent. Raises `RuntimeError` if they are taken."""
 
     @abstractmethod
     async def load(self, spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> ModelCard:
@@ -40,7 +40,7 @@ class EngineClient(ABC):
 
     @abstractmethod
     async def unload(self, revision: str) -> None:
-        """Let requests in flight finish, then free the revision's memory. Unknown revisions are ignored."""
+        """Let requests in flight finish, then free the revision's memory. Unknown ones are ignored."""
 
     @abstractmethod
     def models(self) -> tuple[ModelCard, ...]:
@@ -48,11 +48,11 @@ class EngineClient(ABC):
 
     @abstractmethod
     async def prepare(self, request: PrepareRequest) -> Prepared:
-        """Template and tokenize off the event loop. Raises `Refusal` (empty, too long, id out of vocabulary)."""
+        """Template and tokenize off the event loop. Raises `Refusal` (empty, too long, unknown id)."""
 
     @abstractmethod
     def generate(self, request: GenerateRequest) -> AsyncIterator[Event]:
-        """Yield `Delta`s, then exactly one `Finish`. Raises `Refusal` from the first step, before queueing.
+        """Yield `Delta`s, then exactly one `Finish`. Raises `Refusal` at the first step, before queueing.
 
         Closing or cancelling the iterator aborts the request and frees its blocks. A slow reader gets
         merged deltas; nothing is dropped and memory stays bounded by the output itself.
@@ -60,7 +60,7 @@ class EngineClient(ABC):
 
     @abstractmethod
     def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
-        """Raise the number of output tokens granted to `allowance`; `is_final`: at it the request ends (BUDGET)."""
+        """Grant output tokens up to `allowance`; `is_final`: at it the request ends (BUDGET)."""
 
     @abstractmethod
     def abort(self, request_id: str) -> None:

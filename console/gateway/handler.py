@@ -55,6 +55,10 @@ class GatewayHandler(ASGIHandler):
         response._resource_closers.append(request.close)  # type: ignore[attr-defined]  # as Django does
         return response
 
+    async def listen_for_disconnect(self, receive: Any) -> None:
+        """Django's raises, which is logged as an error where the server cancels us at the same moment."""
+        await receive()
+
     async def read_body(self, receive: Any) -> IO[bytes]:
         """Django's, but it stops where the body is larger than any valid one."""
         num_bytes = 0

@@ -17,6 +17,7 @@ from console.startup import (
     settle_and_greet,
     start_engine,
 )
+from inference.protocol import Refusal
 
 CURL = """curl -N {url}/v1/chat/completions \\
   -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\
@@ -36,7 +37,7 @@ class Command(BaseCommand):
         except KeyboardInterrupt:
             self._say("Stopped before anything was served.")
         except CannotStart as error:
-            raise CommandError(str(error)) from None
+            raise CommandError(str(error)) from error
 
     def _serve(self) -> None:
         from console.server import DrainingServer, check_port, loop
@@ -44,10 +45,10 @@ class Command(BaseCommand):
         env = environment()
         check_port(env.host, env.port)
         prepare_database(self._say)
-        specs = revisions_to_load(self._say)
         try:
+            specs = revisions_to_load(self._say)
             loop.run_until_complete(start_engine(self._say, specs))
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, Refusal) as error:  # --traceback shows where
             raise CannotStart(str(error)) from error
         first = settle_and_greet()
 
