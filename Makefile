@@ -17,6 +17,7 @@ run: ## install, fetch the default model, serve on http://127.0.0.1:8000 (PORT, 
 test: ## every test that needs no network but the package index
 	@.ci/install dev
 	@.ci/browser
+	@.ci/services
 	$(BIN)/python -X dev -m pytest tests --ignore=tests/clients
 
 check: ## format, lint, types, import contracts, migrations

@@ -1,0 +1,66 @@
+"""A real PostgreSQL and a real Redis for the length of a test session, on ports and folders of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.flow.house import free_port
+
+START_SECONDS = 30.0
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[str]:
+    """Yields DATABASE_URL. PostgreSQL refuses to run as root, so there it runs as the user postgres."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+    as_user: list[str] = []
+    if os.geteuid() == 0:
+        as_user = ["runuser", "-u", "postgres", "--"]
+        for parent in (folder, *folder.parents):
+            if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
+                parent.chmod(parent.stat().st_mode | 0o011)  # to pass through, not to read
+        shutil.chown(folder, "postgres")
+    port, data = free_port(), folder / "data"
+    run([*as_user, binaries / "initdb", "-D", data, "-A", "trust", "-U", "pilothouse", "-E", "UTF8"])
+    options = (
+        f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c max_connections=60"
+    )
+    run([*as_user, binaries / "pg_ctl", "-D", data, "-w", "-l", folder / "log", "-o", options, "start"])
+    try:
+        run([binaries / "createdb", "-h", "127.0.0.1", "-p", port, "-U", "pilothouse", "pilothouse"])
+        yield f"postgresql://pilothouse@127.0.0.1:{port}/pilothouse"
+    finally:
+        run([*as_user, binaries / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"])
+
+
+@contextmanager
+def redis(folder: Path) -> Iterator[str]:
+    """Yields REDIS_URL."""
+    port = free_port()
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        try:
+            wait_for_redis(port)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.terminate()
+
+
+def wait_for_redis(port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    ping = ["redis-cli", "-p", str(port), "ping"]
+    while subprocess.run(ping, check=False, capture_output=True).stdout.strip() != b"PONG":
+        assert time.monotonic() < deadline, "Redis did not start"
+        time.sleep(0.05)
+
+
+def run(command: list[object]) -> None:
+    words = [str(part) for part in command]
+    finished = subprocess.run(words, check=False, capture_output=True, text=True, cwd="/tmp")
+    assert finished.returncode == 0, f"{command[0]}: {finished.stdout}{finished.stderr}"
