@@ -33,7 +33,13 @@ class Section:
 
 SECTIONS = (
     Section(_("Operate"), (Room("dashboard:home", _("Home"), icon="house"),)),
-    Section(_("Access"), (Room("dashboard:operators", _("Operators"), icon="users"),)),
+    Section(
+        _("Access"),
+        (
+            Room("dashboard:keys", _("Keys"), icon="key-round"),
+            Room("dashboard:operators", _("Operators"), icon="users"),
+        ),
+    ),
     Section(_("Prove"), (Room("admin:audit_entry_changelist", _("Audit"), icon="scroll-text"),)),
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 from django.views.i18n import set_language
 
-from console.dashboard.views import engine, home, operators
+from console.dashboard.views import engine, home, keys, operators
 
 app_name = "dashboard"
 
@@ -15,6 +15,12 @@ urlpatterns = [
     path("home/requests", home.requests, name="home_requests"),
     path("engine/pill", engine.pill, name="engine_pill"),
     path("engine/series", engine.series, name="engine_series"),
+    path("keys/", keys.keys, name="keys"),
+    path("keys/issue", keys.issue, name="key_issue"),
+    path("keys/<str:public_id>/", keys.key, name="key"),
+    path("keys/<str:public_id>/change", keys.change, name="key_change"),
+    path("keys/<str:public_id>/limits", keys.change_limits, name="key_limits"),
+    path("keys/<str:public_id>/revoke", keys.revoke, name="key_revoke"),
     path("operators/", operators.people, name="operators"),
     path("operators/create", operators.create, name="operator_create"),
     path("operators/<int:pk>/role", operators.change_role, name="operator_role"),

@@ -63,7 +63,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
             "key": obj,
             "opts": self.opts,
         }
-        response = TemplateResponse(request, "keys/issued.html", context)
+        response = TemplateResponse(request, "keys/admin_issued.html", context)
         response["Cache-Control"] = "no-store"
         return response
 

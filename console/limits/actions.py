@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from django.db import transaction
 
+from console.accounts.models import Team
 from console.audit.write import write
+from console.keys.actions import IssuedKey, issue
 from console.keys.models import ApiKey
 from console.limits.models import Limit
 
@@ -84,3 +88,24 @@ def set_budget(*, actor: str, key: ApiKey, budget_tokens: int, ip: str = "") -> 
     """Give a key a budget of tokens in all, or change it; its rates stay."""
     before = limits_of(Limit.objects.filter(key=key).first())
     return set_limits(actor=actor, key=key, limits=replace(before, budget_tokens=budget_tokens), ip=ip)
+
+
+@transaction.atomic
+def issue_with_limits(
+    *,
+    actor: str,
+    name: str,
+    team: Team,
+    limits: Limits,
+    expires_at: datetime | None = None,
+    scopes: Collection[str] = (),
+    models: Collection[str] = (),
+    ip: str = "",
+) -> IssuedKey:
+    """A new key that was never without its limits."""
+    issued = issue(
+        actor=actor, name=name, team=team, expires_at=expires_at, scopes=scopes, models=models, ip=ip
+    )
+    if limits != Limits():
+        set_limits(actor=actor, key=issued.key, limits=limits, ip=ip)
+    return issued

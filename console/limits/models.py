@@ -45,6 +45,18 @@ class Limit(models.Model):
             return None
         return self.budget_tokens - self.used_tokens - self.reserved_tokens
 
+    @property
+    def used_percent(self) -> float:
+        return round(100 * self.used_tokens / self.budget_tokens, 1) if self.budget_tokens else 0.0
+
+    @property
+    def reserved_percent(self) -> float:
+        return round(100 * self.reserved_tokens / self.budget_tokens, 1) if self.budget_tokens else 0.0
+
+    @property
+    def is_empty(self) -> bool:
+        return self.budget_tokens is self.requests_per_minute is self.tokens_per_minute is None
+
     def buckets(self, *, now_ms: int) -> tuple[Bucket, ...]:
         """The rates that are limited, as they stand now."""
         elapsed = min(max(0, now_ms - self.rated_ms), LONG_MS)
