@@ -25,6 +25,8 @@ ALLOWED_HOSTS = list(ENV.allowed_hosts)
 
 INSTALLED_APPS = [
     "daphne",
+    "unfold",  # before the admin that it dresses
+    "unfold.contrib.filters",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -188,6 +190,7 @@ LOGGING = {
         "django": {"handlers": [], "level": "INFO", "propagate": True},
         "django.server": {"handlers": [], "propagate": True},
         "axes": {"level": "WARNING"},  # sign-ins are audit entries
+        "daphne.server": {"level": "WARNING"},  # `serve` itself says where it listens
     },
 }
 
@@ -236,4 +239,14 @@ CONTENT_SECURITY_POLICY = {
         "base-uri": ["'none'"],
         "frame-ancestors": ["'none'"],
     }
+}
+
+# Django admin, for auditors. Its pages stand under the same policy: docs/decisions/0008.
+UNFOLD = {
+    "SITE_TITLE": "Pilothouse",
+    "SITE_HEADER": "Pilothouse",
+    "SITE_SYMBOL": "sailing",
+    "SITE_URL": "/",
+    "SHOW_LANGUAGES": False,  # the console's choice counts here, too
+    "SIDEBAR": {"navigation": "console.admin_site.navigation"},
 }

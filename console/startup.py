@@ -78,10 +78,13 @@ def revisions_to_load(say: Say) -> list[RevisionSpec]:
 
 async def start_engine(say: Say, specs: list[RevisionSpec]) -> None:
     """Configure the placement, take the device, load. What was loaded is served from here on."""
+    from console.audit.watch import WATCH
+
     env = environment()
     engine = client.configure(env.engine, PlacementConfig(data_dir=env.data_dir))
     await engine.start()
     RECORDER.start()
+    WATCH.start()
     show = _shown(say)
 
     def progress(step: LoadProgress) -> None:
@@ -128,7 +131,10 @@ async def drain_engine(seconds: float, hurry: asyncio.Event) -> None:
 
 async def stop_engine() -> None:
     """Free the device and write what the ledger still holds."""
+    from console.audit.watch import WATCH
+
     await client.current().stop()
+    await asyncio.to_thread(WATCH.stop)
     await asyncio.to_thread(ledger().close)
 
 

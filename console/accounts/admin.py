@@ -12,6 +12,8 @@ from django.contrib.auth.models import Group
 from django.db import transaction
 from django.forms import BaseModelFormSet, ModelForm
 from django.http import HttpRequest, HttpResponse
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from console.accounts.actions import save_team, save_user
 from console.accounts.models import Membership, Team, User
@@ -23,7 +25,11 @@ if TYPE_CHECKING:
     PersonAdmin = UserAdmin[User]
     Inline = admin.TabularInline[Membership, User]
 else:
-    PersonAdmin, Inline = UserAdmin, admin.TabularInline
+
+    class PersonAdmin(UserAdmin, ModelAdmin):
+        form, add_form, change_password_form = UserChangeForm, UserCreationForm, AdminPasswordChangeForm
+
+    Inline = TabularInline
 
 admin.site.unregister(EmailAddress)  # would be changed without an audit entry, and nobody reads it
 admin.site.unregister(UserSession)  # each person sees their own in the console

@@ -10,3 +10,17 @@ from console.audit.models import Entry
 def recent_entries(*, limit: int) -> QuerySet[Entry]:
     """The newest entries, newest first."""
     return Entry.objects.order_by("-seq")[:limit]
+
+
+def last_seq() -> int:
+    """How many entries there are: their numbers have no gaps."""
+    return Entry.objects.order_by("-seq").values_list("seq", flat=True).first() or 0
+
+
+def known_actions() -> list[str]:
+    """Every action that was ever written, in order: a step through the index for each, not for each entry."""
+    found: list[str] = []
+    actions = Entry.objects.order_by("action").values_list("action", flat=True)
+    while (action := actions.filter(action__gt=found[-1] if found else "").first()) is not None:
+        found.append(action)
+    return found

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin
 from django.http import HttpRequest
+from unfold.admin import ModelAdmin
 
 if TYPE_CHECKING:
-    Base = admin.ModelAdmin[Any]  # generic for the type checker alone
+    from django.contrib import admin
+
+    Base = admin.ModelAdmin[Any]  # Unfold ships no types
 else:
-    Base = admin.ModelAdmin
+    Base = ModelAdmin
 
 
 class ReadOnlyAdmin(Base):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -175,19 +174,6 @@ def test_teams_are_made_and_named_by_admins(sign_in: Callable[[Role], Client]) -
     client.post(f"/admin/accounts/team/{research.pk}/change/", {"name": "lab"})
     assert Team.objects.get(pk=research.pk).name == "lab"
     assert actions_since(before) == ["team.created", "team.changed"]
-
-
-def test_the_export_is_the_whole_log_and_is_written_down(
-    sign_in: Callable[[Role], Client], rows: dict[str, Any]
-) -> None:
-    answer = sign_in(Role.VIEWER).get("/admin/audit/entry/export/")
-    lines = [json.loads(line) for line in b"".join(answer.streaming_content).splitlines()]  # type: ignore[attr-defined]
-    assert [line["seq"] for line in lines] == list(range(1, last_seq() + 1))
-    assert lines[-1]["action"] == "audit.exported"
-
-
-def test_the_export_is_not_for_strangers(rows: dict[str, Any]) -> None:
-    assert Client().get("/admin/audit/entry/export/").status_code == 302
 
 
 def test_groups_are_gone() -> None:
