@@ -32,7 +32,13 @@ class Section:
 
 
 SECTIONS = (
-    Section(_("Operate"), (Room("dashboard:home", _("Home"), icon="house"),)),
+    Section(
+        _("Operate"),
+        (
+            Room("dashboard:home", _("Home"), icon="house"),
+            Room("dashboard:live", _("Live engine"), icon="activity"),
+        ),
+    ),
     Section(
         _("Access"),
         (
@@ -40,7 +46,13 @@ SECTIONS = (
             Room("dashboard:operators", _("Operators"), icon="users"),
         ),
     ),
-    Section(_("Prove"), (Room("admin:audit_entry_changelist", _("Audit"), icon="scroll-text"),)),
+    Section(
+        _("Prove"),
+        (
+            Room("dashboard:requests", _("Requests"), icon="list-tree"),
+            Room("admin:audit_entry_changelist", _("Audit"), icon="scroll-text"),
+        ),
+    ),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 from django.views.i18n import set_language
 
-from console.dashboard.views import engine, home, keys, operators
+from console.dashboard.views import engine, home, keys, live, operators, requests
 
 app_name = "dashboard"
 
@@ -21,6 +21,12 @@ urlpatterns = [
     path("keys/<str:public_id>/change", keys.change, name="key_change"),
     path("keys/<str:public_id>/limits", keys.change_limits, name="key_limits"),
     path("keys/<str:public_id>/revoke", keys.revoke, name="key_revoke"),
+    path("live/", live.page, name="live"),
+    path("live/now", live.now, name="live_now"),
+    path("live/<str:request_id>/cancel", live.cancel, name="request_cancel"),
+    path("requests/", requests.log, name="requests"),
+    path("requests/export.csv", requests.export, name="requests_csv"),
+    path("requests/<str:request_id>/", requests.one, name="request"),
     path("operators/", operators.people, name="operators"),
     path("operators/create", operators.create, name="operator_create"),
     path("operators/<int:pk>/role", operators.change_role, name="operator_role"),

@@ -51,5 +51,17 @@ class UsageRecord(models.Model):
     class Meta:
         indexes = [models.Index(fields=["owner", "created_at"]), models.Index(fields=["team", "created_at"])]
 
+    person = ""  # the name of the person, set by queries that look it up
+
     def __str__(self) -> str:
         return self.request_id
+
+    @property
+    def caller_name(self) -> str:
+        return self.key.name if self.key else self.person or self.owner
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Output tokens over the whole duration."""
+        has_output = self.completion_tokens and self.total_seconds
+        return self.completion_tokens / self.total_seconds if has_output else None

@@ -1,7 +1,7 @@
-// Pages poll small fragments: not while nobody looks, and a lost session leads to the sign-in page, not into a fragment.
+// Pages poll small fragments: not while nobody looks or a dialog in them is open, and a lost session leads to the sign-in page, not into a fragment.
 document.addEventListener("htmx:beforeRequest", (event) => {
   const isPoll = event.detail.requestConfig?.triggeringEvent === undefined && event.detail.elt.hasAttribute("data-poll");
-  if (isPoll && document.hidden) event.preventDefault();
+  if (isPoll && (document.hidden || event.detail.elt.querySelector("dialog[open]"))) event.preventDefault();
 });
 
 document.addEventListener("htmx:beforeSwap", (event) => {

@@ -1,0 +1,78 @@
+"""Requests: the log of what was asked and how it ended, one request's waterfall, and the log as CSV."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlencode
+
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import redirect, render
+from django.utils import timezone
+from django.views.decorators.http import require_GET
+
+from console.dashboard.request_export import as_csv
+from console.dashboard.request_filter import RequestFilterForm
+from console.dashboard.waterfall_words import lines, sentences
+from console.database import read
+from console.usage.log import Mark, find_request, log_page, usual_seconds
+from monitoring.live import BOARD
+from monitoring.waterfall import waterfall
+
+ROWS_PER_PAGE = 50
+
+
+@require_GET
+def log(request: HttpRequest) -> HttpResponse:
+    form = RequestFilterForm(request.GET)
+    wanted = form.wanted()
+    if wanted.request_id and find_request(wanted.request_id):
+        return redirect("dashboard:request", request_id=wanted.request_id)
+    page = log_page(
+        wanted,
+        limit=ROWS_PER_PAGE,
+        before=Mark.parse(request.GET.get("before", "")),
+        after=Mark.parse(request.GET.get("after", "")),
+    )
+    filters = {name: value for name, value in request.GET.items() if value and name in form.fields}
+    context: dict[str, Any] = {
+        "form": form,
+        "page": page,
+        "query": urlencode(filters),
+        "is_filtered": bool(filters),
+        "newer": urlencode(filters | {"after": str(page.newer)}) if page.newer else "",
+        "older": urlencode(filters | {"before": str(page.older)}) if page.older else "",
+    }
+    return render(request, "dashboard/requests.html", context)
+
+
+async def export(request: HttpRequest) -> StreamingHttpResponse:
+    """The same rows, all of them, as they are read."""
+    wanted = await read(lambda: RequestFilterForm(request.GET).wanted())
+    response = StreamingHttpResponse(as_csv(wanted), content_type="text/csv; charset=utf-8")
+    name = timezone.now().strftime("requests-%Y%m%d-%H%M%S.csv")
+    response["content-disposition"] = f'attachment; filename="{name}"'
+    return response
+
+
+@require_GET
+def one(request: HttpRequest, request_id: str) -> HttpResponse:
+    """One request: facts, and where its time went."""
+    row = find_request(request_id)
+    if row is None:
+        if BOARD.find(request_id):
+            return redirect("dashboard:live")
+        raise Http404
+    drawn = waterfall(row.spans)
+    usual = usual_seconds(row)
+    context = {
+        "row": row,
+        "waterfall": drawn,
+        "lines": lines(drawn),
+        "sentences": sentences(drawn, row),
+        "waited": drawn.seconds("handover", "queue"),
+        "waited_percent": drawn.percent("handover", "queue"),
+        "charged": row.prompt_tokens + row.completion_tokens,
+        "usual": usual,
+        "times_usual": row.total_seconds / usual if usual else None,
+    }
+    return render(request, "dashboard/request.html", context)

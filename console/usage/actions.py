@@ -1,0 +1,24 @@
+"""What people may do to a request in flight: cancel it. The audit entry is written first."""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from console.audit.write import write
+from monitoring.live import BOARD
+
+
+class NotInFlight(Exception):
+    """No request of that id runs in this process: it ended, or never was."""
+
+
+@transaction.atomic
+def cancel_request(*, actor: str, request_id: str, ip: str = "") -> None:
+    """End a request: its client gets `request_cancelled`, what it used so far is charged."""
+    request = BOARD.find(request_id)
+    if request is None:
+        raise NotInFlight(request_id)
+    progress = request.progress()
+    detail = {"owner": request.owner, "model": request.model, "output_tokens": progress.output_tokens}
+    write(actor=actor, ip=ip, action="request.cancelled", target=f"request:{request_id}", detail=detail)
+    transaction.on_commit(request.cancel)
