@@ -1,7 +1,7 @@
 """An engine without torch, for tests of everything around one: token i is a hash of prompt, seed and i.
 
 A request steers it by words in its prompt: `slow` (50 ms a token), `fail-after-3`, `refuse`, `hang`,
-`queue` (300 ms in the queue).
+`queue` (300 ms in the queue), `echo` (the output is what follows that word, three characters a token).
 """
 
 from __future__ import annotations
@@ -132,6 +132,7 @@ class StubEngine(EngineClient):
         limit = min(sampling.max_tokens or MAX_MODEL_LEN, MAX_MODEL_LEN - len(request.token_ids))
         fail_after = re.search(r"fail-after-(\d+)", prompt)
         pause = SLOW_SECONDS if "slow" in prompt else 0.0
+        said = prompt.rpartition("echo ")[2] if "echo " in prompt else None
         started, stamps = time.monotonic(), list[float]()
         if "queue" in prompt:
             running.is_queued = True
@@ -159,7 +160,10 @@ class StubEngine(EngineClient):
             running.num_produced = produced
             self._num_generated += 1
             stamps.append(time.monotonic() - started)
-            word = f" w{token}"
+            word = f" w{token}" if said is None else said[(produced - 1) * 3 : produced * 3]
+            if not word:
+                reason = FinishReason.STOP
+                break
             if word.strip() in sampling.stop or token in sampling.stop_token_ids:
                 reason, matched = FinishReason.STOP, word.strip() if word.strip() in sampling.stop else token
                 break

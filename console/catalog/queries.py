@@ -20,7 +20,7 @@ class Served:
 
 async def served_models() -> tuple[Served, ...]:
     """Every name that has a revision, in order of name."""
-    return await read(_served_models)
+    return await read(list_served_models)
 
 
 async def revision_for(name: str) -> str | None:
@@ -28,7 +28,8 @@ async def revision_for(name: str) -> str | None:
     return await read(lambda: _revision_for(name))
 
 
-def _served_models() -> tuple[Served, ...]:
+def list_served_models() -> tuple[Served, ...]:
+    """`served_models` for code that does not await."""
     rows = ServedModel.objects.filter(current__isnull=False).order_by("name")
     return tuple(Served(row.name, str(row.current_id), row.created_at) for row in rows)
 

@@ -12,7 +12,7 @@ from typing import Any
 from channels.generic.websocket import AsyncWebsocketConsumer
 
 from console.gateway import flight, pipeline
-from console.gateway.answers.answer import usage_json
+from console.gateway.answers.answer import timings_json, usage_json
 from console.gateway.answers.chat import ChatAnswer
 from console.gateway.body import MAX_BODY_BYTES, parse_object
 from console.gateway.doorkeeper import SUBPROTOCOL, AskCaller, who_is_there
@@ -125,9 +125,8 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         async for chunk in answer.chunks(steps):
             if chunk is not None:  # silence: the protocol has pings of its own
                 await self._say("chat.completion.chunk", stream_id, chunk=chunk)
-        await self._say(
-            "chat.completion.done", stream_id, id=accepted.request_id, usage=usage_json(answer.usage)
-        )
+        ended = {"usage": usage_json(answer.usage), "timings": timings_json(answer.timings)}
+        await self._say("chat.completion.done", stream_id, id=accepted.request_id, **ended)
 
     async def _say(self, kind: str, stream_id: str | None, **body: Any) -> None:
         await self._send(server_frame(kind, stream_id, self._next_number(stream_id), **body))

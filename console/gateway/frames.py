@@ -60,5 +60,7 @@ def server_frame(kind: str, stream_id: str | None, sequence_number: int, **body:
 
 
 def error_frame(error: ApiError, stream_id: str | None, sequence_number: int) -> dict[str, Any]:
-    """OpenAI's `error` event: the object of the REST API with its status."""
-    return server_frame("error", stream_id, sequence_number, status=error.status, **error.body())
+    """OpenAI's `error` event: REST's object with its status, and what `Retry-After` says there."""
+    wait = error.headers.get("retry-after-ms")
+    later = {} if wait is None else {"retry_after_ms": int(wait)}
+    return server_frame("error", stream_id, sequence_number, status=error.status, **later, **error.body())

@@ -1,5 +1,5 @@
 // Copies the text of another element (data-from: its id) or its own data-text, and says so for two seconds.
-async function toClipboard(text) {
+export async function toClipboard(text) {
   if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
   // Plain http on another host has no clipboard API; the old command still works there.
   const area = document.createElement("textarea");

@@ -27,6 +27,22 @@ def seed() -> None:
     served.save()
 
 
+def serve_also(name: str, revision: str) -> None:
+    """Let another name lead to a revision, which is made where there is none; the engine does not load it."""
+    from console.catalog.models import Revision, ServedModel
+
+    served, _ = ServedModel.objects.get_or_create(name=name)
+    standing = {"model": served, "folder": "stub", "source": "test", "files": {}}
+    served.current, _ = Revision.objects.get_or_create(id=revision, defaults=standing)
+    served.save()
+
+
+def serve_no_longer(name: str) -> None:
+    from console.catalog.models import ServedModel
+
+    ServedModel.objects.filter(name=name).update(current=None)
+
+
 def issue(name: str) -> str:
     from console.accounts.actions import default_team
     from console.keys.actions import issue as issue_key
@@ -82,7 +98,10 @@ def session() -> str:
     return f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
 
 
-VERBS = {verb.__name__: verb for verb in (seed, issue, revoke, budget, usage, tickets, session)}
+VERBS = {
+    verb.__name__: verb
+    for verb in (seed, serve_also, serve_no_longer, issue, revoke, budget, usage, tickets, session)
+}
 
 
 def main() -> None:

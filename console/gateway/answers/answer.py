@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar
 
 from console.gateway.choices import Accepted
 from console.gateway.pipeline import ChoiceEvent, Settled, Silence, Steps
-from inference.protocol import Delta, Finish, FinishReason, TokenLogprob, Usage
+from inference.protocol import Delta, Finish, FinishReason, Timings, TokenLogprob, Usage
 
 Json = dict[str, Any]
 
@@ -31,6 +31,7 @@ class Answer(ABC):
         self._accepted = accepted
         self._wants_usage = wants_usage
         self.usage = Usage()  # known once everything is settled
+        self.timings: list[Timings] = []  # of each choice that has ended
 
     @abstractmethod
     def opening(self) -> list[Json]:
@@ -64,6 +65,7 @@ class Answer(ABC):
                         if (part := self.delta(index, delta)) is not None:
                             yield self._chunk([part])
                     case ChoiceEvent(index=index, event=Finish() as finish):
+                        self.timings.append(finish.timings)
                         yield self._chunk([self.finish(index, finish)])
                     case Settled(usage=usage):
                         self.usage = usage
@@ -108,6 +110,16 @@ def usage_json(usage: Usage) -> Json:
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
         "completion_tokens_details": {"reasoning_tokens": 0},
+    }
+
+
+def timings_json(timings: Sequence[Timings]) -> Json:
+    """Seconds by the engine's clock: waits of the slowest choice to start, first token of the fastest."""
+    firsts = [one.first_token_seconds for one in timings if one.first_token_seconds is not None]
+    return {
+        "queue_seconds": max((one.queue_seconds for one in timings), default=0.0),
+        "first_token_seconds": min(firsts, default=None),
+        "total_seconds": max((one.total_seconds for one in timings), default=0.0),
     }
 
 

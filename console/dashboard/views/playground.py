@@ -1,0 +1,114 @@
+"""Playground: the page of the chat. What chats is static/console/playground, over the gateway's WebSocket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import NoReverseMatch, reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_safe
+
+import inference.client
+from console.catalog.queries import Served, list_served_models
+from console.dashboard.engine_state import current_stats
+from console.policy import Who, permits
+
+COLOURS = "abcd"  # of the series, as the charts give them out
+ID_PLACE = "REQUEST-ID"  # where the page puts an answer's id into a link
+SOCKET = "/v1/responses"
+
+
+@require_safe
+def playground(request: HttpRequest) -> HttpResponse:
+    served = list_served_models()
+    may_chat = permits(Who.OPERATOR, request.user)
+    context: dict[str, Any] = {"served": served, "may_chat": may_chat}
+    if served and may_chat:
+        context["config"] = {
+            "person": request.user.pk,
+            "socket": SOCKET,
+            "models": models(served),
+            "requestPage": request_page(),
+            "signIn": reverse("account_login"),
+            "texts": texts(),
+        }
+    return render(request, "dashboard/playground.html", context)
+
+
+def models(served: tuple[Served, ...]) -> list[dict[str, Any]]:
+    """Every public name, the revision that answers to it now, and whether the engine has that one."""
+    has_engine = current_stats() is not None
+    cards = {card.revision: card for card in inference.client.current().models()} if has_engine else {}
+    return [
+        {
+            "name": one.name,
+            "revision": one.revision,
+            "colour": COLOURS[place % len(COLOURS)],
+            "context": cards[one.revision].max_model_len if one.revision in cards else None,
+        }
+        for place, one in enumerate(served)
+    ]
+
+
+def request_page() -> str | None:
+    """The address of a request's page, with a place for the id."""
+    try:
+        return reverse("dashboard:request", args=[ID_PLACE])
+    except NoReverseMatch:
+        return None
+
+
+def texts() -> dict[str, str]:
+    """What the page's script says."""
+    return {
+        "you": _("You"),
+        "model": _("Model"),
+        "waiting": _("waiting for the first token"),
+        "streaming": _("streaming"),
+        "notLoaded": _("not loaded"),
+        "send": _("Send"),
+        "sendToAll": _("Send to %(number)s"),
+        "context": _("%(number)s tokens of context"),
+        "stopped": _("Stopped. What came until then stays in the conversation."),
+        "cutLength": _("Ended at the limit of tokens."),
+        "cutBudget": _("Ended because the budget is spent."),
+        "emptyAnswer": _("The model ended its answer at once, without a word."),
+        "retryIn": _("Worth another try in %(seconds)s s."),
+        "seconds": _("%(number)s s"),
+        "milliseconds": _("%(number)s ms"),
+        "perSecond": _("%(number)s tokens/s"),
+        "connecting": _("Connecting"),
+        "open": _("Connected"),
+        "asleep": _("Connects when you send"),
+        "lost": _("Connection lost. Next try in %(seconds)s s."),
+        "signedOut": _("Your session has ended: sign in again."),
+        "answer": _("Answer of %(model)s"),
+        "cleared": _("The conversation is cleared."),
+        **failures(),
+    }
+
+
+def failures() -> dict[str, str]:
+    """In a person's words, by the code of an `error` frame."""
+    return {
+        "error": _("The request failed."),
+        "error:connection_lost": _("The connection was lost while the answer came."),
+        "error:insufficient_quota": _("The budget is spent."),
+        "error:rate_limit_exceeded": _("Too many requests or tokens in this minute."),
+        "error:engine_overloaded": _("The queue is full."),
+        "error:queue_timeout": _("The request waited too long in the queue."),
+        "error:first_token_timeout": _("The first token took too long."),
+        "error:token_timeout": _("The next token took too long."),
+        "error:request_timeout": _("The answer took too long."),
+        "error:engine_unavailable": _("The engine is not ready: the model may still be loading."),
+        "error:model_not_found": _("This model is not served, or its revision is not loaded."),
+        "error:context_length_exceeded": _("The conversation is longer than the model's context."),
+        "error:server_shutting_down": _("The server is shutting down or starts anew."),
+        "error:insufficient_permissions": _("Your role or team may not chat."),
+        "error:not_signed_in": _("Your session has ended: sign in again."),
+        "error:request_cancelled": _("An operator cancelled this request."),
+        "error:invalid_value": _("A parameter has a value that cannot be."),
+        "error:engine_error": _("The engine failed at this request; others go on."),
+    }
