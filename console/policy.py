@@ -43,6 +43,7 @@ HTTP = {
     "dashboard:home_requests": Who.STAFF,
     "dashboard:engine_pill": Who.STAFF,
     "dashboard:engine_series": Who.STAFF,
+    "dashboard:playground": Who.STAFF,  # a viewer is told why they may not chat
     "dashboard:keys": Who.STAFF,
     "dashboard:key": Who.STAFF,
     "dashboard:key_issue": Who.OPERATOR,

@@ -36,6 +36,7 @@ SECTIONS = (
         _("Operate"),
         (
             Room("dashboard:home", _("Home"), icon="house"),
+            Room("dashboard:playground", _("Playground"), icon="messages-square"),
             Room("dashboard:live", _("Live engine"), icon="activity"),
         ),
     ),

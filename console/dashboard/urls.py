@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 from django.views.i18n import set_language
 
-from console.dashboard.views import engine, home, keys, live, operators, requests
+from console.dashboard.views import engine, home, keys, live, operators, playground, requests
 
 app_name = "dashboard"
 
@@ -15,6 +15,7 @@ urlpatterns = [
     path("home/requests", home.requests, name="home_requests"),
     path("engine/pill", engine.pill, name="engine_pill"),
     path("engine/series", engine.series, name="engine_series"),
+    path("playground/", playground.playground, name="playground"),
     path("keys/", keys.keys, name="keys"),
     path("keys/issue", keys.issue, name="key_issue"),
     path("keys/<str:public_id>/", keys.key, name="key"),
