@@ -6,13 +6,14 @@ from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from console.catalog.actions import ImportRefused, import_model
 from console.catalog.conversion import ConversionFailed
+from console.management.database_command import DatabaseCommand
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     """Checks, converts or quantizes where needed, and registers the files as the name's current revision."""
 
     help = "Make a model from a local folder or GGUF file servable under a public name."

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, ArgumentTypeError
 from datetime import datetime
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.db import transaction
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime, parse_duration
@@ -15,6 +15,7 @@ from console.accounts.actions import default_team
 from console.accounts.models import Team
 from console.keys.actions import BadKey, issue
 from console.limits.actions import BudgetTooSmall, set_budget
+from console.management.database_command import DatabaseCommand
 
 
 def moment(text: str) -> datetime:
@@ -29,7 +30,7 @@ def moment(text: str) -> datetime:
     raise ArgumentTypeError(f"{text!r} is neither a time like 2027-01-31T12:00 nor a stretch like P30D")
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Issue an API key and print its secret, which is shown only this once."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

@@ -7,12 +7,13 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from console.accounts.actions import UnknownUser, reset_password
+from console.management.database_command import DatabaseCommand
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Give an account a generated password and print it; with --stdin, take the password from there."
 
     def add_arguments(self, parser: ArgumentParser) -> None:

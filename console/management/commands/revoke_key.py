@@ -5,13 +5,14 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 
 from console.keys.actions import revoke
 from console.keys.models import ApiKey
+from console.management.database_command import DatabaseCommand
 
 
-class Command(BaseCommand):
+class Command(DatabaseCommand):
     help = "Revoke an API key, named by its public id (the part between the underscores)."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
