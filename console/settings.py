@@ -38,11 +38,11 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.usersessions",
-    "axes",
     "csp",
     "django_cotton",
     "django_htmx",
     "console.audit",
+    "axes",  # after the audit log, which looks whether a name was locked before axes locks it
     "console.accounts",
     "console.keys",
     "console.catalog",
@@ -155,6 +155,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 
 SESSION_COOKIE_AGE = 12 * 3600
