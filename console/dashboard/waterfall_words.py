@@ -89,7 +89,7 @@ def _waited(waterfall: Waterfall) -> str:
             "It waited %(time)s in the queue for a place in the batch, %(percent)s %% of its time."
         ),
         WaitReason.STEP: _(
-            "It waited %(time)s in the queue while other prompts filled the steps, %(percent)s %% of its time."
+            "It waited %(time)s in the queue while other prompts ran, %(percent)s %% of its time."
         ),
         WaitReason.PREFIX: _(
             "It waited %(time)s in the queue for the same beginning to be computed by another request, "

@@ -1,0 +1,74 @@
+"""Pages of the log: nothing twice, nothing left out, while rows come in and many arrive at once."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from console.keys.actions import IssuedKey
+from console.usage.log import LogPage, Mark, Wanted, log_page
+from console.usage.models import UsageRecord
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+ALL = Wanted()
+
+
+def write(issued: IssuedKey, number: int) -> UsageRecord:
+    return UsageRecord.objects.create(
+        request_id=f"r{number}",
+        owner=issued.key.public_id,
+        key=issued.key,
+        team=issued.key.team,
+        model="m",
+        revision="m-1",
+        endpoint="chat.completions",
+        transport="sse",
+        outcome="finished",
+        prompt_tokens=1,
+        completion_tokens=1,
+        created_at=NOON + timedelta(seconds=number // 3),  # three at each moment
+    )
+
+
+def ids(page: LogPage) -> list[str]:
+    return [row.request_id for row in page.rows]
+
+
+@pytest.fixture
+def eleven(issued: IssuedKey) -> None:
+    for number in range(11):
+        write(issued, number)
+
+
+def test_older_pages_show_everything_once(eleven: None, issued: IssuedKey) -> None:
+    page, seen = log_page(ALL, limit=4), list[str]()
+    while True:
+        seen += ids(page)
+        if page.older is None:
+            break
+        write(issued, 100 + len(seen))  # what comes in meanwhile moves nothing
+        page = log_page(ALL, limit=4, before=Mark.parse(str(page.older)))
+    assert seen == [f"r{number}" for number in reversed(range(11))]
+
+
+def test_newer_pages_lead_back(eleven: None) -> None:
+    first = log_page(ALL, limit=4)
+    second = log_page(ALL, limit=4, before=first.older)
+    third = log_page(ALL, limit=4, before=second.older)
+    assert (first.newer, third.older) == (None, None)
+    assert ids(log_page(ALL, limit=4, after=third.newer)) == ids(second)
+    assert ids(log_page(ALL, limit=4, after=second.newer)) == ids(first)
+
+
+def test_the_newest_page_is_full_when_few_are_newer(eleven: None) -> None:
+    page = log_page(ALL, limit=4, after=Mark.of(UsageRecord.objects.get(request_id="r9")))
+    assert ids(page) == ["r10", "r9", "r8", "r7"]
+    assert page.newer is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-", "a-1", "1-", "-1", "1-2-3", "9" * 18 + "-1", "1-" + "9" * 30, "²-1"]
+)
+def test_a_mark_that_nobody_wrote_is_none(text: str) -> None:
+    assert Mark.parse(text) is None
