@@ -16,6 +16,8 @@ document.addEventListener("alpine:init", () => {
     sidebarDesktopOpen: localStorage.getItem(SIDEBAR) !== "closed",
     activeTab: "",
     adminTheme: kept,
+    // A form's action is computed from these; the real `window` is out of an expression's reach.
+    window: { location: { pathname: location.pathname, search: location.search } },
 
     init() {
       this.activeTab = window.getCurrentTab() || document.body.dataset.firstTab;
