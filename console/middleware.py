@@ -18,6 +18,7 @@ from django.http import HttpRequest, HttpResponseBase
 from django.utils.deprecation import MiddlewareMixin
 from django_htmx.http import HttpResponseClientRedirect
 
+from console.audit.refusals import REFUSALS
 from console.audit.write import write
 from console.policy import Who, is_loopback, permits, who_may
 from monitoring.metrics import observe_response
@@ -123,21 +124,26 @@ class PolicyMiddleware(MiddlewareMixin):
             case Who.STAFF | Who.OPERATOR | Who.ADMIN if not request.user.is_authenticated:
                 return to_sign_in(request)
             case _:
-                self._write_down(request, route)
                 raise PermissionDenied
-
-    def _write_down(self, request: HttpRequest, route: str) -> None:
-        """A person who tries what their role may not is an audit entry; strangers' scans are not."""
-        if request.user.is_authenticated:
-            detail = {"method": request.method, "path": request.path[:300]}
-            name = request.user.get_username()
-            ip = request.META.get("REMOTE_ADDR", "")
-            write(actor=name, ip=ip, action="access.refused", target=f"route:{route}", detail=detail)
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         route = request.resolver_match.view_name if request.resolver_match else "none"
+        if response.status_code == 403:
+            write_refusal(request, route)
         observe_response(route=route, method=request.method or "", status=response.status_code)
         return response
+
+
+def write_refusal(request: HttpRequest, route: str) -> None:
+    """A person who tries what they may not is an audit entry, whoever refused it: the policy, a view, Django
+    admin or the check of the form's token. Strangers' scans are counted."""
+    ip = request.META.get("REMOTE_ADDR", "")
+    if request.user.is_authenticated:
+        detail = {"method": request.method, "path": request.path[:300]}
+        name = request.user.get_username()
+        write(actor=name, ip=ip, action="access.refused", target=f"route:{route}", detail=detail)
+    else:
+        REFUSALS.note(source="stranger", ip=ip, reason=f"403 {route}")
 
 
 def to_sign_in(request: HttpRequest) -> HttpResponseBase:

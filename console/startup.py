@@ -15,6 +15,7 @@ from django.core.management import call_command
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
+from console.audit.refusals import REFUSALS
 from console.environment import environment
 from console.gateway import flight
 from console.group_commit import ledger
@@ -84,6 +85,7 @@ async def start_engine(say: Say, specs: list[RevisionSpec]) -> None:
     engine = client.configure(env.engine, PlacementConfig(data_dir=env.data_dir))
     await engine.start()
     RECORDER.start()
+    REFUSALS.start()
     WATCH.start()
     show = _shown(say)
 
@@ -135,6 +137,7 @@ async def stop_engine() -> None:
 
     await client.current().stop()
     await asyncio.to_thread(WATCH.stop)
+    await asyncio.to_thread(REFUSALS.stop)
     await asyncio.to_thread(ledger().close)
 
 

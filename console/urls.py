@@ -5,9 +5,13 @@ from __future__ import annotations
 from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
 from django.urls import include, path
+from django.views.generic import RedirectView
 
-# One sign-in page, with its lockout.
+# One sign-in page, with its lockout, and one page for one's password, with its audit entry.
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
+admin.site.password_change = RedirectView.as_view(  # type: ignore[assignment, method-assign]
+    pattern_name="account_change_password"
+)
 
 urlpatterns = [
     path("", include("console.dashboard.urls")),

@@ -15,11 +15,12 @@ from console.gateway import flight, pipeline
 from console.gateway.answers.answer import timings_json, usage_json
 from console.gateway.answers.chat import ChatAnswer
 from console.gateway.body import MAX_BODY_BYTES, parse_object
-from console.gateway.doorkeeper import SUBPROTOCOL, AskCaller, who_is_there
+from console.gateway.doorkeeper import SUBPROTOCOL, AskCaller, offered_key, who_is_there
 from console.gateway.errors import ApiError, as_api_error, invalid, shutting_down, unexpected
 from console.gateway.frames import chat_body, error_frame, open_envelope, server_frame
 from console.gateway.handler import refuse_key_in_url
 from console.gateway.lanes import Lanes, TooMuch
+from console.gateway.refused import source_of, write_down
 from console.gateway.schemas.chat import ChatRequest
 from monitoring.metrics import SOCKETS
 
@@ -51,8 +52,10 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
             if flight.is_draining():
                 raise shutting_down()
         except Exception as error:
-            if as_api_error(error) is None:
+            if (known := as_api_error(error)) is None:
                 logger.exception("a WebSocket was refused: request %s", self.scope.get("request_id"))
+            else:
+                self._write_down(known)
             return await self.close()  # before accept: the handshake is answered with 403
         await self.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in self.scope["subprotocols"] else None)
         self._is_open = True
@@ -109,6 +112,7 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
             if known is None:
                 logger.exception("stream failed: request %s", self.scope.get("request_id"))
             known = known or unexpected()
+            self._write_down(known)
             await self._say_error(known, stream_id)
             if known.status == 401:  # the key was revoked, or the session ended
                 await self.close(UNAUTHENTICATED)
@@ -133,6 +137,9 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
 
     async def _say_error(self, error: ApiError, stream_id: str | None) -> None:
         await self._send(error_frame(error, stream_id, self._next_number(stream_id)))
+
+    def _write_down(self, error: ApiError) -> None:
+        write_down(error, source=source_of(offered_key(self.scope)), scope=self.scope)
 
     async def _send(self, frame: dict[str, Any]) -> None:
         if self._is_open:

@@ -4,10 +4,12 @@ Asked before the socket is accepted and again for each request on it."""
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
 
 from channels.auth import get_user
+from django.conf import settings
 
 from console.accounts.session import session_caller
 from console.gateway.errors import ApiError
@@ -16,6 +18,7 @@ from console.keys.caller import Caller
 
 SUBPROTOCOL = "pilothouse"
 KEY_SUBPROTOCOL = "pilothouse-key."
+SessionStore = import_module(settings.SESSION_ENGINE).SessionStore
 DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 AskCaller = Callable[[], Awaitable[Caller]]
@@ -23,10 +26,7 @@ AskCaller = Callable[[], Awaitable[Caller]]
 
 def who_is_there(scope: Any) -> AskCaller:
     """How to find out who calls, now and later; raises `ApiError` for a page of another site."""
-    authorization = header(scope, b"authorization")
-    offered = [one for one in scope.get("subprotocols", []) if one.startswith(KEY_SUBPROTOCOL)]
-    if authorization is None and offered:
-        authorization = f"Bearer {offered[0].removeprefix(KEY_SUBPROTOCOL)}"
+    authorization = offered_key(scope)
     if authorization is not None:
 
         async def by_key() -> Caller:
@@ -37,9 +37,19 @@ def who_is_there(scope: Any) -> AskCaller:
         raise ApiError(403, "wrong_origin", "Sessions are only good for the console's own pages.")
 
     async def by_session() -> Caller:
-        return await session_caller(await get_user(scope))
+        # Read anew: the scope's session remembers what it was when the socket opened.
+        session = SessionStore(scope["session"].session_key)
+        return await session_caller(await get_user({**scope, "session": session}))
 
     return by_session
+
+
+def offered_key(scope: Any) -> str | None:
+    """The key that came with the handshake, as an Authorization header: browsers send it as a subprotocol."""
+    offered = [one for one in scope.get("subprotocols", []) if one.startswith(KEY_SUBPROTOCOL)]
+    if (authorization := header(scope, b"authorization")) is None and offered:
+        return f"Bearer {offered[0].removeprefix(KEY_SUBPROTOCOL)}"
+    return authorization
 
 
 def is_own_page(scope: Any) -> bool:

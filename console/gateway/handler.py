@@ -16,6 +16,7 @@ from django.urls import set_urlconf
 from console.environment import environment
 from console.gateway.body import MAX_BODY_BYTES, too_large
 from console.gateway.errors import ApiError, as_api_error, invalid, unexpected
+from console.gateway.refused import source_of, write_down
 from console.gateway.views import GatewayRequest
 from console.keys.authenticate import authenticate
 from console.policy import Who, who_may
@@ -28,7 +29,10 @@ GetResponse = Callable[[Any], Awaitable[HttpResponseBase]]
 KEY_PREFIX = "ph_"
 KEY_PARAMETERS = {"api_key", "api-key", "apikey", "access_token", "key", "token"}
 CORS_HEADERS = "authorization, content-type, x-request-id, openai-organization, openai-project"
-EXPOSED_HEADERS = "x-request-id, openai-processing-ms, retry-after, retry-after-ms"
+RATES = [f"{what}-{unit}" for what in ("limit", "remaining", "reset") for unit in ("requests", "tokens")]
+EXPOSED_HEADERS = "x-request-id, openai-processing-ms, retry-after, retry-after-ms, " + ", ".join(
+    f"x-ratelimit-{rate}" for rate in RATES
+)
 
 
 class GatewayHandler(ASGIHandler):
@@ -117,6 +121,7 @@ def render_errors(get_response: GetResponse) -> GetResponse:
                 logger.exception("request failed: %s", request.scope.get("request_id"))
             known = known or unexpected()
             observe_refusal(endpoint=route_of(request), error_code=known.code)
+            write_down(known, source=source_of(request.headers.get("authorization")), scope=request.scope)
             return render(known)
 
     return layer
