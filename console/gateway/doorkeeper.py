@@ -38,8 +38,8 @@ def who_is_there(scope: Any) -> AskCaller:
 
     async def by_session() -> Caller:
         # Read anew: the scope's session remembers what it was when the socket opened.
-        session = SessionStore(scope["session"].session_key)
-        return await session_caller(await get_user({**scope, "session": session}))
+        now: Any = {**scope, "session": SessionStore(scope["session"].session_key)}
+        return await session_caller(await get_user(now))
 
     return by_session
 

@@ -98,9 +98,27 @@ def session() -> str:
     return f"{settings.SESSION_COOKIE_NAME}={client.cookies[settings.SESSION_COOKIE_NAME].value}"
 
 
+def end_session(cookie: str) -> None:
+    """Sign that operator out, elsewhere."""
+    from django.contrib.sessions.models import Session
+
+    Session.objects.filter(session_key=cookie.partition("=")[2]).delete()
+
+
 VERBS = {
     verb.__name__: verb
-    for verb in (seed, serve_also, serve_no_longer, issue, revoke, budget, usage, tickets, session)
+    for verb in (
+        seed,
+        serve_also,
+        serve_no_longer,
+        issue,
+        revoke,
+        budget,
+        usage,
+        tickets,
+        session,
+        end_session,
+    )
 }
 
 

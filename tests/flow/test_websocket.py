@@ -140,6 +140,31 @@ def test_a_session_is_only_good_for_the_consoles_own_pages(house: House) -> None
             pass
 
 
+def test_who_has_signed_out_is_answered_no_more_on_a_socket_that_is_open(house: House) -> None:
+    cookie, own = house.ask("session"), house.url
+    arguments: Any = {"additional_headers": {"cookie": cookie}, "origin": own}
+    with connect(url_of(house), **arguments) as connection:
+        connection.send(create())
+        assert frames_until_end(connection)[-1]["type"] == "chat.completion.done"
+        house.ask("end_session", cookie)
+        connection.send(create())
+        assert frames_until_end(connection)[-1]["error"]["code"] == "not_signed_in"
+        with pytest.raises(ConnectionClosed) as closed:
+            connection.recv(timeout=10)
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 4401
+
+
+def test_the_last_frame_tells_the_engines_timings_and_an_error_when_to_try_again(house: House) -> None:
+    with socket(house) as connection:
+        connection.send(create("slow queue", max_tokens=4))
+        timings = frames_until_end(connection)[-1]["timings"]
+        assert 0.25 < timings["queue_seconds"] <= timings["first_token_seconds"] < timings["total_seconds"]
+        connection.send(create("refuse"))
+        assert frames_until_end(connection)[-1]["retry_after_ms"] == 2000
+        connection.send(create(n=0))
+        assert "retry_after_ms" not in frames_until_end(connection)[-1]
+
+
 def test_a_frame_that_is_too_large_closes_the_socket(house: House) -> None:
     with socket(house) as connection, pytest.raises(ConnectionClosed) as closed:
         connection.send(" " * 3_000_000)
