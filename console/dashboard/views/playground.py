@@ -6,7 +6,7 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import NoReverseMatch, reverse
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
@@ -30,7 +30,7 @@ def playground(request: HttpRequest) -> HttpResponse:
             "person": request.user.pk,
             "socket": SOCKET,
             "models": models(served),
-            "requestPage": request_page(),
+            "requestPage": reverse("dashboard:request", args=[ID_PLACE]),
             "signIn": reverse("account_login"),
             "texts": texts(),
         }
@@ -50,14 +50,6 @@ def models(served: tuple[Served, ...]) -> list[dict[str, Any]]:
         }
         for place, one in enumerate(served)
     ]
-
-
-def request_page() -> str | None:
-    """The address of a request's page, with a place for the id."""
-    try:
-        return reverse("dashboard:request", args=[ID_PLACE])
-    except NoReverseMatch:
-        return None
 
 
 def texts() -> dict[str, str]:

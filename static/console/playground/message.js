@@ -69,7 +69,7 @@ export class MessageView {
 
   showRequest() {
     const link = this.deed("request");
-    link.hidden = !(config.requestPage && this.message.id);
+    link.hidden = !this.message.id;
     if (!link.hidden) link.href = config.requestPage.replace("REQUEST-ID", encodeURIComponent(this.message.id));
   }
 

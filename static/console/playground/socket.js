@@ -83,8 +83,7 @@ export class Socket {
     for (const lane of [...this.lanes.keys()]) {
       if (!this.outbox.has(lane)) this.end(lane, "failed", { error: { code: "connection_lost" } });
     }
-    const isSignedOut = code === NO_SESSION || (!hasOpened && !(await hasSession()));
-    if (isSignedOut) return this.signedOut();
+    if ((code === NO_SESSION || !hasOpened) && !(await hasSession())) return this.signedOut();
     if (hasOpened && RESTING.includes(code) && !this.outbox.size) return this.changed("asleep");
     const wait = Math.min(LONGEST_MS, FIRST_MS * 2 ** this.failures++) * (0.75 + Math.random() / 2);
     this.timer = setTimeout(() => this.connect(), wait);
