@@ -38,11 +38,11 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.usersessions",
+    "axes",
     "csp",
     "django_cotton",
     "django_htmx",
     "console.audit",
-    "axes",  # after the audit log, which looks whether a name was locked before axes locks it
     "console.accounts",
     "console.keys",
     "console.catalog",
