@@ -26,6 +26,10 @@ class Bucket:
     def num_remaining(self) -> int:
         return max(0, self.limit - -(-self.level // UNIT))
 
+    def cost(self, tokens: int) -> int:
+        """What a request of so many tokens takes of it."""
+        return 1 if self.unit == "requests" else tokens
+
     @property
     def used_percent(self) -> float:
         return min(100.0, round(self.level / self.limit / UNIT * 100, 1))

@@ -125,10 +125,14 @@ def _let_in(limit: Limit, *, prompt_tokens: int, wanted: int) -> tuple[int, tupl
         wanted = min(wanted, per_minute - prompt_tokens)
         if wanted < 1:
             raise _too_large(limit, needed=prompt_tokens + 1)
+    now = rates.now_ms()
+    buckets = limit.buckets(now_ms=now)
+    if _wait(buckets, tokens=prompt_tokens + 1):  # most of a flood ends here, before anything is written
+        raise _too_fast(buckets, tokens=prompt_tokens + wanted)
     granted = _take(limit.pk, fixed=prompt_tokens, wanted=wanted)
     if not granted:
         raise _refusal(limit.pk, needed=prompt_tokens + 1)
-    now, tokens = rates.now_ms(), prompt_tokens + granted
+    tokens = prompt_tokens + granted
     is_admitted = rates.admit(limit.pk, tokens=tokens, now=now)
     limit.refresh_from_db()
     buckets = limit.buckets(now_ms=now)
@@ -161,10 +165,14 @@ def _too_large(limit: Limit, *, needed: int) -> LimitExceeded:
     return LimitExceeded(message, code="rate_limit_exceeded", retry_after_seconds=None, buckets=buckets)
 
 
+def _wait(buckets: tuple[Bucket, ...], *, tokens: int) -> float:
+    """Seconds until every rate has room for a request of so many tokens; 0: now."""
+    return max((one.seconds_until_room_for(one.cost(tokens)) for one in buckets), default=0.0)
+
+
 def _too_fast(buckets: tuple[Bucket, ...], *, tokens: int) -> LimitExceeded:
-    waits = {one: one.seconds_until_room_for(1 if one.unit == "requests" else tokens) for one in buckets}
-    slowest = max(waits, key=lambda one: waits[one])
-    wait = waits[slowest]
+    wait = _wait(buckets, tokens=tokens)
+    slowest = next(one for one in buckets if one.seconds_until_room_for(one.cost(tokens)) == wait)
     rate = f"{slowest.limit} {slowest.unit} a minute"
     message = f"This key is limited to {rate}; try again in {duration(wait)}."
     return LimitExceeded(message, code="rate_limit_exceeded", retry_after_seconds=wait, buckets=buckets)
