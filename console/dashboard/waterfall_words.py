@@ -45,10 +45,21 @@ class Line:
 
     row: Row
     label: str
+    duration: str
 
 
 def lines(waterfall: Waterfall) -> list[Line]:
-    return [Line(row, label_of(row)) for row in waterfall.rows]
+    return [Line(row, label_of(row), duration_of(row.seconds)) for row in waterfall.rows]
+
+
+def duration_of(span_seconds: float) -> str:
+    """As everywhere, but with a decimal where whole milliseconds would say nothing."""
+    milliseconds = 1000 * span_seconds
+    return (
+        _("%(number)s ms") % {"number": number(milliseconds, 1)}
+        if milliseconds < 10
+        else seconds(span_seconds)
+    )
 
 
 def label_of(row: Row) -> str:

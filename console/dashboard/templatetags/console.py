@@ -15,6 +15,7 @@ from django.utils.translation import gettext as _
 from console.dashboard.engine_state import age
 
 register = template.Library()
+register.filter(age)
 
 UNKNOWN = "–"  # noqa: RUF001 - a dash, as typographers write it
 
