@@ -89,8 +89,9 @@ class House:
         self._operator.stdin.flush()
         return json.loads(self._operator.stdout.readline())
 
-    def new_key(self, name: str = "program") -> str:
-        return str(self.ask("issue", name))
+    def new_key(self, name: str = "program", **access: list[str]) -> str:
+        """A key's secret; `scopes` and `models` limit it."""
+        return str(self.ask("issue", name, access))
 
     def headers(self, key: str | None = None) -> dict[str, str]:
         return {"authorization": f"Bearer {key or self.key}"}

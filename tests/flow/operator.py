@@ -43,11 +43,12 @@ def serve_no_longer(name: str) -> None:
     ServedModel.objects.filter(name=name).update(current=None)
 
 
-def issue(name: str) -> str:
+def issue(name: str, access: dict[str, list[str]] | None = None) -> str:
+    """A new key's secret; `access` may name its scopes and models."""
     from console.accounts.actions import default_team
     from console.keys.actions import issue as issue_key
 
-    return issue_key(actor="test", name=name, team=default_team()).secret
+    return issue_key(actor="test", name=name, team=default_team(), **(access or {})).secret
 
 
 def key_of(secret: str) -> Any:
@@ -66,6 +67,20 @@ def budget(secret: str, tokens: int) -> None:
     from console.limits.actions import set_budget
 
     set_budget(actor="test", key=key_of(secret), budget_tokens=tokens)
+
+
+def limit(secret: str, limits: dict[str, int]) -> None:
+    from console.limits.actions import Limits, set_limits
+
+    set_limits(actor="test", key=key_of(secret), limits=Limits(**limits))
+
+
+def refusals() -> list[list[Any]]:
+    """Target, address and counts of the audit log's rows about refusals, oldest first."""
+    from console.audit.models import Entry
+
+    rows = Entry.objects.filter(action="requests.refused").order_by("seq")
+    return [[row.target, row.ip, json.loads(row.detail)["counts"]] for row in rows]
 
 
 def usage(secret: str) -> list[dict[str, Any]]:
@@ -114,6 +129,8 @@ VERBS = {
         issue,
         revoke,
         budget,
+        limit,
+        refusals,
         usage,
         tickets,
         session,
