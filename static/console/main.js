@@ -5,5 +5,6 @@ import "./copy.js";
 import "./dialog.js";
 import "./drawer.js";
 import "./palette.js";
+import "./signed_out.js";
 import "./theme.js";
 import "./toasts.js";

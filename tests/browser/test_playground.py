@@ -254,14 +254,40 @@ def test_a_lost_socket_is_told_and_comes_back_by_itself(visit: Visit) -> None:
     assert len(routes) == 3
 
 
-def test_a_session_that_ended_leads_to_sign_in(visit: Visit) -> None:
-    watched = visit("operator", expected=("WebSocket connection",))
+def sign_in_anew(visit: Visit, people: dict[str, str]) -> Playground:
+    """With a session of its own, which a test may end."""
+    watched = visit()
+    watched.goto("/account/sign-in/?next=/playground/")
+    watched.page.get_by_label("Name").fill("operator")
+    watched.page.get_by_label("Password").fill(people["operator"])
+    watched.page.get_by_role("button", name="Sign in").click()
+    watched.page.wait_for_url("**/playground/")
     playground = Playground(watched)
-    expect(watched.page.locator("[data-connection]")).to_contain_text("Connected")
-    watched.page.context.clear_cookies()
-    watched.page.reload()
-    watched.page.wait_for_url("**/account/sign-in/?next=/playground/")
-    assert playground.sent == []
+    playground.set("Max tokens", "4")
+    playground.ask("a secret")
+    return playground
+
+
+def test_a_session_that_ended_elsewhere_leads_to_sign_in(
+    visit: Visit, people: dict[str, str], house: House
+) -> None:
+    playground = sign_in_anew(visit, people)
+    (session,) = [one for one in playground.page.context.cookies() if one["name"] == "pilothouse"]
+    house.ask("end_session", f"pilothouse={session['value']}")
+    playground.say("hello")
+    alert = playground.answers().last.get_by_role("alert")
+    expect(alert).to_contain_text("Your session has ended: sign in again.")
+    playground.page.locator("[data-connection]").get_by_role("link", name="Sign in").click()
+    playground.page.wait_for_url("**/account/sign-in/?next=/playground/")
+
+
+def test_what_was_said_is_forgotten_with_the_sign_out(visit: Visit, people: dict[str, str]) -> None:
+    page = sign_in_anew(visit, people).page
+    assert "a secret" in page.evaluate("sessionStorage.playground")
+    page.locator(".account > summary").click()
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url("**/account/sign-in/")
+    assert page.evaluate("sessionStorage.length") == 0
 
 
 def test_history_can_be_edited_answered_anew_and_cleared(playground: Playground) -> None:
