@@ -196,7 +196,7 @@ class Engine:
             last_step_at=self._last_step_at,
             last_step_seconds=self._last_step_seconds,
             has_work=len(self.flights) > self._num_held,
-            running=tuple([sequence.id for sequence in self.scheduler.running]),
+            running=self.scheduler.running_ids,
             waits_for=self.scheduler.waits_for,
         )
 

@@ -38,6 +38,7 @@ class Scheduler:
         self.max_batch_tokens = max_batch_tokens
         self.max_num_seqs = min(max_num_seqs, max_batch_tokens)  # so that decode never crowds out all prefill
         self.running: list[Sequence] = []  # in order of rank
+        self._running_ids: tuple[str, ...] | None = ()  # None: changed since they were asked for
         self.admitted: list[Sequence] = []  # by the last `schedule`
         self.preempted: list[Sequence] = []  # by the last `schedule`
         self.waits_for: WaitReason | None = None  # why the last `schedule` left somebody in the queue
@@ -66,8 +67,7 @@ class Scheduler:
         if sequence.status is Status.WAITING:
             self.waiting.remove(sequence)
         elif sequence.status is Status.RUNNING:
-            self.running.remove(sequence)
-            self._release(sequence)
+            self._leave_batch(sequence)
         sequence.status = Status.FINISHED
 
     def forget(self, sequence: Sequence) -> list[int]:
@@ -75,6 +75,13 @@ class Scheduler:
         for block_id in sequence.block_table:
             self.pool.forget(block_id)
         return [block_id for block_id in sequence.block_table if not self.pool.is_shared(block_id)]
+
+    @property
+    def running_ids(self) -> tuple[str, ...]:
+        """Asked for in every step, so made anew only when the batch has changed."""
+        if self._running_ids is None:
+            self._running_ids = tuple([sequence.id for sequence in self.running])
+        return self._running_ids
 
     def check_integrity(self) -> None:
         """Raise `PoolCorrupted` where the books of blocks disagree."""
@@ -148,6 +155,7 @@ class Scheduler:
         sequence.num_computed_tokens = len(found) * self.pool.block_size
         sequence.status = Status.RUNNING
         insort(self.running, sequence, key=lambda other: other.rank)
+        self._running_ids = None
         if sequence.num_preemptions == 0:
             sequence.num_cached_tokens = sequence.num_computed_tokens
             self.prefix_cache.count(sequence)
@@ -187,15 +195,16 @@ class Scheduler:
         return -(-len(sequence.token_ids) // self.pool.block_size)
 
     def _preempt(self, sequence: Sequence) -> None:
-        self.running.remove(sequence)
-        self._release(sequence)
+        self._leave_batch(sequence)
         sequence.status = Status.WAITING
         sequence.num_preemptions += 1
         self.num_preemptions += 1
         self.waiting.put_back(sequence)
         self.preempted.append(sequence)
 
-    def _release(self, sequence: Sequence) -> None:
+    def _leave_batch(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._running_ids = None
         self.prefix_cache.withdraw(sequence)
         self.pool.release(sequence.block_table)
         sequence.num_computed_tokens = 0
