@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from console.catalog.models import ServedModel
-from console.usage.log import Wanted
+from console.usage.log import MAX_OWNERS, Wanted, owners_called
 from console.usage.models import Outcome, Transport
 
 
@@ -71,6 +71,13 @@ class RequestFilterForm(forms.Form):
         model = self.fields["model"]
         assert isinstance(model, forms.ChoiceField)
         model.choices = [ANY, *((name, name) for name in names)]
+
+    def say_if_many(self) -> None:
+        """A name that stands for too many is told, beside the rows of the newest of them."""
+        name = self.cleaned_data.get("key", "").strip()
+        if name and len(owners_called(name)) > MAX_OWNERS:
+            message = _("More than %(number)s are called that: these are the newest.")
+            self.add_error(None, message % {"number": MAX_OWNERS})
 
     def wanted(self) -> Wanted:
         """What the valid fields ask for."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from statistics import median
@@ -13,7 +12,7 @@ from console.accounts.models import User
 from console.keys.models import ApiKey
 from console.usage.models import Outcome, UsageRecord
 
-MAX_OWNERS = 200  # keys and people that one search by name stands for
+MAX_OWNERS = 50  # keys and people that one search by name stands for
 NUM_COMPARED = 200  # requests of a caller that a request is compared with
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -39,8 +38,6 @@ class Wanted:
         rows = rows.filter(**{name: getattr(self, name) for name in exact if getattr(self, name)})
         if self.request_id:
             rows = rows.filter(request_id__startswith=self.request_id)
-        if self.owner:
-            rows = rows.filter(owner__in=owners_called(self.owner))
         if self.arrived_from is not None:
             rows = rows.filter(created_at__gte=self.arrived_from)
         if self.arrived_until is not None:
@@ -48,6 +45,20 @@ class Wanted:
         if self.min_seconds is not None:
             rows = rows.filter(total_seconds__gte=self.min_seconds)
         return rows
+
+    def first(self, limit: int, *, place: Q, is_oldest_first: bool = False) -> list[UsageRecord]:
+        """Rows of a place in the log, in order.
+
+        Each owner's are read apart: of several at once a database would sort all that they ever asked.
+        """
+        sign = "" if is_oldest_first else "-"
+        rows = self.rows().filter(place).order_by(f"{sign}created_at", f"{sign}pk")
+        if not self.owner:
+            return list(rows[:limit])
+        owners = owners_called(self.owner)[:MAX_OWNERS]
+        found = [row for owner in owners for row in rows.filter(owner=owner)[:limit]]
+        found.sort(key=lambda row: (row.created_at, row.pk), reverse=not is_oldest_first)
+        return found[:limit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,30 +107,17 @@ class LogPage:
 
 def log_page(wanted: Wanted, *, limit: int, before: Mark | None = None, after: Mark | None = None) -> LogPage:
     """The newest rows; or those next older than `before`, or next newer than `after`."""
-    rows = wanted.rows()
     if after is not None:
-        found = list(rows.filter(after.newer()).order_by("created_at", "pk")[: limit + 1])
+        found = wanted.first(limit + 1, place=after.newer(), is_oldest_first=True)
         if len(found) < limit:  # fewer than a page are newer: the newest page shows them, and is full
             return log_page(wanted, limit=limit)
         has_more, found = len(found) > limit, found[:limit][::-1]
         newer, older = (Mark.of(found[0]) if has_more else None), Mark.of(found[-1])
         return LogPage(name_people(found), newer, older)
-    if before is not None:
-        rows = rows.filter(before.older())
-    found = list(rows.order_by("-created_at", "-pk")[: limit + 1])
+    found = wanted.first(limit + 1, place=before.older() if before else Q())
     has_more, found = len(found) > limit, found[:limit]
     newer = Mark.of(found[0]) if before is not None and found else None
     return LogPage(name_people(found), newer, Mark.of(found[-1]) if has_more else None)
-
-
-def log_chunks(wanted: Wanted, *, size: int) -> Iterator[list[UsageRecord]]:
-    """All rows, newest first, a chunk at a time: nothing stays open between two chunks."""
-    page = log_page(wanted, limit=size)
-    while page.rows:
-        yield page.rows
-        if page.older is None:
-            return
-        page = log_page(wanted, limit=size, before=page.older)
 
 
 def find_request(request_id: str) -> UsageRecord | None:
@@ -127,15 +125,14 @@ def find_request(request_id: str) -> UsageRecord | None:
     return name_people([row])[0] if row else None
 
 
-def owners_called(text: str) -> list[str]:
-    """The keys and people of that name or id, as the ledger names them."""
-    keys = ApiKey.objects.filter(Q(public_id=text) | Q(name__icontains=text))
-    people = User.objects.filter(username__icontains=text)
-    return [
-        text,
-        *keys.order_by("-pk").values_list("public_id", flat=True)[:MAX_OWNERS],
-        *(f"user:{pk}" for pk in people.order_by("pk").values_list("pk", flat=True)[:MAX_OWNERS]),
-    ]
+def owners_called(text: str) -> tuple[str, ...]:
+    """The people and newest keys of that name or id, as the ledger names them; at most MAX_OWNERS + 1."""
+    if text.startswith("user:") or ApiKey.objects.filter(public_id=text).exists():
+        return (text,)
+    keys = ApiKey.objects.filter(name__icontains=text).order_by("-pk").values_list("public_id", flat=True)
+    people = User.objects.filter(username__icontains=text).order_by("pk").values_list("pk", flat=True)
+    owners = [*(f"user:{pk}" for pk in people[: MAX_OWNERS + 1]), *keys[: MAX_OWNERS + 1]]
+    return tuple(owners[: MAX_OWNERS + 1])
 
 
 def name_people(rows: list[UsageRecord]) -> list[UsageRecord]:

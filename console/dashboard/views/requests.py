@@ -25,6 +25,7 @@ ROWS_PER_PAGE = 50
 def log(request: HttpRequest) -> HttpResponse:
     form = RequestFilterForm(request.GET)
     wanted = form.wanted()
+    form.say_if_many()
     if wanted.request_id and find_request(wanted.request_id):
         return redirect("dashboard:request", request_id=wanted.request_id)
     page = log_page(

@@ -119,6 +119,16 @@ def test_what_is_not_valid_is_said(signed_in: SignedIn, ended: Ended) -> None:
     assert 'role="alert"' in page and "/requests/chatcmpl-0001/" in page
 
 
+def test_a_name_of_too_many_is_said(
+    signed_in: SignedIn, ended: Ended, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended()
+    client = signed_in(Role.VIEWER)
+    monkeypatch.setattr("console.dashboard.request_filter.MAX_OWNERS", 0)
+    page = text_of(client, "/requests/", key="program")
+    assert "More than 0 are called that" in page and "/requests/chatcmpl-0001/" in page
+
+
 def test_an_id_leads_to_its_request(signed_in: SignedIn, ended: Ended) -> None:
     ended()
     client = signed_in(Role.VIEWER)

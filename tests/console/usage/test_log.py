@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from console.keys.actions import IssuedKey
+from console.keys.actions import IssuedKey, issue
 from console.usage.log import LogPage, Mark, Wanted, log_page
 from console.usage.models import UsageRecord
 
@@ -65,6 +65,22 @@ def test_the_newest_page_is_full_when_few_are_newer(eleven: None) -> None:
     page = log_page(ALL, limit=4, after=Mark.of(UsageRecord.objects.get(request_id="r9")))
     assert ids(page) == ["r10", "r9", "r8", "r7"]
     assert page.newer is None
+
+
+def test_rows_of_several_callers_come_in_one_order(eleven: None, issued: IssuedKey) -> None:
+    other = issue(actor="test", name="program too", team=issued.key.team)
+    stranger = issue(actor="test", name="stranger", team=issued.key.team)
+    for number in range(11, 20):
+        write(other if number % 2 else stranger, number)
+    wanted = Wanted(owner="program")
+    page, seen = log_page(wanted, limit=3), list[str]()
+    while page.older:
+        seen += ids(page)
+        page = log_page(wanted, limit=3, before=page.older)
+    seen += ids(page)
+    assert seen == [f"r{number}" for number in reversed(range(20)) if number < 11 or number % 2]
+    assert ids(log_page(Wanted(owner=stranger.key.public_id), limit=2)) == ["r18", "r16"]
+    assert ids(log_page(Wanted(owner="nobody"), limit=2)) == []
 
 
 @pytest.mark.parametrize(
