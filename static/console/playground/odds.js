@@ -62,11 +62,17 @@ function show(span) {
   popup.style.top = `${below ? at.bottom + 6 : at.top - popup.offsetHeight - 6}px`;
 }
 
-function row({ token, logprob }) {
-  const probability = Math.exp(logprob);
+// A token may be a part of a character: those are told by their bytes.
+function named({ token, bytes }) {
+  if (token.includes("\uFFFD") && bytes) return bytes.map((one) => one.toString(16).toUpperCase().padStart(2, "0")).join(" ");
+  return token.replaceAll("\n", "↵").replaceAll(" ", "␣") || "∅";
+}
+
+function row(alternative) {
+  const probability = Math.exp(alternative.logprob);
   const line = document.createElement("div");
   const [word, bar, figure] = ["code", "i", "span"].map((name) => document.createElement(name));
-  word.textContent = token.replaceAll("\n", "↵").replaceAll(" ", "␣") || "∅";
+  word.textContent = named(alternative);
   bar.style.setProperty("--share", `${100 * probability}%`);
   figure.textContent = percent.format(probability);
   line.append(word, bar, figure);
