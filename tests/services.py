@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tests.flow.house import free_port
 
@@ -16,15 +17,17 @@ START_SECONDS = 30.0
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """Yields DATABASE_URL. PostgreSQL refuses to run as root, so there it runs as the user postgres."""
+    with TemporaryDirectory(prefix="pilothouse-postgresql-") as name:
+        yield from _postgresql(Path(name))
+
+
+def _postgresql(folder: Path) -> Iterator[str]:
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
     as_user: list[str] = []
     if os.geteuid() == 0:
         as_user = ["runuser", "-u", "postgres", "--"]
-        for parent in (folder, *folder.parents):
-            if parent.stat().st_uid == 0 and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)  # to pass through, not to read
         shutil.chown(folder, "postgres")
     port, data = free_port(), folder / "data"
     run([*as_user, binaries / "initdb", "-D", data, "-A", "trust", "-U", "pilothouse", "-E", "UTF8"])
@@ -40,11 +43,11 @@ def postgresql(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def redis(folder: Path) -> Iterator[str]:
+def redis() -> Iterator[str]:
     """Yields REDIS_URL."""
     port = free_port()
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             wait_for_redis(port)
             yield f"redis://127.0.0.1:{port}/0"

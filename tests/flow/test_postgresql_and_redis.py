@@ -27,8 +27,8 @@ pytestmark = pytest.mark.server
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with (
-        postgresql(tmp_path_factory.mktemp("postgresql")) as database_url,
-        redis(tmp_path_factory.mktemp("redis")) as redis_url,
+        postgresql() as database_url,
+        redis() as redis_url,
         House(tmp_path_factory.mktemp("house"), DATABASE_URL=database_url, REDIS_URL=redis_url) as house,
     ):
         yield house
