@@ -115,7 +115,7 @@ class PolicyMiddleware(MiddlewareMixin):
         assert request.resolver_match is not None
         route = request.resolver_match.view_name
         match who_may(route):
-            case Who.ANYONE | Who.ADMIN_SITE:
+            case Who.ANYONE | Who.ADMIN_SITE | Who.MANAGEMENT:
                 return None
             case Who.LOOPBACK_OR_STAFF if is_loopback(request) or permits(Who.STAFF, request.user):
                 return None
@@ -128,13 +128,13 @@ class PolicyMiddleware(MiddlewareMixin):
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
         route = request.resolver_match.view_name if request.resolver_match else "none"
-        if response.status_code == 403:
-            write_refusal(request, route)
+        if response.status_code in (401, 403):
+            write_refusal(request, route, response.status_code)
         observe_response(route=route, method=request.method or "", status=response.status_code)
         return response
 
 
-def write_refusal(request: HttpRequest, route: str) -> None:
+def write_refusal(request: HttpRequest, route: str, status: int) -> None:
     """A person who tries what they may not is an audit entry, whoever refused it: the policy, a view, Django
     admin or the check of the form's token. Strangers' scans are counted."""
     ip = request.META.get("REMOTE_ADDR", "")
@@ -143,7 +143,7 @@ def write_refusal(request: HttpRequest, route: str) -> None:
         name = request.user.get_username()
         write(actor=name, ip=ip, action="access.refused", target=f"route:{route}", detail=detail)
     else:
-        REFUSALS.note(source="stranger", ip=ip, reason=f"403 {route}")
+        REFUSALS.note(source="stranger", ip=ip, reason=f"{status} {route}")
 
 
 def to_sign_in(request: HttpRequest) -> HttpResponseBase:

@@ -19,6 +19,7 @@ class Who(Enum):
     OPERATOR = "an operator or an admin"
     ADMIN = "an admin"
     ADMIN_SITE = "Django's admin decides, page by page"
+    MANAGEMENT = "whoever `API` names for the method, by session or by a management key"
     LOOPBACK_OR_STAFF = "this machine, or a signed-in member of the staff"
     KEY_OR_SESSION = "a valid API key, or a signed-in person from the console's own pages"
 
@@ -56,11 +57,36 @@ HTTP = {
     "dashboard:requests": Who.STAFF,
     "dashboard:requests_csv": Who.STAFF,
     "dashboard:request": Who.STAFF,
+    "api:docs": Who.STAFF,  # a page: strangers are led to sign in
+    "api:nothing_here": Who.ANYONE,  # 404 for everyone
     "dashboard:operators": Who.STAFF,
     "dashboard:operator_create": Who.ADMIN,
     "dashboard:operator_role": Who.ADMIN,
     "dashboard:operator_active": Who.ADMIN,
     "dashboard:operator_password": Who.ADMIN,
+}
+# The management API: route -> method -> who. The same as for the page that does the same.
+API = {
+    "api:keys": {"GET": Who.STAFF, "POST": Who.OPERATOR},
+    "api:key": {"GET": Who.STAFF, "PATCH": Who.OPERATOR},
+    "api:key_limits": {"PUT": Who.OPERATOR},
+    "api:key_revoke": {"POST": Who.OPERATOR},
+    "api:people": {"GET": Who.STAFF, "POST": Who.ADMIN},
+    "api:person": {"GET": Who.STAFF},
+    "api:person_role": {"PUT": Who.ADMIN},
+    "api:person_active": {"PUT": Who.ADMIN},
+    "api:person_password": {"POST": Who.ADMIN},
+    "api:teams": {"GET": Who.STAFF},
+    "api:models": {"GET": Who.STAFF},
+    "api:requests": {"GET": Who.STAFF},
+    "api:request": {"GET": Who.STAFF},
+    "api:usage": {"GET": Who.STAFF},
+    "api:audit": {"GET": Who.STAFF},
+    "api:engine": {"GET": Who.STAFF},
+    "api:in_flight": {"GET": Who.STAFF},
+    "api:in_flight_cancel": {"POST": Who.OPERATOR},
+    "api:schema": {"GET": Who.STAFF},
+    "api:docs": {"GET": Who.STAFF},
 }
 NAMESPACES = {"admin": Who.ADMIN_SITE}
 WEBSOCKET = {"/v1/responses": Who.KEY_OR_SESSION}
@@ -70,6 +96,8 @@ LOOPBACK = ("127.0.0.1", "::1")
 
 def who_may(view_name: str) -> Who | None:
     """The policy of a route; None: nobody may."""
+    if view_name in API and view_name not in HTTP:
+        return Who.MANAGEMENT
     namespace, _, _ = view_name.partition(":")
     return HTTP.get(view_name) or NAMESPACES.get(namespace)
 

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
+from console import __version__
 from console.environment import environment, kept_secret
 
 ENV = environment()
@@ -34,6 +35,8 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "channels",
     "allauth",
     "allauth.account",
@@ -51,6 +54,7 @@ INSTALLED_APPS = [
     "console.rollouts",
     "console.gateway",
     "console.dashboard",
+    "console.api",
     "console",
 ]
 
@@ -240,6 +244,37 @@ CONTENT_SECURITY_POLICY = {
         "base-uri": ["'none'"],
         "frame-ancestors": ["'none'"],
     }
+}
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "console.api.authentication.ManagementKey",  # the first: strangers get 401, not 403
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["console.api.permissions.ByPolicy"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "console.api.schema.OperationNames",
+    "EXCEPTION_HANDLER": "console.api.errors.answer",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Pilothouse management API",
+    "DESCRIPTION": "What the console's pages do, for programs: the same actions, policy and audit entries.",
+    "VERSION": __version__,
+    "OAS_VERSION": "3.1.1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["console.api.permissions.ByPolicy"],
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "ENUM_NAME_OVERRIDES": {
+        "KeyState": "console.keys.queries.State.choices",
+        "RequestState": "monitoring.live.State",
+    },
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "persistAuthorization": False},
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "console.api.schema.with_errors",
+    ],
 }
 
 # Django admin, for auditors. Its pages stand under the same policy: docs/decisions/0008.

@@ -17,6 +17,7 @@ urlpatterns = [
     path("", include("console.dashboard.urls")),
     path("account/", include("console.accounts.urls")),
     path("admin/", admin.site.urls),
+    path("api/v1/", include("console.api.urls")),
     path("v1/", include("console.gateway.urls")),
     path("", include("monitoring.urls")),
 ]

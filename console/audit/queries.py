@@ -24,3 +24,9 @@ def known_actions() -> list[str]:
     while (action := actions.filter(action__gt=found[-1] if found else "").first()) is not None:
         found.append(action)
     return found
+
+
+def find_entries(*, actor: str = "", action: str = "", target: str = "") -> QuerySet[Entry]:
+    """The entries that have exactly what is named; an empty name asks for all."""
+    wanted = {"actor": actor, "action": action, "target": target}
+    return Entry.objects.filter(**{name: value for name, value in wanted.items() if value})

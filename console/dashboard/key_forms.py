@@ -13,7 +13,7 @@ from console.accounts.models import Team
 from console.catalog.models import ServedModel
 from console.keys.models import ApiKey
 from console.keys.queries import Order, State
-from console.keys.scopes import Scope
+from console.keys.scopes import LABELS, Scope
 from console.limits.actions import MOST, MOST_BUDGET, Limits
 
 
@@ -62,15 +62,15 @@ class AccessForm(forms.Form):
     )
     scopes = forms.MultipleChoiceField(
         label=_("Endpoints"),
-        choices=Scope.choices,
+        choices=list(LABELS.items()),
         initial=Scope.values,
-        widget=forms.CheckboxSelectMultiple,
+        widget=forms.CheckboxSelectMultiple(attrs={"class": "checkbox"}),
         error_messages={"required": _("A key that may call nothing is of no use: tick at least one.")},
     )
     models = forms.MultipleChoiceField(
         label=_("Models"),
         required=False,
-        widget=forms.CheckboxSelectMultiple,
+        widget=forms.CheckboxSelectMultiple(attrs={"class": "checkbox"}),
         help_text=_("None ticked: every model, also those to come."),
     )
 

@@ -15,7 +15,7 @@ import inference.client
 from console.accounts.models import Team
 from console.audit.write import write
 from console.keys.models import ApiKey
-from console.keys.scopes import Scope
+from console.keys.scopes import LABELS
 from console.keys.token import generate
 from console.storable import storable
 
@@ -148,9 +148,9 @@ def valid_expiry(moment: datetime | None) -> datetime | None:
 
 
 def valid_scopes(scopes: Collection[str]) -> list[str]:
-    if unknown := set(scopes) - set(Scope.values):
-        raise BadKey(f"There is no scope {sorted(unknown)[0]!r}; there are {', '.join(Scope.values)}.")
-    return [scope for scope in Scope.values if scope in scopes]
+    if unknown := set(scopes) - set(LABELS):
+        raise BadKey(f"There is no scope {sorted(unknown)[0]!r}; there are {', '.join(LABELS)}.")
+    return [scope for scope in LABELS if scope in scopes]
 
 
 def valid_models(names: Collection[str]) -> list[str]:

@@ -24,7 +24,7 @@ from console.dashboard.usage_bars import bars
 from console.keys import actions
 from console.keys.models import ApiKey
 from console.keys.queries import State, find_keys, state_of
-from console.keys.scopes import Scope
+from console.keys.scopes import LABELS, Scope
 from console.limits.actions import BudgetTooSmall, issue_with_limits, limits_of, set_limits
 from console.limits.models import Limit, Ticket
 from console.limits.rates import now_ms
@@ -122,7 +122,7 @@ def about(
     context: dict[str, Any] = {
         "key": key,
         "state": state,
-        "scopes": [scope for scope in Scope if not key.scopes or scope in key.scopes],
+        "scopes": [label for scope, label in LABELS.items() if scope in key.scopes],
         "limit": limit,
         "buckets": limit.buckets(now_ms=now_ms()) if limit else (),
         "bars": bars(by_day),

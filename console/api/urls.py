@@ -1,0 +1,37 @@
+"""The management API's routes; who may use each, by method, stands in `console/policy.py`."""
+
+from __future__ import annotations
+
+from django.urls import path, re_path
+from django.views.decorators.csrf import csrf_exempt
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
+
+from console.api.views import audit, engine, keys, models, nothing, people, requests
+
+app_name = "api"
+
+Docs = SpectacularSwaggerSplitView.as_view(url_name="api:schema", template_name="api/docs.html")
+
+urlpatterns = [
+    path("keys", keys.Keys.as_view(), name="keys"),
+    path("keys/<str:public_id>", keys.Key.as_view(), name="key"),
+    path("keys/<str:public_id>/limits", keys.KeyLimits.as_view(), name="key_limits"),
+    path("keys/<str:public_id>/revoke", keys.KeyRevoke.as_view(), name="key_revoke"),
+    path("people", people.People.as_view(), name="people"),
+    path("people/<str:username>", people.Person.as_view(), name="person"),
+    path("people/<str:username>/role", people.PersonRole.as_view(), name="person_role"),
+    path("people/<str:username>/active", people.PersonActive.as_view(), name="person_active"),
+    path("people/<str:username>/password", people.PersonPassword.as_view(), name="person_password"),
+    path("teams", people.Teams.as_view(), name="teams"),
+    path("models", models.Models.as_view(), name="models"),
+    path("requests", requests.Requests.as_view(), name="requests"),
+    path("requests/<str:request_id>", requests.OneRequest.as_view(), name="request"),
+    path("usage", requests.Usage.as_view(), name="usage"),
+    path("audit", audit.Entries.as_view(), name="audit"),
+    path("engine", engine.Engine.as_view(), name="engine"),
+    path("in-flight", engine.InFlight.as_view(), name="in_flight"),
+    path("in-flight/<str:request_id>/cancel", engine.InFlightCancel.as_view(), name="in_flight_cancel"),
+    path("openapi.json", SpectacularJSONAPIView.as_view(), name="schema"),
+    path("docs/", Docs, name="docs"),
+    re_path("", csrf_exempt(nothing.nothing_here), name="nothing_here"),
+]
