@@ -84,22 +84,28 @@ def issue(request: HttpRequest) -> HttpResponse:
 
 
 def curl(request: HttpRequest, issued: actions.IssuedKey) -> str:
-    """A first request that runs as it stands, in a shell."""
-    key = issued.key
-    names = key.allowed_models or ServedModel.objects.exclude(current=None).order_by("name").values_list(
-        "name", flat=True
-    )
-    model = next(iter(names), "MODEL")
-    if key.scopes and Scope.CHAT not in key.scopes:
-        path, body = "completions", {"model": model, "prompt": "Hello"}
-    else:
-        path, body = "chat/completions", {"model": model, "messages": [{"role": "user", "content": "Hello!"}]}
-    if key.scopes == [Scope.MODELS]:
-        url, data = request.build_absolute_uri("/v1/models"), ""
-    else:
-        url, data = request.build_absolute_uri(f"/v1/{path}"), f" \\\n  -d {shlex.quote(json.dumps(body))}"
-    lines = [f"curl {shlex.quote(url)}", f'-H "Authorization: Bearer {issued.secret}"']
-    return " \\\n  ".join([*lines, '-H "Content-Type: application/json"']) + data
+    """A first request that this key may make, and that runs as it stands in a shell."""
+    path, body = first_request(issued.key)
+    lines = [
+        f"curl {shlex.quote(request.build_absolute_uri(path))}",
+        f'-H "Authorization: Bearer {issued.secret}"',
+    ]
+    if body is not None:
+        lines += ['-H "Content-Type: application/json"', f"-d {shlex.quote(json.dumps(body))}"]
+    return " \\\n  ".join(lines)
+
+
+def first_request(key: ApiKey) -> tuple[str, dict[str, Any] | None]:
+    """Its path, and its body where it has one."""
+    served = ServedModel.objects.exclude(current=None).order_by("name").values_list("name", flat=True)
+    model = next(iter(key.allowed_models or served), "MODEL")
+    scopes = key.scopes or Scope.values
+    if Scope.CHAT in scopes:
+        messages = [{"role": "user", "content": "Hello!"}]
+        return "/v1/chat/completions", {"model": model, "messages": messages}
+    if Scope.COMPLETIONS in scopes:
+        return "/v1/completions", {"model": model, "prompt": "Hello"}
+    return ("/v1/models" if Scope.MODELS in scopes else "/api/v1/keys"), None
 
 
 @require_GET

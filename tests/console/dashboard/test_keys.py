@@ -15,6 +15,7 @@ from django.utils import timezone
 from console.accounts.models import Team, User
 from console.accounts.roles import Role
 from console.audit.models import Entry
+from console.dashboard.views.keys import first_request
 from console.keys.actions import issue, revoke
 from console.keys.models import ApiKey
 from console.limits.actions import Limits, set_limits
@@ -83,6 +84,19 @@ def test_what_the_form_says_is_what_the_key_may(operator: Client, team: Team) ->
     assert (limit.budget_tokens, limit.requests_per_minute, limit.tokens_per_minute) == (5000, 60, None)
     actions = list(Entry.objects.order_by("seq").values_list("action", "actor"))
     assert actions[-2:] == [("key.issued", "the-operator"), ("limit.set", "the-operator")]
+
+
+@pytest.mark.parametrize(
+    ("scopes", "path"),
+    [
+        ([], "/v1/chat/completions"),
+        (["completions", "models"], "/v1/completions"),
+        (["models"], "/v1/models"),
+        (["management"], "/api/v1/keys"),
+    ],
+)
+def test_the_line_that_is_shown_asks_for_what_the_key_may(team: Team, scopes: list[str], path: str) -> None:
+    assert first_request(issue(actor="test", name="x", team=team, scopes=scopes).key)[0] == path
 
 
 def test_all_endpoints_ticked_is_every_endpoint_also_those_to_come(operator: Client, team: Team) -> None:
