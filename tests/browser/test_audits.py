@@ -126,3 +126,16 @@ def test_an_operator_revokes_a_selected_key(visit: Visit, house: House) -> None:
     operator.page.locator("select[name=action]").select_option("revoke_keys")
     operator.page.get_by_role("button", name="Run").click()
     operator.page.get_by_text("Revoked 1 keys.").wait_for()
+
+
+def test_the_management_apis_documentation_works_offline_under_the_policy(visit: Visit) -> None:
+    watched = visit("operator")
+    watched.goto("/api/v1/docs/")
+    watched.page.get_by_text("/api/v1/keys/{public_id}/revoke").wait_for()
+    watched.page.locator("#operations-keys-get_keys").get_by_role("button").first.click()
+    watched.page.get_by_role("button", name="Try it out").click()
+    with watched.page.expect_response("**/api/v1/keys?*") as answer:
+        watched.page.get_by_role("button", name="Execute").click()
+    assert answer.value.status == 200
+    hosts = "performance.getEntriesByType('resource').map(one => new URL(one.name).host)"
+    assert set(watched.page.evaluate(hosts)) == {watched.url.removeprefix("http://")}

@@ -14,6 +14,7 @@ from django.utils.dateparse import parse_datetime, parse_duration
 from console.accounts.actions import default_team
 from console.accounts.models import Team
 from console.keys.actions import BadKey, issue
+from console.keys.scopes import LABELS
 from console.limits.actions import BudgetTooSmall, set_budget
 from console.management.database_command import DatabaseCommand
 
@@ -38,6 +39,13 @@ class Command(DatabaseCommand):
         parser.add_argument("--team", help="the team that it belongs to (default: the team `default`)")
         parser.add_argument("--budget", type=int, metavar="TOKENS", help="tokens it may use in all")
         parser.add_argument(
+            "--scope",
+            action="append",
+            default=[],
+            choices=list(LABELS),
+            help="what it may do, once for each (default: everything on /v1)",
+        )
+        parser.add_argument(
             "--expires", type=moment, metavar="WHEN", help="2027-01-31T12:00, or P30D from now"
         )
 
@@ -46,7 +54,11 @@ class Command(DatabaseCommand):
             with transaction.atomic():
                 team = Team.objects.get(name=options["team"]) if options["team"] else default_team()
                 issued = issue(
-                    actor="command line", name=options["name"], team=team, expires_at=options["expires"]
+                    actor="command line",
+                    name=options["name"],
+                    team=team,
+                    expires_at=options["expires"],
+                    scopes=options["scope"],
                 )
                 if options["budget"] is not None:
                     set_budget(actor="command line", key=issued.key, budget_tokens=options["budget"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,6 +143,21 @@ def test_the_description_is_valid_and_has_no_warnings(viewer: Call) -> None:
     assert {one["type"] for one in schemes.values()} == {"http", "apiKey"}
     operations = [one for path in schema["paths"].values() for one in path.values()]
     assert len(operations) > 20 and all("403" in one["responses"] for one in operations)
+
+
+def test_the_document_names_every_path(viewer: Call) -> None:
+    document = (Path(__file__).parents[3] / "docs/management-api.md").read_text()
+    shown = {
+        part
+        for line in re.findall(r"^\| (`.*?) \|", document, re.MULTILINE)
+        for part in re.findall("`(.+?)`", line)
+    }
+    schema: Any = viewer("GET", "openapi.json").json()  # type: ignore[attr-defined]
+    paths = {re.sub(r"\{public_id\}", "{id}", path.removeprefix("/api/v1")) for path in schema["paths"]}
+    assert shown <= paths
+    for path in paths - shown:
+        verb = path.rpartition("/")[2]
+        assert f".../{verb}" in document or path in document, path
 
 
 def test_the_documentation_page_runs_our_own_files_alone(viewer: Call) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import StringIO
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.test import Client
 from django.urls import get_resolver, reverse
 
@@ -141,3 +143,10 @@ def test_a_management_key_leaves_no_other_behind(program: Call, operator: Call) 
     plain = program("POST", "keys", {"name": "plain"}).json()["id"]  # type: ignore[attr-defined]
     assert program("PATCH", f"keys/{plain}", {"scopes": ["management"]}).status_code == 403
     assert operator("POST", "keys", wish).status_code == 201
+
+
+def test_the_command_issues_a_management_key(db: None) -> None:
+    out = StringIO()
+    call_command("issue_key", "terraform", scope=["management"], stdout=out)
+    headers = {"Authorization": f"Bearer {out.getvalue().strip()}"}
+    assert Client(headers=headers).get("/api/v1/keys").status_code == 200
