@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import logging
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from django.core.exceptions import ImproperlyConfigured
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 
+from console import settings
 from console.log_redaction import OneLine
 from console.settings import database
 
@@ -53,3 +57,22 @@ def test_no_field_can_forge_a_log_line_or_colour_a_terminal() -> None:
     line = formatted("user %s", "eve\r\nERROR everything is lost\x1b[31m\x9b")
     assert len(line.splitlines()) == 1
     assert not any(ord(char) < 32 or 127 <= ord(char) < 160 for char in line)
+
+
+def test_no_setting_is_made_twice() -> None:
+    made = Counter(
+        target.id
+        for node in ast.parse(Path(settings.__file__).read_text()).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    )
+    assert made["SESSION_COOKIE_SAMESITE"] == 1
+    assert [name for name, number in made.items() if number > 1] == []
+
+
+@pytest.mark.parametrize("password", ["short1", "password1234", "135792468013579"])
+@pytest.mark.django_db
+def test_a_weak_password_is_refused(password: str) -> None:
+    with pytest.raises(ValidationError):
+        validate_password(password)
