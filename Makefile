@@ -42,7 +42,7 @@ bench: ## tokens/s served, beside transformers' own server, in one run (about 15
 	$(BIN)/python -m inference.benchmark.peers
 
 assets: ## build static/ from package.json, for developers of pages (needs node)
-	npm ci --ignore-scripts --no-audit --no-fund
+	npm install --no-save --ignore-scripts --no-audit --no-fund
 	node static/build.mjs
 
 messages: ## collect texts for translation into locale/, and compile them (needs GNU gettext)
