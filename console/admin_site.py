@@ -34,7 +34,13 @@ ROOMS: tuple[tuple[str | Promise, tuple[tuple[str | Promise, str, str], ...]], .
             (_("Revisions"), "history", "admin:catalog_revision_changelist"),
         ),
     ),
-    (_("Console"), ((_("Back to the console"), "arrow_back", "dashboard:home"),)),
+    (
+        _("Console"),
+        (
+            (_("Management API"), "api", "api:docs"),
+            (_("Back to the console"), "arrow_back", "dashboard:home"),
+        ),
+    ),
 )
 
 

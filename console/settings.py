@@ -284,5 +284,6 @@ UNFOLD = {
     "SITE_SYMBOL": "sailing",
     "SITE_URL": "/",
     "SHOW_LANGUAGES": False,  # the console's choice counts here, too
+    "SHOW_HISTORY": False,  # the audit log is the history
     "SIDEBAR": {"navigation": "console.admin_site.navigation"},
 }

@@ -41,7 +41,7 @@ class Watch:
         self._lock = threading.Lock()
         self._pass: Pass | None = None  # under way
         self._ended: Pass | None = None  # the last that came to its end
-        self._verdict: Verdict | None = None
+        self.verdict: Verdict | None = None
         self._ended_at = 0.0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -51,7 +51,7 @@ class Watch:
         self.advance(older_than=FRESH_SECONDS)
         with self._lock:
             age = time.monotonic() - self._ended_at
-            return State(self._verdict, age, self._pass.seq if self._pass else 0)
+            return State(self.verdict, age, self._pass.seq if self._pass else 0)
 
     def advance(self, *, older_than: float) -> bool:
         """Check one stretch; False when there is nothing to do."""
@@ -64,30 +64,32 @@ class Watch:
             except CheckpointForged as error:
                 verdict = Verdict(0, 1, str(error))
             if verdict is not None:
-                self._verdict, self._ended_at = verdict, time.monotonic()
+                self.verdict, self._ended_at = verdict, time.monotonic()
                 self._ended, self._pass = self._pass, None
             return True
 
     def _is_young(self, seconds: float) -> bool:
-        return self._verdict is not None and time.monotonic() - self._ended_at < seconds
+        return self.verdict is not None and time.monotonic() - self._ended_at < seconds
 
     def _extend(self) -> bool:
         """Check what was appended since the last whole check: it is as old as that check, at most."""
-        if self._ended is None or self._verdict is None or not self._verdict.is_intact:
+        if self._ended is None or self.verdict is None or not self.verdict.is_intact:
             return False
         before = self._ended.seq
-        self._verdict = self._ended.advance(STRETCH) or Verdict(self._ended.seq)
+        self.verdict = self._ended.advance(STRETCH) or Verdict(self._ended.seq)
         return self._ended.seq - before == STRETCH
 
     def forget(self) -> None:
         """Begin anew."""
         with self._lock:
-            self._pass = self._ended = self._verdict = None
+            self._pass = self._ended = self.verdict = None
 
     def start(self) -> None:
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._work, name="audit-watch", daemon=True)
-        self._thread.start()
+        """Go on in a thread of its own; idempotent."""
+        if self._thread is None:
+            self._stopping.clear()
+            self._thread = threading.Thread(target=self._work, name="audit-watch", daemon=True)
+            self._thread.start()
 
     def stop(self) -> None:
         self._stopping.set()

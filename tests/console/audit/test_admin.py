@@ -21,8 +21,8 @@ from console.accounts.models import User
 from console.accounts.roles import Role
 from console.audit.models import Entry, Head
 from console.audit.queries import known_actions
-from console.audit.verify import verify, verify_export
-from console.audit.watch import WATCH
+from console.audit.verify import Verdict, verify, verify_export
+from console.audit.watch import WATCH, Watch
 from console.audit.write import hash_of, write
 
 pytestmark = pytest.mark.django_db
@@ -162,6 +162,22 @@ def test_a_long_log_is_checked_a_stretch_at_a_time(log: None, monkeypatch: pytes
     monkeypatch.setattr("console.audit.watch.FRESH_SECONDS", 0.0)
     found = WATCH.look().verdict
     assert found is not None and found.first_bad == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_server_checks_the_chain_by_itself(log: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("console.audit.watch.PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("console.audit.watch.STRETCH", 10)
+    watch = Watch()
+    watch.start()
+    watch.start()
+    try:
+        deadline = time.monotonic() + 10
+        while watch.verdict is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        watch.stop()
+    assert watch.verdict == Verdict(31)
 
 
 def test_an_export_is_the_whole_log_and_passes_the_verifier(
