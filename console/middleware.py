@@ -35,9 +35,7 @@ FORWARDED = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-
 
 
 class TrustedProxies:
-    """Believes X-Forwarded-* from the proxies that are listed and takes them off everybody else's requests.
-    Believes X-Forwarded-* from the proxies that are listed and takes them off everybody else's requests.
-    """
+    """Believes X-Forwarded-* from the listed proxies and takes them off everybody else's requests."""
 
     def __init__(self, app: Application, *, proxies: Iterable[str]) -> None:
         self._app = app
@@ -62,9 +60,7 @@ class TrustedProxies:
         return any(address in network for network in self._networks)
 
     def _believe(self, scope: Scope, forwarded: dict[bytes, str]) -> None:
-        """The client is the last address that no trusted proxy has: what stands left of it may be invented.
-        The client is the last address that no trusted proxy has: what stands left of it may be invented.
-        """
+        """The client is the last address that no trusted proxy has: what stands left may be invented."""
         hops = [hop.strip() for hop in forwarded.get(b"x-forwarded-for", "").split(",") if hop.strip()]
         strangers = [hop for hop in hops if not self._trusts(hop)]
         if strangers:

@@ -10,6 +10,7 @@ from django.db import transaction
 
 from console.accounts.models import Membership, Team, User
 from console.accounts.roles import Role
+from console.accounts.streams import end_streams
 from console.audit.write import write
 
 DEFAULT_TEAM = "default"
@@ -108,7 +109,7 @@ def change_role(*, actor: str, username: str, role: Role, ip: str = "") -> User:
 
 @transaction.atomic
 def set_active(*, actor: str, username: str, is_active: bool, ip: str = "") -> User:
-    """Disable or enable an account. Django refuses the sessions of a disabled one at their next request."""
+    """Disable or enable an account. A disabled one's streams end, and its sessions at their next request."""
     user = _locked(username)
     if not is_active:
         _refuse_last_admin(user)
@@ -116,6 +117,8 @@ def set_active(*, actor: str, username: str, is_active: bool, ip: str = "") -> U
     user.save(update_fields=["is_active"])
     action = "user.enabled" if is_active else "user.disabled"
     write(actor=actor, ip=ip, action=action, target=f"user:{username}")
+    if not is_active:
+        transaction.on_commit(lambda: end_streams(f"user:{user.pk}"), robust=True)
     return user
 
 

@@ -68,6 +68,10 @@ class PeopleAdmin(PersonAdmin):
     def get_inlines(self, request: HttpRequest, obj: User | None) -> Any:
         return () if obj is None else (MembershipInline,)
 
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> Any:
+        """Roles and disabling belong to the console's Operators page, which keeps the last admin."""
+        return () if obj is None else ("role", "is_active")
+
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 

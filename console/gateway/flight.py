@@ -25,9 +25,7 @@ def keep(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
 
 
 def opened(close: Closer) -> None:
-    """A socket is open; `close` is awaited when the process drains and should return once its streams ended.
-    A socket is open; `close` is awaited when the process drains and should return once its streams ended.
-    """
+    """A socket is open; `close` is awaited at the drain and should return once its streams have ended."""
     _sockets.add(close)
 
 

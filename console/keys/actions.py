@@ -11,8 +11,8 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-import inference.client
 from console.accounts.models import Team
+from console.accounts.streams import end_streams
 from console.audit.write import write
 from console.keys.models import ApiKey
 from console.keys.scopes import LABELS
@@ -113,15 +113,6 @@ def revoke(*, actor: str, key: ApiKey, ip: str = "") -> bool:
     write(actor=actor, ip=ip, action="key.revoked", target=f"key:{key.public_id}", detail={"name": key.name})
     transaction.on_commit(lambda: end_streams(key.public_id), robust=True)
     return True
-
-
-def end_streams(owner: str) -> None:
-    """Abort what runs for an owner in this process, if it has an engine."""
-    try:
-        engine = inference.client.current()
-    except RuntimeError:
-        return
-    engine.abort_owner(owner)
 
 
 def facts(key: ApiKey) -> dict[str, Any]:

@@ -18,9 +18,9 @@ class Arm:
 
 
 async def choose(*, caller: Caller, model: str, user: str) -> Arm:
-    """The arm for this request; `caller` and `user` keep a user on one arm while two are served.
+    """The arm for this request: the model's current revision. `user` is what a rollout will be sticky by.
 
-    Raises `UnknownRevision` (404 model_not_found), the same for a model that the caller's key may not ask for.
+    Raises `UnknownRevision` (404 model_not_found), also for a model that the caller's key may not ask for.
     """
     revision = await revision_for(model) if caller.may_ask_for(model) else None
     if revision is None:

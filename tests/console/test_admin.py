@@ -148,15 +148,25 @@ def test_an_admin_makes_and_changes_people_and_all_of_it_is_written_down(
     post_user(client, "add/", username="mara", role="viewer", usable_password="true", **words)
     mara = User.objects.get(username="mara")
     assert mara.role == Role.VIEWER and list(mara.teams.all()) == [team]
-    post_user(client, f"{mara.pk}/change/", username="mara", role="operator", is_active="on")
+    post_user(client, f"{mara.pk}/change/", username="mara", email="mara@example.org")
     mara.refresh_from_db()
-    assert mara.role == Role.OPERATOR
+    assert mara.email == "mara@example.org"
     words = {"password1": "another long phrase", "password2": "another long phrase"}
     client.post(f"/admin/accounts/user/{mara.pk}/password/", {"usable_password": "true", **words})
     mara.refresh_from_db()
     assert mara.check_password("another long phrase")
     assert actions_since(before) == ["user.created", "user.changed", "user.password_reset"]
     assert "phrase" not in "".join(Entry.objects.values_list("detail", flat=True))
+
+
+def test_roles_and_disabling_are_left_to_the_operators_page_which_keeps_the_last_admin(
+    sign_in: Callable[[Role], Client],
+) -> None:
+    client = sign_in(Role.ADMIN)
+    me = User.objects.get()
+    post_user(client, f"{me.pk}/change/", username=me.username, role="viewer")
+    me.refresh_from_db()
+    assert (me.role, me.is_active) == (Role.ADMIN, True)
 
 
 def test_a_refused_password_is_no_entry(sign_in: Callable[[Role], Client]) -> None:

@@ -1,6 +1,4 @@
-"""POST /v1/chat/completions: the request as OpenAI describes it, what of it works here, and what is refused.
-POST /v1/chat/completions: the request as OpenAI describes it, what of it works here, and what is refused.
-"""
+"""POST /v1/chat/completions: the request as OpenAI describes it, what of it works here, what is refused."""
 
 from __future__ import annotations
 

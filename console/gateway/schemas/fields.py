@@ -19,9 +19,7 @@ ENDPOINTS: dict[str, type[Wire]] = {
 
 @dataclass(frozen=True, slots=True)
 class WireField:
-    """One top-level field. `harmless` are the JSON values of a refused field that ask for nothing and pass.
-    One top-level field. `harmless` are the JSON values of a refused field that ask for nothing and pass.
-    """
+    """One top-level field. `harmless`: JSON values of a refused field that ask for nothing and pass."""
 
     name: str
     works: bool

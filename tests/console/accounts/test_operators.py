@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+import inference.client
 from console.accounts.actions import LastAdmin, UnknownUser, change_role, set_active
 from console.accounts.models import User
 from console.accounts.roles import Role
@@ -52,3 +53,23 @@ def test_a_disabled_admin_does_not_count_as_another_one(make_user: MakeUser) -> 
 def test_nobody_is_not_changed(db: None) -> None:
     with pytest.raises(UnknownUser):
         set_active(actor="boss", username="nobody", is_active=False)
+
+
+class Engine:
+    """Knows only whose requests were aborted."""
+
+    def __init__(self) -> None:
+        self.aborted: list[str] = []
+
+    def abort_owner(self, owner_id: str) -> None:
+        self.aborted.append(owner_id)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_streams_of_who_is_disabled_end(make_user: MakeUser, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine()
+    monkeypatch.setattr(inference.client, "_current", engine)
+    operator = make_user(Role.OPERATOR)
+    set_active(actor="boss", username=operator.username, is_active=False)
+    set_active(actor="boss", username=operator.username, is_active=True)
+    assert engine.aborted == [f"user:{operator.pk}"]
