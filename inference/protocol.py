@@ -68,17 +68,14 @@ class QueueFull(NotReady):
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who a request runs for: decides fairness, abort-by-owner and whose cached prefixes it may hit."""
+    """Who a request runs for: what abort-by-owner ends, and whose cached prefixes it may hit."""
 
     id: str  # public id of the API key, or "user:<pk>" for a console session
     salt: str  # namespace of the prefix cache; set by the server, never by the client
-    weight: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.id:
             raise ValueError("owner id is empty")
-        if not (math.isfinite(self.weight) and self.weight > 0):
-            raise ValueError(f"owner weight must be a positive number, not {self.weight}")
 
 
 @dataclass(frozen=True, slots=True)
