@@ -34,11 +34,12 @@ def test_an_auditor_comes_from_the_console_searches_the_trail_and_opens_an_entry
     auditor.goto("/")
     auditor.page.locator(".rail").get_by_role("link", name="Audit", exact=True).click()
     auditor.page.get_by_text("The chain is intact").wait_for()
-    assert rows(auditor) > 3
+    num_all = rows(auditor)
+    assert num_all > 3
     auditor.page.locator("#searchbar").fill("user:operator")
     auditor.page.keyboard.press("Enter")
     auditor.page.wait_for_url("**q=user*")
-    assert 0 < rows(auditor) < 6
+    assert 0 < rows(auditor) < num_all
     auditor.page.locator("tr", has_text="user.created").get_by_role("link").first.click()
     detail = auditor.page.locator("pre.detail-json").inner_text()
     assert json.loads(detail)["role"] == "operator"
