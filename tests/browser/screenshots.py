@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.browser.conftest import ARGUMENTS, CHROMIUM, HREFS, csrf, sign_in
 from tests.flow.house import ROOT, House
@@ -32,6 +32,8 @@ VARIANTS = {
     "chinese": {"theme": "day", "language": "zh-hans"},
     "phone": {"theme": "day"},
 }
+NAMES = {"/admin/audit/entry/": "audit"}
+INSIDE = {"key": "/keys/", "request": "/requests/"}  # the first one of each list
 SIGNED_OUT = {"sign-in": "/account/sign-in/"}
 
 
@@ -79,15 +81,26 @@ def shoot(browser: Browser, house: House, jar: list[dict[str, str]], folder: Pat
             page.screenshot(path=folder / f"{name}-{variant}.png")
         context.add_cookies(jar)  # type: ignore[arg-type]
         page.goto(house.url)
-        links = page.locator(".rail a[href]").evaluate_all(HREFS)
-        for path in dict.fromkeys(link for link in links if not link.startswith("/admin/")):
+        for path in dict.fromkeys(page.locator(".rail a[href]").evaluate_all(HREFS)):
             page.goto(house.url + path)
+            name = NAMES.get(path) or re.sub(r"[^a-z0-9]+", "-", path.strip("/")) or "home"
+            if name == "playground":
+                converse(page)
             page.wait_for_timeout(700)  # charts fetch their series
-            name = re.sub(r"[^a-z0-9]+", "-", path.strip("/")) or "home"
-            page.screenshot(
-                path=folder / f"{name}-{variant}.png", full_page=variant != "phone" or name == "home"
-            )
+            page.screenshot(path=folder / f"{name}-{variant}.png", full_page=name == "home")
+        for name, path in INSIDE.items():
+            page.goto(house.url + path)
+            page.locator("#content tbody a[href]").first.click()
+            page.wait_for_timeout(700)
+            page.screenshot(path=folder / f"{name}-{variant}.png", full_page=variant != "phone")
         context.close()
+
+
+def converse(page: Page) -> None:
+    """Ask something and wait for the answer."""
+    page.locator("#message").fill("Write a haiku about a harbour at night.")
+    page.locator("#message").press("Enter")
+    page.wait_for_timeout(12_000)
 
 
 def furnish(house: House) -> tuple[list[dict[str, str]], list[str]]:

@@ -143,7 +143,7 @@ def test_every_parameter_is_sent_and_takes_effect(playground: Playground) -> Non
         assert sent[label.lower().replace(" ", "_")] == value, label
     assert sent["stop"] == [stop, "END"] and sent["ignore_eos"] is True
     assert sent["messages"][0] == {"role": "system", "content": "Be brief."}
-    playground.page.get_by_role("button", name="As at first").click()
+    playground.page.get_by_role("button", name="Reset").click()
     playground.set("Seed", "7")
     playground.set("Stop texts", stop)
     playground.page.get_by_role("button", name="Clear the conversation").click()
