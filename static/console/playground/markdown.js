@@ -15,6 +15,7 @@ const escaped = (text) => text.replace(/[&<>"']/g, (sign) => `&#${sign.charCodeA
 
 const parser = new marked.Marked({
   gfm: true,
+  breaks: true, // models write verse and lists line by line
   renderer: {
     html: ({ text }) => escaped(text),
     image: ({ text }) => escaped(text),
