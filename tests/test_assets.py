@@ -41,7 +41,7 @@ def test_lock_file_names_no_registry() -> None:
 
 def test_built_files_are_current(tmp_path: Path) -> None:
     if shutil.which("node") is None or not (ROOT / "node_modules/@tailwindcss/cli").exists():
-        pytest.skip("no node_modules: `npm ci` brings them, for developers of pages")
+        pytest.skip("no node_modules: `make assets` brings them, for developers of pages")
     subprocess.run(["node", "static/build.mjs", str(tmp_path)], cwd=ROOT, check=True)
     built = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     assert built

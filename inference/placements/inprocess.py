@@ -74,16 +74,15 @@ class InProcess(EngineClient):
         if self._lock_file is None:
             raise NotReady("the engine is not started")
         loop = asyncio.get_running_loop()
+        # In a thread that ends: OpenMP keeps workers for each thread that ever computed, and lets all of them
+        # sleep between operations once there are more than cores. Decode was twice as slow then.
+        loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._loading.add(spec.revision)
         try:
-            # In a thread that ends: OpenMP keeps workers for each thread that ever computed, and lets all of
-            # them sleep between operations once there are more than cores. Decode was twice as slow then.
-            with ThreadPoolExecutor(1, thread_name_prefix="load") as loader:
-                work = loop.run_in_executor(
-                    loader, self._load, spec, lambda news: _tell(loop, progress, news)
-                )
-                residence = await work
+            work = loop.run_in_executor(loader, self._load, spec, lambda news: _tell(loop, progress, news))
+            residence = await work
         finally:
+            loader.shutdown(wait=False)
             self._loading.discard(spec.revision)
         return residence.thread.card
 

@@ -58,6 +58,7 @@ class House:
     """A started placement over the fake model."""
 
     bench: Bench  # of the engine that was loaded last
+    loader: threading.Thread  # that loaded it
 
     def __init__(self, client: InProcess) -> None:
         self.client = client
@@ -99,6 +100,7 @@ async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         return Prepared(token_ids=request.token_ids or (1,), max_output_tokens=9)
 
     def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> Any:
+        house.loader = threading.current_thread()
         progress(LoadProgress("warming up", 0.5))
         house.bench = make_bench(faults=house.gate, num_blocks=16)
         house.bench.engine.clock = time.monotonic
@@ -119,6 +121,10 @@ async def read(events: AsyncIterator[Event]) -> tuple[list[int], Finish]:
             return token_ids, event
         token_ids += event.token_ids
     raise AssertionError("the stream ends without a finish")
+
+
+async def test_the_thread_that_loads_ends_and_takes_its_openmp_workers_along(house: House) -> None:
+    await house.until(lambda: not house.loader.is_alive())
 
 
 async def test_requests_stream_at_the_same_time(house: House) -> None:
