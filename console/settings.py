@@ -48,6 +48,7 @@ INSTALLED_APPS = [
     "console.audit",
     "console.accounts",
     "console.keys",
+    "console.jobs",
     "console.catalog",
     "console.usage",
     "console.limits",

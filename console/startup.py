@@ -65,10 +65,10 @@ def revisions_to_load(say: Say) -> list[RevisionSpec]:
     yet.
     """
     from console.catalog.actions import check_files, ensure_default_model, spec
-    from console.catalog.models import ServedModel
+    from console.catalog.models import Deployment, Revision
 
-    served = ServedModel.objects.select_related("current").exclude(current=None)
-    revisions = [one.current for one in served if one.current is not None]
+    wanted = Revision.objects.filter(deployment__wanted=Deployment.Wanted.LOADED)
+    revisions = list(wanted.select_related("model"))
     if not revisions:
         revisions = [ensure_default_model(progress=_shown(say), actor="serve")]
     for revision in revisions:
@@ -104,7 +104,7 @@ def settle_and_greet() -> FirstStart | None:
     """
     from console.accounts.actions import FIRST_OPERATOR, default_team, ensure_operator
     from console.keys.actions import issue
-    from console.limits.lease import own_lease
+    from console.lease import own_lease
     from console.limits.sweep import settle_orphans
 
     own_lease()

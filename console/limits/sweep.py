@@ -12,7 +12,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from console.group_commit import ledger
-from console.limits.lease import is_running, own_lease
+from console.lease import is_running, own_lease
 from console.limits.models import Ticket
 from console.limits.settle import settle_now
 from console.usage.record import Settlement

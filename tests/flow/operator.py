@@ -16,31 +16,24 @@ def seed() -> None:
     from django.conf import settings
     from django.core.management import call_command
 
-    from console.catalog.models import Revision, ServedModel
+    from tests.catalog_rows import serve
 
     call_command("migrate", verbosity=0)
     (Path(settings.DATA_DIR) / "stub").mkdir(exist_ok=True)
-    served, _ = ServedModel.objects.get_or_create(name="stub")
-    served.current = Revision.objects.create(
-        id="stub-1", model=served, folder="stub", source="test", files={}
-    )
-    served.save()
+    serve("stub", "stub-1")
 
 
 def serve_also(name: str, revision: str) -> None:
     """Let another name lead to a revision, which is made where there is none; the engine does not load it."""
-    from console.catalog.models import Revision, ServedModel
+    from tests.catalog_rows import serve
 
-    served, _ = ServedModel.objects.get_or_create(name=name)
-    standing = {"model": served, "folder": "stub", "source": "test", "files": {}}
-    served.current, _ = Revision.objects.get_or_create(id=revision, defaults=standing)
-    served.save()
+    serve(name, revision, folder="stub")
 
 
 def serve_no_longer(name: str) -> None:
-    from console.catalog.models import ServedModel
+    from console.catalog.routes import set_shares
 
-    ServedModel.objects.filter(name=name).update(current=None)
+    set_shares(actor="test", name=name, weights={})
 
 
 def issue(name: str, access: dict[str, list[str]] | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Models: the public names, and the revision that answers to each."""
+"""Models, as the catalog lists them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from console.catalog.models import ServedModel
 
 class ModelShown(Base):
     name = serializers.CharField()
-    revision = serializers.CharField(source="current_id", allow_null=True)
-    origin = serializers.CharField(source="current.source", default=None, allow_null=True)
     created_at = serializers.DateTimeField()
 
 
@@ -23,6 +21,6 @@ class Models(APIView):
     @extend_schema(parameters=[PageQuery], responses=listed(ModelShown, "Model"))
     def get(self, request: Request) -> Response:
         """List models, in the order in which they were added."""
-        models = ServedModel.objects.select_related("current")
+        models = ServedModel.objects.all()
         rows, cursor = page_of(models, query_of(request, PageQuery), newest_first=False)
         return Response({"data": ModelShown(rows, many=True).data, "next": cursor})

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_GET
 
 import inference.client
 from console.audit.queries import recent_entries
-from console.catalog.models import ServedModel
+from console.catalog.models import Arm
 from console.dashboard.engine_state import current_stats
 from console.usage.queries import recent_requests, totals_since
 from inference.protocol import ModelCard, RevisionStats, Stats
@@ -85,7 +85,7 @@ def loaded(stats: Stats | None) -> list[Loaded]:
         return []
     cards = {card.revision: card for card in inference.client.current().models()}
     names: dict[str, list[str]] = {}
-    for name, revision in ServedModel.objects.exclude(current=None).values_list("name", "current_id"):
+    for name, revision in Arm.objects.filter(weight__gt=0).values_list("route__name", "revision_id"):
         names.setdefault(str(revision), []).append(name)
     return [
         Loaded(cards.get(one.revision), one, tuple(sorted(names.get(one.revision, ()))))

@@ -17,7 +17,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from console.accounts.actions import default_team
-from console.catalog.models import ServedModel
+from console.catalog.queries import list_served_models
 from console.dashboard.acting import by
 from console.dashboard.key_forms import AccessForm, FindForm, IssueForm, LimitsForm
 from console.dashboard.usage_bars import bars
@@ -97,7 +97,7 @@ def curl(request: HttpRequest, issued: actions.IssuedKey) -> str:
 
 def first_request(key: ApiKey) -> tuple[str, dict[str, Any] | None]:
     """Its path, and its body where it has one."""
-    served = ServedModel.objects.exclude(current=None).order_by("name").values_list("name", flat=True)
+    served = [one.name for one in list_served_models()]
     model = next(iter(key.allowed_models or served), "MODEL")
     scopes = key.scopes or Scope.values
     if Scope.CHAT in scopes:

@@ -63,7 +63,7 @@ class Command(BaseCommand):
         self._say("Drained and stopped.")
 
     def _announce(self, first: FirstStart | None) -> None:
-        from console.catalog.models import ServedModel
+        from console.catalog.queries import list_served_models
 
         env = environment()
         host = "127.0.0.1" if env.host in ("0.0.0.0", "::") else env.host  # noqa: S104 - shown, not bound
@@ -74,7 +74,7 @@ class Command(BaseCommand):
                 "Password  lost? manage.py reset_password admin    Key lost? manage.py issue_key NAME\n"
             )
             return
-        model = ServedModel.objects.exclude(current=None).values_list("name", flat=True).first()
+        model = next((one.name for one in list_served_models()), "MODEL")
         self._say(f"Sign in   {first.username} / {first.password}")
         self._say(f"API key   {first.key}   (shown once, like the password)\n\nTry it:\n")
         self._say(CURL.format(url=url, key=first.key, model=model) + "\n")

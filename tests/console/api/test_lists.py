@@ -17,10 +17,10 @@ from django.utils import timezone
 
 from console.accounts.models import Team, User
 from console.accounts.roles import Role
-from console.catalog.models import Revision, ServedModel
 from console.keys.actions import IssuedKey, issue, revoke
 from console.keys.models import ApiKey
 from console.usage.models import UsageRecord
+from tests.catalog_rows import serve
 from tests.console.api.conftest import Call, error_of
 
 NUM_KEYS = 10_000
@@ -109,12 +109,8 @@ def test_people_teams_and_models_are_listed(viewer: Call, make_user: Callable[[R
     ]
     assert "password" not in str(people)
     assert [one["name"] for one in pages(viewer, "teams?limit=9")[0]] == ["default"]
-    model = ServedModel.objects.create(name="m")
-    assert pages(viewer, "models?limit=9")[0][0]["revision"] is None
-    model.current = Revision.objects.create(id="m-1", model=model, folder="f", source="a wheel", files={})
-    model.save()
-    [shown] = pages(viewer, "models?limit=9")[0]
-    assert (shown["name"], shown["revision"], shown["origin"]) == ("m", "m-1", "a wheel")
+    serve("m", "m-1")
+    assert [one["name"] for one in pages(viewer, "models?limit=9")[0]] == ["m"]
 
 
 def test_a_process_without_an_engine_says_so(viewer: Call) -> None:

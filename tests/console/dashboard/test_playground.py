@@ -10,19 +10,15 @@ import pytest
 from django.test import Client
 
 from console.accounts.roles import Role
-from console.catalog.models import Revision, ServedModel
+from tests.catalog_rows import make_revision, serve
 from tests.console.dashboard.conftest import SignedIn
 
 
 @pytest.fixture
 def served(db: None) -> None:
     for name in ("alpha", "beta"):
-        model = ServedModel.objects.create(name=name)
-        model.current = Revision.objects.create(
-            id=f"{name}-1", model=model, folder=name, source="test", files={}
-        )
-        model.save()
-    ServedModel.objects.create(name="nothing-yet")
+        serve(name, f"{name}-1")
+    make_revision("nothing-yet", "nothing-yet-1")
 
 
 def config(client: Client) -> Any:

@@ -11,13 +11,13 @@ import pytest
 from asgiref.sync import sync_to_async
 
 import inference.client
-from console.catalog.models import Revision, ServedModel
 from console.gateway import pipeline
 from console.gateway.schemas.demand import Demand, Prompt
 from console.keys.caller import Caller
 from console.usage.models import UsageRecord
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
 from inference.protocol import LoadProgress, Sampling
+from tests.catalog_rows import serve
 from tests.console.limits.requests import caller_of
 
 NUM_TRIES = 4  # the machine may be busy with something else
@@ -66,11 +66,7 @@ async def test_the_spans_of_a_real_engine_sum_to_the_time_that_passed(engine: No
         from console.accounts.actions import default_team
         from console.keys.actions import issue
 
-        served = ServedModel.objects.create(name="tiny")
-        served.current = Revision.objects.create(
-            id="tiny-1", model=served, folder="tiny", source="test", files={}
-        )
-        served.save()
+        serve("tiny", "tiny-1")
         return caller_of(issue(actor="test", name="program", team=default_team()).key)
 
     caller = await sync_to_async(prepare)()

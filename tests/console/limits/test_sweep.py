@@ -16,8 +16,8 @@ from django.db import connection
 from django.utils import timezone
 
 from console.keys.actions import IssuedKey
+from console.lease import Lease, is_running
 from console.limits.actions import set_budget
-from console.limits.lease import Lease, is_running
 from console.limits.models import Limit, Ticket
 from console.limits.sweep import settle_orphans
 from console.usage.models import UsageRecord

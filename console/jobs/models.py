@@ -1,0 +1,79 @@
+"""Long work: one row per job, which is the truth about it wherever it runs."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.db import models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+
+def new_id() -> str:
+    return f"job-{uuid.uuid4().hex[:16]}"
+
+
+class Job(models.Model):
+    """Work that somebody asked for. It ends exactly once: done, failed or cancelled."""
+
+    class State(models.TextChoices):
+        QUEUED = "queued", _("queued")
+        RUNNING = "running", _("running")
+        DONE = "done", _("done")
+        FAILED = "failed", _("failed")
+        CANCELLED = "cancelled", _("cancelled")
+
+    class Where(models.TextChoices):
+        WORKER = "worker", _("worker")  # Celery where REDIS_URL is set, else a thread of `serve`
+        ENGINE = "engine", _("engine")  # low-priority work beside the engine, in `serve`
+
+    OPEN = (State.QUEUED, State.RUNNING)
+
+    id = models.CharField(primary_key=True, max_length=32, default=new_id)
+    kind = models.CharField(max_length=40)  # a name of jobs/kinds.py
+    where = models.CharField(max_length=6, choices=Where.choices)
+    subject = models.CharField(max_length=200)  # what it is about, for people: a model's or revision's name
+    arguments = models.JSONField(default=dict)  # of the kind's function; never a secret
+    state = models.CharField(max_length=9, choices=State.choices, default=State.QUEUED)
+    stage = models.CharField(max_length=200, blank=True)
+    fraction = models.FloatField(default=0.0)  # 0 to 1
+    result = models.JSONField(default=dict)
+    error_code = models.CharField(max_length=40, blank=True)
+    error = models.TextField(blank=True)
+    is_cancel_asked = models.BooleanField(default=False)
+    num_starts = models.PositiveSmallIntegerField(default=0)  # more than one: begun again after a crash
+    server = models.CharField(max_length=64, blank=True)  # the lease of the process that runs it
+    alive_at = models.DateTimeField(null=True)  # when that process last said so
+    actor = models.CharField(max_length=200)
+    ip = models.CharField(max_length=64, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+    retry_of = models.ForeignKey("self", on_delete=models.SET_NULL, null=True, related_name="retries")
+
+    class Meta:
+        ordering = ["-created_at"]
+        indexes = [models.Index(fields=["state", "where", "created_at"])]
+
+    def __str__(self) -> str:
+        return self.id
+
+    @property
+    def is_open(self) -> bool:
+        return self.state in self.OPEN
+
+    def end(self, state: State, *, error_code: str = "", error: str = "") -> None:
+        """Set what an end sets; the caller saves."""
+        self.state, self.error_code, self.error = state, error_code, error
+        self.ended_at = timezone.now()
+
+
+class JobLine(models.Model):
+    """A line of a job's log."""
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="lines")
+    at = models.DateTimeField(auto_now_add=True)
+    text = models.CharField(max_length=1000)
+
+    class Meta:
+        ordering = ["id"]
