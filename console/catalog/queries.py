@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from console.catalog.models import Arm, Route
+from console.catalog.models import Arm, Revision, Route
 from console.database import read
 
 
@@ -33,6 +33,12 @@ async def shares_of(name: str) -> dict[str, int]:
     return await read(
         lambda: dict(Arm.objects.filter(route__name=name).order_by("id").values_list("revision_id", "weight"))
     )
+
+
+async def has_revision(model: str, revision: str) -> bool:
+    """Whether a model has this revision, with files to load."""
+    found = Revision.objects.filter(pk=revision, model__name=model, deployment__files_deleted_at=None)
+    return await read(found.exists)
 
 
 def list_served_models() -> tuple[Served, ...]:

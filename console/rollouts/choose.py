@@ -7,8 +7,9 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from console.catalog.queries import shares_of
+from console.catalog.queries import has_revision, shares_of
 from console.keys.caller import Caller
+from console.keys.scopes import may_address_revisions
 from inference.protocol import UnknownRevision
 
 SCALE = 2**32
@@ -25,9 +26,15 @@ class Arm:
 async def choose(*, caller: Caller, model: str, user: str) -> Arm:
     """The arm for this request, by the shares of the model's route; a `user` keeps theirs while they last.
 
-    Raises `UnknownRevision` (404 model_not_found), also for a model that the caller's key may not ask for.
+    `name@revision` is that one revision of a model, past every route. Raises `UnknownRevision` (404
+    model_not_found), also for a model that the caller may not ask for.
     """
-    shares = await shares_of(model) if caller.may_ask_for(model) else {}
+    name, sign, revision = model.partition("@")
+    if sign:
+        is_allowed = caller.may_ask_for(name) and may_address_revisions(caller)
+        shares = {revision: 1} if is_allowed and await has_revision(name, revision) else {}
+    else:
+        shares = await shares_of(model) if caller.may_ask_for(model) else {}
     if not shares:
         raise UnknownRevision(
             f"The model '{model}' does not exist or you do not have access to it.", param="model"
