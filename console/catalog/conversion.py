@@ -1,4 +1,4 @@
-"""Runs `inference.convert` as a child process without secrets and relays its progress."""
+"""Runs children of `inference.convert` without secrets and relays their progress."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import IO, Any
 
 import inference
@@ -18,6 +20,7 @@ Progress = Callable[[str, float], None]  # stage, fraction of the whole (0..1)
 
 PACKAGES = Path(inference.__file__).parent.parent
 SECONDS_TO_CANCEL = 20.0
+LISTEN_SECONDS = 1.0
 KEPT_LOG_BYTES = 2000
 
 
@@ -31,15 +34,25 @@ class ConversionFailed(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """A checked folder and its manifest: name -> {"sha256", "size"}."""
+    """A checked folder, its manifest (name -> {"sha256", "size"}) and what it says of itself."""
 
     folder: Path
     files: dict[str, dict[str, Any]]
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def convert(*arguments: str | Path, progress: Progress) -> Converted:
-    """Runs the child to its end. Raises `ConversionFailed`; an interruption here cancels the child first."""
-    command = [sys.executable, "-m", "inference.convert", "--with-parent", *map(str, arguments)]
+    """Check, convert or quantize. Raises `ConversionFailed`."""
+    done = run_child("inference.convert", *arguments, progress=progress)
+    return Converted(folder=Path(done["folder"]), files=done["files"], facts=done["facts"])
+
+
+def run_child(module: str, *arguments: str | Path, progress: Progress) -> dict[str, Any]:
+    """Runs a child to its end; what it said last. Raises `ConversionFailed`.
+
+    `progress` is called every `LISTEN_SECONDS` at least; what it raises cancels the child first.
+    """
+    command = [sys.executable, "-m", module, "--with-parent", *map(str, arguments)]
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(  # noqa: S603 - our own module, no shell
             command,
@@ -60,13 +73,30 @@ def convert(*arguments: str | Path, progress: Progress) -> Converted:
 
 
 def _relay(child: subprocess.Popen[str], progress: Progress) -> dict[str, Any]:
+    lines: SimpleQueue[str | None] = SimpleQueue()
+    threading.Thread(target=_listen, args=(child, lines), name="child", daemon=True).start()
+    last: dict[str, Any] = {}
+    stage, fraction = "", 0.0
+    while True:
+        try:
+            text = lines.get(timeout=LISTEN_SECONDS)
+        except Empty:  # a long silence: still ask whether anybody wants the result
+            if stage:
+                progress(stage, fraction)
+            continue
+        if text is None:
+            return last
+        last = json.loads(text)
+        if last["event"] == "progress":
+            stage, fraction = last["stage"], last["fraction"]
+            progress(stage, fraction)
+
+
+def _listen(child: subprocess.Popen[str], lines: SimpleQueue[str | None]) -> None:
     assert child.stdout is not None
-    line: dict[str, Any] = {}
     for text in child.stdout:
-        line = json.loads(text)
-        if line["event"] == "progress":
-            progress(line["stage"], line["fraction"])
-    return line
+        lines.put(text)
+    lines.put(None)
 
 
 def _cancel(child: subprocess.Popen[str]) -> None:
@@ -77,10 +107,10 @@ def _cancel(child: subprocess.Popen[str]) -> None:
         child.kill()
 
 
-def _result(last: dict[str, Any], log: IO[bytes]) -> Converted:
+def _result(last: dict[str, Any], log: IO[bytes]) -> dict[str, Any]:
     match last.get("event"):
         case "done":
-            return Converted(folder=Path(last["folder"]), files=last["files"])
+            return last
         case "error":
             raise ConversionFailed(last["code"], last["message"])
         case "cancelled":

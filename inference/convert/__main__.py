@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
 import sys
-import threading
-import traceback
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
+from inference.convert.child import progress, report
+from inference.convert.facts import facts, licence
 from inference.convert.gguf_header import BadHeader, check_gguf
 from inference.convert.model_folder import RECEIPT, UnsafeModel, check_folder, manifest, sha256
 from inference.convert.output import CannotWrite, check_disk, whole_folder
@@ -21,43 +18,37 @@ SPARE_BYTES = 64 * 2**20  # tokenizer, configuration, headers
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
-class Cancelled(BaseException):
-    """SIGTERM or SIGINT came, or the parent is gone. Not an `Exception`, so that no library swallows it."""
+# What people can mend, by the code that whoever waits is given; the first that fits.
+CODES: dict[type[Exception], str] = {
+    BadHeader: "unsafe_model",
+    UnsafeModel: "unsafe_model",
+    CannotWrite: "cannot_write",
+    OSError: "input_output_error",
+}
 
 
 def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _cancel)
-    signal.signal(signal.SIGINT, _cancel)
-    if options.with_parent:
-        threading.Thread(target=_cancel_with_parent, daemon=True).start()
-    try:
-        return _say(event="done", **run(options))
-    except (BadHeader, UnsafeModel) as error:
-        return _say(1, event="error", code="unsafe_model", message=str(error))
-    except OSError as error:
-        code = "cannot_write" if isinstance(error, CannotWrite) else "input_output_error"
-        return _say(1, event="error", code=code, message=str(error))
-    except Exception as error:  # a library may raise anything; whoever waits needs the reason
-        traceback.print_exc()
-        return _say(1, event="error", code="cannot_convert", message=f"{type(error).__name__}: {error}")
-    except Cancelled:
-        return _say(128 + signal.SIGTERM, event="cancelled")
+    return report(
+        lambda: run(options), with_parent=options.with_parent, codes=CODES, otherwise="cannot_convert"
+    )
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Checks the source and, where a target is given, writes it; returns the folder and its manifest."""
+    """Checks the source and, where a target is given, writes it; returns folder, manifest and facts."""
     progress("checking", 0.0)
     if options.gguf:
         source = options.gguf.resolve(strict=True)
-        num_weights = check_gguf(source).num_weights
-        num_bytes = num_weights * DTYPE_BYTES[options.dtype]
+        header = check_gguf(source)
+        num_bytes = header.num_weights * DTYPE_BYTES[options.dtype]
+        named = header.licence
     else:
         source = options.folder.resolve()
         files = check_folder(source)
         num_bytes = sum(path.stat().st_size for path in files.values())
         if options.target is None:
-            return {"folder": str(source), "files": manifest(files)}
+            return {"folder": str(source), "files": manifest(files), "facts": facts(source, files)}
+        named = licence(source)
     target = options.target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     check_disk(
@@ -66,10 +57,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     with whole_folder(target) as part:
         receipt = _write(source, part, options)
         progress("checking the result", 0.9)
-        written = manifest(check_folder(part))
+        files = check_folder(part)
+        written, found = manifest(files), facts(part, files)
+        if named:
+            found["licence"] = named  # a target holds no README
         (part / RECEIPT).write_text(json.dumps({**receipt, "files": written}, indent=2) + "\n")
         progress("moving into place", 0.99)
-    return {"folder": str(target), "files": written}
+    return {"folder": str(target), "files": written, "facts": found}
 
 
 def _write(source: Path, part: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -100,29 +94,6 @@ def _write(source: Path, part: Path, options: argparse.Namespace) -> dict[str, A
         receipt["quantization"] = quantize_folder(source, part, name=options.quantize)
         shutil.rmtree(part / "floats", ignore_errors=True)
     return receipt
-
-
-def progress(stage: str, fraction: float) -> None:
-    _say(event="progress", stage=stage, fraction=fraction)
-
-
-def _say(exit_code: int = 0, **line: Any) -> int:
-    print(json.dumps(line), flush=True)
-    return exit_code
-
-
-def _cancel(signum: int, frame: FrameType | None) -> None:
-    raise Cancelled
-
-
-def _cancel_with_parent() -> None:
-    """Standard input is a pipe that the parent holds: it ends when the parent does, however that dies.
-
-    Read without Python's buffer, whose lock a thread would still hold when the interpreter ends.
-    """
-    while os.read(0, 4096):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _parser() -> argparse.ArgumentParser:

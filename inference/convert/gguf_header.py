@@ -48,6 +48,7 @@ class GgufHeader:
     architecture: str
     num_weights: int
     has_tokenizer: bool
+    licence: str
 
 
 class _Reader:
@@ -115,12 +116,13 @@ def check_gguf(path: Path) -> GgufHeader:
         num_tensors, num_keys = reader.number("<Q"), reader.number("<Q")
         if not 0 < num_tensors <= MAX_TENSORS or num_keys > MAX_KEYS:
             raise BadHeader(f"{num_tensors} tensors and {num_keys} keys are not a model")
-        architecture, alignment, has_tokenizer = _read_keys(reader, num_keys)
-        return GgufHeader(architecture, _check_tensors(reader, num_tensors, alignment), has_tokenizer)
+        architecture, licence, alignment, has_tokenizer = _read_keys(reader, num_keys)
+        num_weights = _check_tensors(reader, num_tensors, alignment)
+        return GgufHeader(architecture, num_weights, has_tokenizer, licence)
 
 
-def _read_keys(reader: _Reader, num_keys: int) -> tuple[str, int, bool]:
-    architecture, alignment = "", DEFAULT_ALIGNMENT
+def _read_keys(reader: _Reader, num_keys: int) -> tuple[str, str, int, bool]:
+    architecture, licence, alignment = "", "", DEFAULT_ALIGNMENT
     seen: set[str] = set()
     for _ in range(num_keys):
         key, kind = reader.name(), reader.number("<I")
@@ -129,6 +131,8 @@ def _read_keys(reader: _Reader, num_keys: int) -> tuple[str, int, bool]:
         seen.add(key)
         if key == "general.architecture" and kind == STRING:
             architecture = reader.name()
+        elif key == "general.license" and kind == STRING:
+            licence = reader.name()[:60].lower()
         elif key == "general.alignment" and kind == 4:
             alignment = reader.number("<I")
         else:
@@ -137,7 +141,7 @@ def _read_keys(reader: _Reader, num_keys: int) -> tuple[str, int, bool]:
         raise BadHeader("no general.architecture")
     if alignment < 8 or alignment > 2**20 or alignment & (alignment - 1):
         raise BadHeader(f"an alignment of {alignment} bytes")
-    return architecture, alignment, "tokenizer.ggml.tokens" in seen
+    return architecture, licence, alignment, "tokenizer.ggml.tokens" in seen
 
 
 def _check_tensors(reader: _Reader, num_tensors: int, alignment: int) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.convert.gguf_header import BadHeader
-from inference.convert.safetensors_header import check_safetensors
+from inference.convert.safetensors_header import read_header
 
 RECEIPT = "converted.json"  # about a conversion: for people, no part of the model
 INDEX = "model.safetensors.index.json"
@@ -125,7 +125,7 @@ def _check_weights(files: dict[str, Path]) -> None:
     weights = [name for name in files if name.endswith(".safetensors")]
     if not weights:
         raise UnsafeModel("no weights: there is no .safetensors file")
-    tensors = {name: check_safetensors(files[name]) for name in weights}
+    tensors = {name: read_header(files[name]) for name in weights}
     if INDEX not in files:
         if "model.safetensors" not in files:
             raise UnsafeModel(f"neither model.safetensors nor {INDEX} is there")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,18 @@ DTYPE_BYTES = {
 }  # fmt: skip
 
 
-def check_safetensors(path: Path) -> set[str]:
-    """The names of the tensors. Raises `BadHeader` where the header does not fit the file or the format."""
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """What a header says of one tensor."""
+
+    name: str
+    dtype: str
+    num_elements: int
+    num_bytes: int
+
+
+def read_header(path: Path) -> dict[str, Tensor]:
+    """The tensors by name. Raises `BadHeader` where the header does not fit the file or the format."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -38,7 +49,15 @@ def check_safetensors(path: Path) -> set[str]:
         end = stop
     if end != size - 8 - length:
         raise BadHeader(f"{path.name}: the tensors take {end} bytes, the file has {size - 8 - length}")
-    return set(header)
+    return {
+        name: Tensor(
+            name=name,
+            dtype=entry["dtype"],
+            num_elements=prod(entry["shape"]),
+            num_bytes=entry["data_offsets"][1] - entry["data_offsets"][0],
+        )
+        for name, entry in header.items()
+    }
 
 
 def _extent(file_name: str, name: str, entry: Any) -> tuple[int, int]:
