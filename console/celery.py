@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from celery import Celery
+from celery.signals import worker_shutting_down
 
 from console.environment import environment, name_settings
 
 name_settings()
+QUEUE = "pilothouse.jobs"
 app = Celery("pilothouse")
 app.conf.update(
     broker_url=environment().redis_url or None,
+    broker_transport_options={"socket_connect_timeout": 2.0, "socket_timeout": 10.0},
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,  # Redis may be away for long
+    task_default_queue=QUEUE,
     task_serializer="json",
     accept_content=["json"],
     task_acks_late=True,  # a word that a dying worker had is given to another
     task_ignore_result=True,  # the job's row is the truth
     worker_prefetch_multiplier=1,
-    broker_connection_retry_on_startup=True,
+    worker_pool="threads",  # heavy work is done by child processes; so one process is one lease
+    worker_concurrency=1,
+    worker_hijack_root_logger=False,  # Django's logging redacts keys
 )
 app.autodiscover_tasks(["console.jobs"])
+
+
+@worker_shutting_down.connect
+def leave(**kwargs: Any) -> None:
+    """SIGTERM: what runs ends at its next word, and is queued for another worker."""
+    from console.jobs.running import LEAVING
+
+    LEAVING.set()

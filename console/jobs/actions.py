@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from django.db import transaction
@@ -12,6 +11,7 @@ from console.audit.write import write
 from console.jobs.dispatch import dispatch
 from console.jobs.kinds import KINDS
 from console.jobs.models import Job
+from console.jobs.transitions import end
 
 
 class NotPossible(RuntimeError):
@@ -42,29 +42,38 @@ def enqueue(
     if retry_of:
         detail["retry_of"] = retry_of.pk
     write(actor=actor, action="job.enqueue", target=job.pk, detail=detail, ip=ip)
-    transaction.on_commit(partial(dispatch, job))
+    transaction.on_commit(dispatch)
     return job
 
 
 @transaction.atomic
 def cancel(*, actor: str, job: Job, ip: str = "") -> None:
     """End a job: at once where it is queued, at its next word where it runs. Raises `NotPossible`."""
-    locked = Job.objects.select_for_update().get(pk=job.pk)
+    rows = Job.objects.filter(pk=job.pk)
+    locked = rows.select_for_update().get()
     if not locked.is_open:
-        raise NotPossible(f"{job.pk} has ended already ({locked.state})")
+        raise NotPossible(f"{job.pk} has ended already: it is {locked.state}.")
     if locked.is_cancel_asked:
         return
-    locked.is_cancel_asked = True
-    if locked.state == Job.State.QUEUED:
-        locked.end(Job.State.CANCELLED)
-    locked.save()
+    rows.update(is_cancel_asked=True)
     write(actor=actor, action="job.cancel", target=job.pk, detail={"kind": job.kind}, ip=ip)
+    if locked.state == Job.State.QUEUED:
+        end(rows, locked, Job.State.CANCELLED, actor=actor, ip=ip)
 
 
+@transaction.atomic
 def retry(*, actor: str, job: Job, ip: str = "") -> Job:
     """The same work again, as a new job. Raises `NotPossible` where it is open or done."""
-    if job.state not in (Job.State.FAILED, Job.State.CANCELLED):
-        raise NotPossible(f"{job.pk} is {job.state}: only what failed or was cancelled is tried again")
+    locked = Job.objects.select_for_update().get(pk=job.pk)
+    if locked.state not in Job.REPEATABLE:
+        raise NotPossible(f"{job.pk} is {locked.state}: only what failed or was cancelled is tried again.")
+    if again := locked.retries.filter(state__in=Job.OPEN).first():
+        raise NotPossible(f"{job.pk} is being tried again already, as {again.pk}.")
     return enqueue(
-        actor=actor, kind=job.kind, subject=job.subject, arguments=job.arguments, ip=ip, retry_of=job
+        actor=actor,
+        kind=locked.kind,
+        subject=locked.subject,
+        arguments=locked.arguments,
+        ip=ip,
+        retry_of=locked,
     )

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from console.environment import environment
-from console.jobs.models import Job
+from console.jobs.announce import announce
 from console.jobs.runner import RUNNER
 
 
-def dispatch(job: Job) -> None:
-    """Let a queued job be taken up now. A lost word costs time only: the runner looks by itself, too."""
-    if job.where == Job.Where.WORKER and environment().redis_url:
-        from console.jobs.tasks import run_job
-
-        run_job.delay(job.pk)
-    else:
-        RUNNER.wake()
+def dispatch() -> None:
+    """Let queued jobs be taken up now; called once they are committed. No request waits for Redis."""
+    if not RUNNER.wake():
+        announce()  # a process without a runner, such as a command

@@ -10,7 +10,7 @@ from django.utils.functional import Promise
 
 from console.jobs.models import Job
 
-MAX_STARTS = 3  # a job whose process died is begun again, but not for ever
+MAX_DEATHS = 3  # a job whose process died is begun again, but not for ever
 
 
 class Cancelled(BaseException):
@@ -41,7 +41,10 @@ class Work(Protocol):
     def arguments(self) -> Mapping[str, Any]: ...
 
     def progress(self, stage: str, fraction: float) -> None:
-        """Say how far it has come (0 to 1). Raises `Cancelled` where that was asked."""
+        """Say how far it has come (0 to 1); cheap, so say it often. Raises `Cancelled` as `check` does."""
+
+    def check(self) -> None:
+        """Raises `Cancelled` where somebody asked for an end, or the process is about to end itself."""
 
     def log(self, text: str) -> None:
         """Add a line to the job's log."""

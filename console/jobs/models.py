@@ -28,6 +28,7 @@ class Job(models.Model):
         ENGINE = "engine", _("engine")  # low-priority work beside the engine, in `serve`
 
     OPEN = (State.QUEUED, State.RUNNING)
+    REPEATABLE = (State.FAILED, State.CANCELLED)
 
     id = models.CharField(primary_key=True, max_length=32, default=new_id)
     kind = models.CharField(max_length=40)  # a name of jobs/kinds.py
@@ -41,7 +42,8 @@ class Job(models.Model):
     error_code = models.CharField(max_length=40, blank=True)
     error = models.TextField(blank=True)
     is_cancel_asked = models.BooleanField(default=False)
-    num_starts = models.PositiveSmallIntegerField(default=0)  # more than one: begun again after a crash
+    num_starts = models.PositiveIntegerField(default=0)  # tells a run from one before it
+    num_deaths = models.PositiveSmallIntegerField(default=0)  # runs whose process died
     server = models.CharField(max_length=64, blank=True)  # the lease of the process that runs it
     alive_at = models.DateTimeField(null=True)  # when that process last said so
     actor = models.CharField(max_length=200)
@@ -53,7 +55,10 @@ class Job(models.Model):
 
     class Meta:
         ordering = ["-created_at"]
-        indexes = [models.Index(fields=["state", "where", "created_at"])]
+        indexes = [
+            models.Index(fields=["state", "where", "created_at"]),
+            models.Index(fields=["created_at"]),
+        ]
 
     def __str__(self) -> str:
         return self.id
@@ -62,17 +67,27 @@ class Job(models.Model):
     def is_open(self) -> bool:
         return self.state in self.OPEN
 
-    def end(self, state: State, *, error_code: str = "", error: str = "") -> None:
-        """Set what an end sets; the caller saves."""
-        self.state, self.error_code, self.error = state, error_code, error
-        self.ended_at = timezone.now()
+    @property
+    def is_repeatable(self) -> bool:
+        return self.state in self.REPEATABLE
+
+    @property
+    def percent(self) -> int:
+        return int(self.fraction * 100)
+
+    @property
+    def run_seconds(self) -> float | None:
+        """How long it has run, or ran; None where it never began."""
+        if self.started_at is None:
+            return None
+        return ((self.ended_at or timezone.now()) - self.started_at).total_seconds()
 
 
 class JobLine(models.Model):
     """A line of a job's log."""
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="lines")
-    at = models.DateTimeField(auto_now_add=True)
+    at = models.DateTimeField(default=timezone.now)
     text = models.CharField(max_length=1000)
 
     class Meta:

@@ -1,20 +1,27 @@
-"""The runner of `serve`: a thread for the engine's jobs, and one for the others where there is no Celery."""
+"""The runner of `serve`: a thread for the engine's jobs, and one for the others, which runs them or tells
+Celery of them.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from functools import partial
 
 from django.db import Error, connection
 
 from console.environment import environment
+from console.jobs.announce import announce
 from console.jobs.models import Job
-from console.jobs.run import run, take
+from console.jobs.queue import next_job
+from console.jobs.run import hand_over_all, run
+from console.jobs.running import LEAVING
 
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0  # between two looks at the queue, for words that were lost
+LEAVE_SECONDS = 5.0  # for work to notice that it is to end
 
 
 class Runner:
@@ -22,52 +29,70 @@ class Runner:
 
     def __init__(self) -> None:
         self._wake = threading.Condition()
-        self._is_stopping = False
+        self._wishes = 0
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Take up work from now on; idempotent."""
         if self._threads:
             return
-        self._is_stopping = False
-        places = [Job.Where.ENGINE] + ([] if environment().redis_url else [Job.Where.WORKER])
-        for where in places:
+        LEAVING.clear()
+        turns: dict[Job.Where, Callable[[], object]] = {
+            Job.Where.ENGINE: partial(_run_next, Job.Where.ENGINE),
+            Job.Where.WORKER: announce if environment().redis_url else partial(_run_next, Job.Where.WORKER),
+        }
+        for where, turn in turns.items():
             thread = threading.Thread(
-                target=partial(self._loop, where), name=f"jobs {where.value}", daemon=True
+                target=self._loop, args=(turn,), name=f"jobs {where.value}", daemon=True
             )
             thread.start()
             self._threads.append(thread)
 
-    def wake(self) -> None:
+    def wake(self) -> bool:
+        """Look at the queue now. False where nothing was started that would look."""
         with self._wake:
+            self._wishes += 1
             self._wake.notify_all()
+        return bool(self._threads)
+
+    def leave(self) -> None:
+        """Take up nothing more, and let what runs end at its next word. Does not wait."""
+        LEAVING.set()
+        self.wake()
 
     def stop(self) -> None:
-        """Take up nothing more. What runs is left to end, or to be begun again by the next `serve`."""
-        with self._wake:
-            self._is_stopping = True
-            self._wake.notify_all()
+        """Leave, and hand over what runs to the next process. Blocks for seconds at most."""
+        self.leave()
+        for thread in self._threads:
+            thread.join(LEAVE_SECONDS)
+        if self._threads:
+            try:
+                hand_over_all()
+            except Error:
+                logger.exception("what still runs is left to recovery")
+            finally:
+                connection.close()
         self._threads = []
 
-    def _loop(self, where: Job.Where) -> None:
-        while not self._is_stopping:
+    def _loop(self, turn: Callable[[], object]) -> None:
+        seen = -1
+        while not LEAVING.is_set():
+            seen = self._wishes
             try:
-                job = self._next(where)
-                if job is not None:
-                    run(job)
+                if turn():
                     continue
             except Error:
                 logger.exception("the job queue cannot be read")
             connection.close()
             with self._wake:
-                self._wake.wait(LOOK_SECONDS)
+                self._wake.wait_for(lambda seen=seen: self._wishes != seen, LOOK_SECONDS)  # type: ignore[misc]
 
-    def _next(self, where: Job.Where) -> Job | None:
-        queued = Job.objects.filter(state=Job.State.QUEUED, where=where).order_by("created_at")
-        for pk in queued.values_list("pk", flat=True)[:10]:
-            if (job := take(pk)) is not None:
-                return job
-        return None
+
+def _run_next(where: Job.Where) -> bool:
+    job = next_job(where)
+    if job is not None:
+        run(job)
+    return job is not None
 
 
 RUNNER = Runner()
