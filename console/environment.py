@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 from functools import lru_cache
 from pathlib import Path
@@ -14,13 +15,17 @@ from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+WEB_ADDRESS = re.compile(r"https?://([^\s/@?#;,'\"]+@)?(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(:\d+)?(/[A-Za-z0-9._~/-]*)?")
 AtLeastOne = Annotated[int, Field(ge=1)]
 
 ENGINE_SETTINGS = (
     "device", "dtype", "quantization", "batching", "num_blocks", "max_batch_tokens", "max_num_seqs",
     "max_model_len", "num_threads",
 )  # fmt: skip
-SECRETS = ("SECRET_KEY", "KEY_PEPPER", "DATABASE_URL", "REDIS_URL")
+SECRETS = (
+    "SECRET_KEY", "KEY_PEPPER", "DATABASE_URL", "REDIS_URL", "PROMETHEUS_URL", "HUB_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+)  # fmt: skip
 
 
 class Environment(BaseSettings):
@@ -42,6 +47,16 @@ class Environment(BaseSettings):
     trusted_proxies: CommaSeparated = ()  # addresses or networks whose X-Forwarded-* are believed
     cors_origins: CommaSeparated = ()  # origins whose browsers may call /v1 with a key
     drain_seconds: Annotated[float, Field(ge=0)] = 120.0
+    prometheus_url: str = ""  # http://host:9090, asked by the server; empty: panels from own readings
+    grafana_url: str = ""  # http://host:3000, as browsers reach it; empty: panels are drawn by the console
+    grafana_internal_url: str = ""  # as this server reaches it; empty: the same
+    otel_exporter_otlp_endpoint: str = ""  # http://host:4318; empty: no traces (extra `otel`)
+    otel_exporter_otlp_headers: SecretStr | None = None  # name=value,name=value
+
+    # Where models come from.
+    hub_kind: Literal["huggingface", "modelscope"] = "huggingface"
+    hub_endpoint: str = ""  # of a mirror; empty: the kind's own
+    hub_token: SecretStr | None = None  # for gated and private repositories
 
     # What an engine runs with where its revision says nothing else; EngineConfig explains each.
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -59,6 +74,21 @@ class Environment(BaseSettings):
     def split_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("prometheus_url", "grafana_url", "grafana_internal_url")
+    @classmethod
+    def check_url(cls, value: str) -> str:
+        """An address without query; only Prometheus's may carry a name and password."""
+        if value and not WEB_ADDRESS.fullmatch(value):
+            raise ValueError("must be like http://host:port or https://host/path")
+        return value.rstrip("/")
+
+    @field_validator("grafana_url", "grafana_internal_url")
+    @classmethod
+    def check_without_password(cls, value: str) -> str:
+        if "@" in value:
+            raise ValueError("must hold no name and password: browsers get to see it")
         return value
 
     @field_validator("data_dir")
