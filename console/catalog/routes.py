@@ -41,29 +41,44 @@ def set_shares(
     Takes effect with the next request; requests in flight finish where they are. The revisions are wanted
     loaded from now on. Raises `BadRoute`, and `RouteChanged` when `version` is not the route's any more.
     """
-    _check(name, weights)
+    _check_name(name)
+    _check(weights)
     route, is_new = Route.objects.select_for_update().get_or_create(name=name)
     if version is not None and version != route.version:
         raise RouteChanged(f"the route {name} has been changed meanwhile")
     before = shares(route)
-    if before == dict(weights) and not is_new:
-        return route
+    if apply_shares(route, weights) or is_new:
+        detail = {"before": before, "after": dict(weights)} | ({"reason": reason} if reason else {})
+        write(actor=actor, action="route.change", target=name, detail=detail, ip=ip)
+    return route
+
+
+def apply_shares(route: Route, weights: Mapping[str, int]) -> bool:
+    """`set_shares` without its audit entry, for a caller who holds the route's row locked and writes one.
+
+    Says whether anything has changed. Arms that stay keep their place; new ones come last. An arm of 0 % is
+    kept loaded without answering anything.
+    """
+    _check(weights)
+    if shares(route) == dict(weights):
+        return False
     route.arms.exclude(revision_id__in=weights).delete()
     for revision, weight in weights.items():
         route.arms.update_or_create(revision_id=revision, defaults={"weight": weight})
     route.version += 1
     route.save()
     Deployment.objects.filter(revision_id__in=weights).update(wanted=Deployment.Wanted.LOADED)
-    detail = {"before": before, "after": dict(weights)} | ({"reason": reason} if reason else {})
-    write(actor=actor, action="route.change", target=name, detail=detail, ip=ip)
-    return route
+    return True
 
 
-def _check(name: str, weights: Mapping[str, int]) -> None:
+def _check_name(name: str) -> None:
     try:
         PUBLIC_NAME(name)
     except ValidationError as error:
         raise BadRoute(error.messages[0]) from error
+
+
+def _check(weights: Mapping[str, int]) -> None:
     if any(not 0 <= weight <= ALL for weight in weights.values()):
         raise BadRoute("a share is a whole number of percent, 0 to 100")
     if weights and sum(weights.values()) != ALL:

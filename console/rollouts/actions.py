@@ -1,0 +1,209 @@
+"""What people do with rollouts: start one, hold it, go on, decide, take it back; or switch at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TypedDict, Unpack
+
+from django.db import transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from console.catalog.models import Deployment, Revision, Route
+from console.catalog.routes import ALL, BadRoute, RouteChanged, apply_shares, set_shares, shares
+from console.rollouts.machine import ACTIVE, BadSteps, Event, State, Step, begin
+from console.rollouts.models import Rollout
+from console.rollouts.move import locked, move, note, prove
+from console.rollouts.refused import RolloutChanged, RolloutRefused
+from console.rollouts.shares import answering, to_pairs
+
+
+class _Wish(TypedDict, total=False):
+    actor: str
+    rollout: int
+    version: int | None
+    reason: str
+    ip: str
+
+
+@transaction.atomic
+def start(
+    *,
+    actor: str,
+    route: str,
+    candidate: str,
+    steps: Sequence[Step],
+    version: int | None = None,
+    reason: str = "",
+    ip: str = "",
+) -> Rollout:
+    """Let the candidate be loaded; from then on tick.py gives it its shares of `route`, step by step.
+
+    `version` is the route's. Raises `RolloutRefused`, `BadSteps`, `BadRoute` and `Route.DoesNotExist`.
+    """
+    now = timezone.now()
+    row = _free_route(Route.objects.select_for_update().get(name=route), version)
+    before = answering(shares(row))
+    standing = begin(steps, now=now)
+    _check_candidate(candidate, before, steps)
+    rollout = Rollout(
+        route=row,
+        candidate_id=candidate,
+        steps=[asdict(step) for step in steps],
+        shares_before=to_pairs(before),
+        actor=actor,
+        reason=reason,
+        created_at=now,
+    )
+    rollout.take(standing)
+    rollout.save()
+    apply_shares(row, rollout.shares_at(standing))
+    _ask_to_load(candidate)
+    detail = {"candidate": candidate, "steps": rollout.steps, "before": before}
+    note(rollout, actor=actor, action="rollout.start", detail=detail, reason=reason, ip=ip)
+    return rollout
+
+
+def pause(**wish: Unpack[_Wish]) -> Rollout:
+    """Hold it where it is; the time of the pause does not count."""
+    return move(event=Event.PAUSE, now=timezone.now(), **wish)
+
+
+def resume(**wish: Unpack[_Wish]) -> Rollout:
+    return move(event=Event.RESUME, now=timezone.now(), **wish)
+
+
+@transaction.atomic
+def advance(**wish: Unpack[_Wish]) -> Rollout:
+    """To the next step, whatever is left of this one's pause."""
+    _require_ready(wish["rollout"])
+    return move(event=Event.ADVANCE, now=timezone.now(), **wish)
+
+
+@transaction.atomic
+def promote(*, is_forced: bool = False, **wish: Unpack[_Wish]) -> Rollout:
+    """Give all of the traffic to the candidate, which must be certified and ready.
+
+    Before the last step only when `is_forced`. What it replaces stays loaded, for an undo.
+    """
+    row = locked(wish["rollout"], wish.get("version"))
+    _require_ready(row.pk)
+    is_early = row.is_active and not row.standing().is_at_last
+    if is_early and not is_forced:
+        raise RolloutRefused("not_last_step", _("The last step is not reached: force it, or wait."))
+    return move(event=Event.FORCE if is_early else Event.PROMOTE, now=timezone.now(), **wish)
+
+
+def abort(**wish: Unpack[_Wish]) -> Rollout:
+    """All of the traffic back to where it was; requests in flight finish on their revision."""
+    return move(event=Event.ABORT, now=timezone.now(), **wish)
+
+
+@transaction.atomic
+def undo(**wish: Unpack[_Wish]) -> Rollout:
+    """The shares go back to what they were before a promotion or a switch."""
+    row = locked(wish["rollout"], wish.get("version"))
+    standing = [State.PROMOTED.value, *(state.value for state in ACTIVE)]
+    if Rollout.objects.filter(route=row.route, pk__gt=row.pk, state__in=standing).exists():
+        raise RolloutRefused(
+            "not_newest", _("The route has been changed since: only its newest change can be undone.")
+        )
+    return move(event=Event.UNDO, now=timezone.now(), **wish)
+
+
+@transaction.atomic
+def release(
+    *, actor: str, rollout: int, version: int | None = None, reason: str = "", ip: str = ""
+) -> Rollout:
+    """Keep the replaced revisions no longer: their memory is free, and an undo has to load them again."""
+    row = locked(rollout, version)
+    held = shares(row.route)
+    kept = [revision for revision, weight in held.items() if not weight]
+    if row.is_active or not kept or answering(held) != row.reached:
+        raise RolloutRefused("nothing_kept", _("Nothing is kept for an undo of this rollout."))
+    apply_shares(row.route, answering(held))
+    elsewhere = Deployment.objects.filter(revision__arms__isnull=False)
+    free = Deployment.objects.filter(revision_id__in=kept, is_pinned=False).exclude(pk__in=elsewhere)
+    free.update(wanted=Deployment.Wanted.UNLOADED)
+    row.released_at = timezone.now()
+    row.version += 1
+    row.save()
+    note(row, actor=actor, action="rollout.release", detail={"revisions": kept}, reason=reason, ip=ip)
+    return row
+
+
+@transaction.atomic
+def switch(
+    *,
+    actor: str,
+    route: str,
+    weights: Mapping[str, int],
+    version: int | None = None,
+    reason: str = "",
+    ip: str = "",
+) -> Rollout | None:
+    """Change a route's shares at once, or make a route, or (no weights) take its name out of service.
+
+    It can be undone like a promotion: what it replaces stays loaded. None: there was nothing to change.
+    """
+    row = Route.objects.select_for_update().filter(name=route).first()
+    before = answering(shares(_free_route(row, version))) if row else {}
+    after = answering(weights)
+    if before == after:
+        return None
+    if after:
+        prove(before, after)
+    kept = dict.fromkeys(before.keys() - after.keys(), 0) if after else {}
+    try:
+        changed = set_shares(actor=actor, name=route, weights=after | kept, reason=reason, ip=ip)
+    except RouteChanged as error:
+        raise RolloutChanged(str(error)) from error
+    return Rollout.objects.create(
+        route=changed,
+        strategy=Rollout.Strategy.SWITCH,
+        shares_before=to_pairs(before),
+        shares_after=to_pairs(after),
+        state=State.PROMOTED.value,
+        reason=reason,
+        actor=actor,
+        ended_by=actor,
+        ended_at=timezone.now(),
+    )
+
+
+def _free_route(route: Route, version: int | None) -> Route:
+    """The route, unless it has changed or a rollout is at work on it."""
+    if version is not None and version != route.version:
+        raise RolloutChanged(_("The route has changed meanwhile: look at its shares again."))
+    if Rollout.objects.filter(route=route, state__in=[state.value for state in ACTIVE]).exists():
+        raise RolloutRefused(
+            "rollout_active", _("A rollout is at work on this route: promote or abort it first.")
+        )
+    return route
+
+
+def _check_candidate(candidate: str, before: Mapping[str, int], steps: Sequence[Step]) -> None:
+    if not before:
+        raise BadRoute(_("Nothing answers to this name yet: give it a revision first."))
+    revision = Revision.objects.select_related("deployment").filter(id=candidate).first()
+    if revision is None:
+        raise BadRoute(_("There is no such revision."))
+    if before.get(candidate) == ALL:
+        raise BadRoute(_("This revision answers everything already."))
+    if steps[0].weight <= before.get(candidate, 0):
+        raise BadSteps(_("The first step must give the candidate more than it has."))
+    if steps[0].weight == ALL:
+        prove(dict(before), {candidate: ALL})
+
+
+def _require_ready(rollout: int) -> None:
+    row = Rollout.objects.select_related("candidate__deployment").get(pk=rollout)
+    if row.candidate is None or not row.is_active:
+        return  # the state machine says that it is over
+    if row.candidate.deployment.state != Deployment.State.READY:
+        raise RolloutRefused("candidate_not_ready", _("The candidate is not loaded: wait until it is ready."))
+
+
+def _ask_to_load(revision: str) -> None:
+    Deployment.objects.filter(revision_id=revision).update(wanted=Deployment.Wanted.LOADED)

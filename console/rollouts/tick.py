@@ -1,0 +1,68 @@
+"""What a rollout does by itself: begin when the candidate is loaded, go on when a pause is over, give up when
+the candidate fails. The reconciler calls `tick` about twice a second, in one process at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from functools import partial
+
+from console.catalog.models import Deployment
+from console.catalog.routes import shares
+from console.rollouts.machine import ACTIVE, Event, State
+from console.rollouts.models import Rollout
+from console.rollouts.move import abandon, move
+from console.rollouts.refused import RolloutChanged, RolloutRefused
+from console.rollouts.shares import answering
+
+logger = logging.getLogger(__name__)
+
+ACTOR = "rollout"
+
+
+def tick(now: datetime) -> None:
+    """Let every active rollout do what is due. One that cannot holds up no other."""
+    active = Rollout.objects.filter(state__in=[state.value for state in ACTIVE])
+    for row in active.select_related("route", "candidate__deployment").order_by("pk"):
+        try:
+            _tick(row, now)
+        except RolloutChanged:
+            continue  # a person was faster; the next tick looks again
+        except Exception:
+            logger.exception("rollout %s cannot go on", row)
+
+
+def _tick(row: Rollout, now: datetime) -> None:
+    if answering(shares(row.route)) != row.reached:
+        abandon(actor=ACTOR, rollout=row.pk, version=row.version, now=now)
+        return
+    due = due_event(row, now)
+    if due is None:
+        return
+    event, reason = due
+    go = partial(move, actor=ACTOR, rollout=row.pk, version=row.version, now=now)
+    try:
+        go(event=event, reason=reason)
+    except RolloutRefused as refused:
+        if refused.code != "not_certified":
+            raise
+        go(event=Event.PAUSE, reason=str(refused))  # held until it is proven, or given up
+
+
+def due_event(row: Rollout, now: datetime) -> tuple[Event, str] | None:
+    """What should happen to it now, and why."""
+    assert row.candidate is not None  # only switches have none, and they are never active
+    deployment, standing = row.candidate.deployment, row.standing()
+    if deployment.files_deleted_at is not None:
+        return Event.FAILED, "the candidate's files have been deleted"
+    # A failure from before the rollout is over: the rollout has asked for a new attempt.
+    if deployment.state == Deployment.State.FAILED and deployment.state_at > row.created_at:
+        return Event.FAILED, f"the candidate failed: {deployment.reason or 'for no known reason'}"
+    if deployment.state != Deployment.State.READY:
+        return None
+    if standing.state is State.PREPARING:
+        return Event.READY, ""
+    if standing.state is State.STEPPING and standing.seconds_left(now) == 0:
+        return Event.PASSED, ""
+    return None
