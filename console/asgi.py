@@ -20,6 +20,7 @@ from console.gateway.consumers import ResponsesConsumer  # noqa: E402
 from console.gateway.handler import GatewayHandler  # noqa: E402
 from console.middleware import RequestId, TrustedProxies  # noqa: E402
 from console.startup import lifespan  # noqa: E402
+from monitoring.tracing import Traced  # noqa: E402
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -46,8 +47,14 @@ async def websocket(scope: Any, receive: Receive, send: Send) -> None:
 
 application = TrustedProxies(
     RequestId(
-        ProtocolTypeRouter(
-            {"http": http, "websocket": CookieMiddleware(SessionMiddleware(websocket)), "lifespan": lifespan}
+        Traced(
+            ProtocolTypeRouter(
+                {
+                    "http": http,
+                    "websocket": CookieMiddleware(SessionMiddleware(websocket)),
+                    "lifespan": lifespan,
+                }
+            )
         )
     ),
     proxies=environment().trusted_proxies,

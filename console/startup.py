@@ -15,13 +15,16 @@ from django.core.management import call_command
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
+from console import __version__
 from console.audit.refusals import REFUSALS
 from console.environment import environment
 from console.gateway import flight
 from console.group_commit import ledger
+from console.jobs.runner import RUNNER
 from inference import client
 from inference.config import PlacementConfig, RevisionSpec
 from inference.protocol import LoadProgress
+from monitoring import tracing
 from monitoring.collect import name_revision
 from monitoring.series import RECORDER
 
@@ -29,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 MIN_FREE_BYTES = 200 * 1024 * 1024  # the database and its log; a model conversion checks for itself
+FLUSH_SECONDS = 3.0  # for the last traces
 LANDING_SECONDS = 10.0  # for the last frames and usage rows once the engine has drained
 
 
@@ -43,6 +47,20 @@ class FirstStart:
     username: str
     password: str = field(repr=False)
     key: str = field(repr=False)
+
+
+def start_tracing() -> None:
+    """Send traces from now on, where OTEL_EXPORTER_OTLP_ENDPOINT says so."""
+    env = environment()
+    headers = env.otel_exporter_otlp_headers
+    try:
+        tracing.start(
+            endpoint=env.otel_exporter_otlp_endpoint,
+            headers=headers.get_secret_value() if headers else "",
+            version=__version__,
+        )
+    except tracing.ExtraMissing as error:
+        raise CannotStart(str(error)) from error
 
 
 def prepare_database(say: Say) -> None:
@@ -103,12 +121,15 @@ def settle_and_greet() -> FirstStart | None:
     Last of all steps, so that what is shown once is not lost with a start that fails.
     """
     from console.accounts.actions import FIRST_OPERATOR, default_team, ensure_operator
+    from console.jobs.recovery import recover
     from console.keys.actions import issue
     from console.lease import own_lease
     from console.limits.sweep import settle_orphans
 
     own_lease()
+    recover()  # before the leases of the dead are forgotten
     settle_orphans()
+    RUNNER.start()
     password = ensure_operator(actor="serve")
     if password is None:
         return None
@@ -121,6 +142,7 @@ async def drain_engine(seconds: float, hurry: asyncio.Event) -> None:
     to hurry.
     """
     flight.begin_drain()
+    RUNNER.leave()
     engine = client.current()
     draining = asyncio.ensure_future(engine.drain(seconds))
     hurrying = asyncio.ensure_future(hurry.wait())
@@ -135,10 +157,12 @@ async def stop_engine() -> None:
     """Free the device and write what the ledger still holds."""
     from console.audit.watch import WATCH
 
+    await asyncio.to_thread(RUNNER.stop)
     await client.current().stop()
     await asyncio.to_thread(WATCH.stop)
     await asyncio.to_thread(REFUSALS.stop)
     await asyncio.to_thread(ledger().close)
+    await asyncio.to_thread(tracing.stop, FLUSH_SECONDS)
 
 
 async def lifespan(scope: Any, receive: Any, send: Any) -> None:
@@ -149,6 +173,7 @@ async def lifespan(scope: Any, receive: Any, send: Any) -> None:
         message = await receive()
         if message["type"] == "lifespan.startup":
             try:
+                start_tracing()
                 await asyncio.to_thread(prepare_database, logger.info)
                 await start_engine(logger.info, await asyncio.to_thread(revisions_to_load, logger.info))
                 await asyncio.to_thread(settle_and_greet)

@@ -78,6 +78,12 @@ RESPONSES = Counter(
     ("route", "method", "status_class"),
     registry=REGISTRY,
 )
+TRACES = Counter(
+    "pilothouse_trace_spans",
+    "Spans of traces: sent, failed (the receiver did not take them) or dropped (the queue was full).",
+    ("outcome",),
+    registry=REGISTRY,
+)
 SOCKETS = Gauge("pilothouse_websocket_connections", "WebSocket connections that are open.", registry=REGISTRY)
 
 FIRST_TOKEN = Histogram(

@@ -18,6 +18,7 @@ from console.rollouts.choose import Arm
 from inference.client import EngineClient
 from inference.protocol import Delta, Event, Finish, GenerateRequest, Owner, Prepared, Timings, Usage
 from monitoring.live import Progress
+from monitoring.tracing import Place
 
 Transport = Literal["rest", "sse", "websocket"]
 
@@ -39,6 +40,7 @@ class Accepted:
     created_at: float  # Unix time
     laps: Laps
     ticket: Ticket
+    place: Place | None = None  # the span above, where the request is traced
 
     @property
     def choice_ids(self) -> tuple[str, ...]:

@@ -22,10 +22,12 @@ from console.gateway.handler import refuse_key_in_url
 from console.gateway.lanes import Lanes, TooMuch
 from console.gateway.refused import source_of, write_down
 from console.gateway.schemas.chat import ChatRequest
+from monitoring import semconv, tracing
 from monitoring.metrics import SOCKETS
 
 logger = logging.getLogger(__name__)
 
+ROUTE = "/v1/responses"
 MAX_LANES = 8
 MAX_WAITING = 8  # requests waiting in one lane
 IDLE_SECONDS = 600.0
@@ -98,6 +100,11 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
             raise invalid("There is nothing to cancel here.", param="stream_id", code="no_active_response")
 
     async def _respond(self, stream_id: str | None, body: dict[str, Any]) -> None:
+        about = {semconv.HTTP_ROUTE: ROUTE, semconv.REQUEST_ID: self.scope.get("request_id", "")}
+        with tracing.opened(f"WEBSOCKET {ROUTE}", kind="server", attributes=about):
+            await self._answer(stream_id, body)
+
+    async def _answer(self, stream_id: str | None, body: dict[str, Any]) -> None:
         """One request, from its authentication to its last frame. It never raises but when cancelled at a
         close.
         """
@@ -113,6 +120,7 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
                 logger.exception("stream failed: request %s", self.scope.get("request_id"))
             known = known or unexpected()
             self._write_down(known)
+            tracing.failed(known.code, status=known.status)
             await self._say_error(known, stream_id)
             if known.status == 401:  # the key was revoked, or the session ended
                 await self.close(UNAUTHENTICATED)

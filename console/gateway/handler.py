@@ -20,6 +20,7 @@ from console.gateway.refused import source_of, write_down
 from console.gateway.views import GatewayRequest
 from console.keys.authenticate import authenticate
 from console.policy import Who, who_may
+from monitoring import semconv, tracing
 from monitoring.metrics import observe_refusal, observe_response
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ KEY_PREFIX = "ph_"
 KEY_PARAMETERS = {"api_key", "api-key", "apikey", "access_token", "key", "token"}
 CORS_HEADERS = "authorization, content-type, x-request-id, openai-organization, openai-project"
 RATES = [f"{what}-{unit}" for what in ("limit", "remaining", "reset") for unit in ("requests", "tokens")]
-EXPOSED_HEADERS = "x-request-id, openai-processing-ms, retry-after, retry-after-ms, " + ", ".join(
+EXPOSED_HEADERS = "x-request-id, x-trace-id, openai-processing-ms, retry-after, retry-after-ms, " + ", ".join(
     f"x-ratelimit-{rate}" for rate in RATES
 )
 
@@ -121,6 +122,7 @@ def render_errors(get_response: GetResponse) -> GetResponse:
                 logger.exception("request failed: %s", request.scope.get("request_id"))
             known = known or unexpected()
             observe_refusal(endpoint=route_of(request), error_code=known.code)
+            tracing.failed(known.code, status=known.status)
             write_down(known, source=source_of(request.headers.get("authorization")), scope=request.scope)
             return render(known)
 
@@ -156,6 +158,8 @@ def observe(get_response: GetResponse) -> GetResponse:
     async def layer(request: GatewayRequest) -> HttpResponseBase:
         response = await get_response(request)
         observe_response(route=route_of(request), method=request.method or "", status=response.status_code)
+        if request.resolver_match:
+            tracing.tell({semconv.HTTP_ROUTE: f"/{request.resolver_match.route}"})
         return response
 
     return layer

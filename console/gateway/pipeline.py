@@ -22,6 +22,7 @@ from console.limits.reserve import LimitExceeded, reserve
 from console.rollouts.choose import Arm, choose
 from inference import client
 from inference.protocol import Event, Finish, FinishReason, Prepared, PrepareRequest, Refusal, Usage
+from monitoring import tracing
 from monitoring.live import BOARD, InFlight
 
 SCOPES = {"chat.completions": Scope.CHAT, "completions": Scope.COMPLETIONS}
@@ -85,7 +86,17 @@ async def accept(*, caller: Caller, demand: Demand, transport: Transport, arrive
     )
     laps.end("reserve")
     accepted = Accepted(
-        request_id, caller, demand, arm, prompts, transport, slice_tokens, created_at, laps, ticket
+        request_id,
+        caller,
+        demand,
+        arm,
+        prompts,
+        transport,
+        slice_tokens,
+        created_at,
+        laps,
+        ticket,
+        tracing.here(),
     )
     if ticket.allowance < demand.num_choices:
         error = LimitExceeded(

@@ -8,6 +8,7 @@ from typing import Literal
 
 from console.gateway.choices import Accepted, Choices
 from console.gateway.errors import as_api_error, unexpected
+from console.gateway.traced import trace
 from console.limits.settle import settle
 from console.usage.record import Settlement
 from inference.protocol import Finish, FinishReason, Timings, Usage
@@ -46,6 +47,15 @@ async def conclude(accepted: Accepted, choices: Choices | None, *, error: Except
             end_user=accepted.demand.end_user,
             created_at=datetime.fromtimestamp(accepted.created_at, UTC),
         ),
+    )
+    trace(
+        accepted,
+        spans=spans,
+        outcome=outcome,
+        finish_reason=finish_reason,
+        error_code=error_code,
+        usage=usage,
+        timings=timings,
     )
     metrics.observe_request(
         model=accepted.arm.model,

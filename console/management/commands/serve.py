@@ -16,6 +16,7 @@ from console.startup import (
     revisions_to_load,
     settle_and_greet,
     start_engine,
+    start_tracing,
 )
 from inference.protocol import Refusal
 
@@ -44,6 +45,7 @@ class Command(BaseCommand):
 
         env = environment()
         check_port(env.host, env.port)
+        start_tracing()
         prepare_database(self._say)
         try:
             specs = revisions_to_load(self._say)
