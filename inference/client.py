@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 from inference.config import PlacementConfig, RevisionSpec
 from inference.protocol import (
+    Device,
     Event,
     GenerateRequest,
     LoadProgress,
@@ -35,8 +36,15 @@ class EngineClient(ABC):
         """Take the device and the data directory; idempotent. Raises `RuntimeError` if they are taken."""
 
     @abstractmethod
+    def device(self) -> Device:
+        """Where models are loaded. Raises `RuntimeError` before `start`."""
+
+    @abstractmethod
     async def load(self, spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> ModelCard:
-        """Load, plan memory and warm up; then the revision is served. Raises `Refusal` with the reason."""
+        """Load, plan memory and warm up; then the revision is served. Raises `Refusal` with the reason.
+
+        Cancelled, it is not served; what was read of it is let go of as soon as that can be.
+        """
 
     @abstractmethod
     async def unload(self, revision: str) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Attention = Literal["auto", "reference", "cpu"]
+Attention = Literal["auto", "reference", "cpu", "triton"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class RevisionSpec:
     revision: str
     folder: Path  # config.json, safetensors, tokenizer files
     engine: EngineConfig = field(default_factory=EngineConfig)
+    memory_bytes: int | None = None  # what it may take, weights and KV pool; None: what the device has free
 
 
 @dataclass(frozen=True, slots=True)

@@ -284,6 +284,16 @@ Event = Delta | Finish
 
 
 @dataclass(frozen=True, slots=True)
+class Device:
+    """Where models are loaded, as it was when the placement started."""
+
+    name: str  # "cpu" or "cuda"
+    dtype: str  # what "auto" means on it
+    total_bytes: int
+    free_bytes: int  # on a machine, of its control group where that has a limit
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
     """What a served revision can do."""
 
@@ -298,6 +308,8 @@ class ModelCard:
     weight_bytes: int
     has_chat_template: bool
     note: str = ""  # why it is served the way it is, where that needs a word
+    kv_bytes: int = 0  # the KV pool
+    memory_bytes: int = 0  # measured after the load: weights and KV pool, and on a GPU what its steps need
 
 
 @dataclass(frozen=True, slots=True)

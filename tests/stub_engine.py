@@ -1,23 +1,29 @@
 """An engine without torch, for tests of everything around one: token i is a hash of prompt, seed and i.
 
 A request steers it by words in its prompt: `slow` (50 ms a token), `fail-after-3`, `refuse`, `hang`,
-`queue` (300 ms in the queue), `echo` (the output is what follows that word, three characters a token).
+`queue` (300 ms in the queue), `echo` (the output is what follows that word, three characters a token),
+`who` (the output is its revision's id, three characters a token).
+A file `stub.json` in a revision's folder steers its load: {"load_seconds": 2, "memory_bytes": 1000,
+"error": "why it cannot be loaded"}; it is read again at each load.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import re
 import time
 from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
+from typing import Any
 
 from inference.client import EngineClient
 from inference.config import PlacementConfig, RevisionSpec
 from inference.protocol import (
     ContextLengthExceeded,
     Delta,
+    Device,
     EngineError,
     Event,
     Finish,
@@ -30,6 +36,7 @@ from inference.protocol import (
     Prepared,
     PrepareRequest,
     QueueFull,
+    Refusal,
     RevisionStats,
     Span,
     Stats,
@@ -45,6 +52,9 @@ MAX_MODEL_LEN = 4096
 FIRST_WORD = 256  # ids below are bytes of the prompt, ids above are words of the output
 SLOW_SECONDS = 0.05
 QUEUE_SECONDS = 0.3
+LOAD_STEPS = 10  # news of a load that takes time
+MEMORY_BYTES = 1_000_000  # of a revision that says nothing else
+DEVICE = Device("cpu", "float32", total_bytes=100_000_000, free_bytes=100_000_000)
 NUM_BLOCKS, BLOCK_SIZE = 128, 16
 
 
@@ -65,6 +75,15 @@ class Running:
         self.loop.call_soon_threadsafe(self.changed.set)
 
 
+class CannotServe(Refusal):
+    """The load failed, as its revision's folder asked for."""
+
+
+def steering(spec: RevisionSpec) -> dict[str, Any]:
+    file = spec.folder / "stub.json"
+    return dict(json.loads(file.read_text())) if file.is_file() else {}
+
+
 class StubEngine(EngineClient):
     def __init__(self, config: PlacementConfig) -> None:
         super().__init__(config)
@@ -76,7 +95,16 @@ class StubEngine(EngineClient):
     async def start(self) -> None:
         self._is_draining = False
 
+    def device(self) -> Device:
+        return DEVICE
+
     async def load(self, spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> ModelCard:
+        steered = steering(spec)
+        for step in range(LOAD_STEPS if steered.get("load_seconds") else 0):
+            progress(LoadProgress("reading weights", step / LOAD_STEPS))
+            await asyncio.sleep(steered["load_seconds"] / LOAD_STEPS)
+        if error := steered.get("error"):
+            raise CannotServe(error)
         progress(LoadProgress("ready", 1.0))
         self._cards[spec.revision] = ModelCard(
             revision=spec.revision,
@@ -85,15 +113,20 @@ class StubEngine(EngineClient):
             vocab_size=VOCAB_SIZE,
             batching=True,
             quantization=None,
-            dtype="float32",
-            device="cpu",
+            dtype=DEVICE.dtype,
+            device=DEVICE.name,
             weight_bytes=0,
             has_chat_template=True,
+            memory_bytes=steered.get("memory_bytes", MEMORY_BYTES),
         )
         return self._cards[spec.revision]
 
     async def unload(self, revision: str) -> None:
-        self._cards.pop(revision, None)
+        """As the real one: at once it takes nothing new, and what is in flight finishes first."""
+        if self._cards.pop(revision, None) is None:
+            return
+        while any(one.request.revision == revision for one in self._running.values()):
+            await asyncio.sleep(0.01)
 
     def models(self) -> tuple[ModelCard, ...]:
         return tuple(self._cards.values())
@@ -117,6 +150,8 @@ class StubEngine(EngineClient):
         prompt = bytes(one for one in request.token_ids if one < FIRST_WORD).decode(errors="replace")
         if self._is_draining:
             raise NotReady("the engine is draining")
+        if request.revision not in self._cards:
+            raise UnknownRevision(f"{request.revision} is not loaded")
         if "refuse" in prompt:
             raise QueueFull("the queue is full", retry_after_seconds=2.0)
         running = Running(request)
@@ -133,6 +168,7 @@ class StubEngine(EngineClient):
         fail_after = re.search(r"fail-after-(\d+)", prompt)
         pause = SLOW_SECONDS if "slow" in prompt else 0.0
         said = prompt.rpartition("echo ")[2] if "echo " in prompt else None
+        said = request.revision if prompt.startswith("who") else said
         started, stamps = time.monotonic(), list[float]()
         if "queue" in prompt:
             running.is_queued = True

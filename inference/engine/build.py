@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
 from inference.config import EngineConfig, RevisionSpec
 from inference.engine.detokenizer import StreamDetokenizer
 from inference.engine.engine import Engine
-from inference.engine.kv_cache import block_bytes
+from inference.engine.kv_cache import token_bytes
 from inference.engine.memory import free_host_bytes, plan_num_blocks
 from inference.engine.runner import ModelRunner
 from inference.engine.sampler import BatchSampler
 from inference.engine.warmup import warm_up
+from inference.footprint import Pool
 from inference.models.loader import LoadedModel, load_model
 from inference.protocol import LoadProgress
+
+if TYPE_CHECKING:  # triton is there only where CUDA is
+    from inference.engine.cuda_runner import CudaRunner
 
 # CPU: one core computes 152, 176, 182, 149 prompt tokens/s in chunks of 64, 128, 256, 512 (SmolLM2-135M,
 # float32, beside other work), and all streams wait for a chunk. CUDA: an estimate, not measured yet.
@@ -30,15 +35,25 @@ def assemble(
     sampler = BatchSampler(loaded.vocab_size, loaded.vocabulary, eos_token_ids=loaded.eos_token_ids)
     config = _resolved(spec.engine, loaded)
     progress(LoadProgress("planning memory", 0.0))
-    num_blocks = config.num_blocks or _plan(loaded, config, sampler)
-    runner = ModelRunner(loaded, num_blocks=num_blocks, block_size=config.block_size)
+    pool = _pool(loaded, config)
+    step_bytes = _reserve_step_memory(loaded, config, sampler) if pool.is_cuda else 0
+    num_blocks = config.num_blocks or _plan(loaded, pool, spec.memory_bytes, step_bytes=step_bytes)
+    runner = _runner(loaded, config, num_blocks=num_blocks)
     progress(LoadProgress("warming up", 0.0))
     _warm_up(runner, sampler, config, loaded)
+    if not isinstance(runner, ModelRunner):
+        runner.capture(lambda fraction: progress(LoadProgress("capturing graphs", fraction)))
     card = loaded.card(spec.revision)
+    kv_bytes = runner.cache.num_bytes
     progress(LoadProgress("ready", 1.0))
     return Engine(
         config,
-        card=replace(card, max_model_len=min(card.max_model_len, num_blocks * config.block_size)),
+        card=replace(
+            card,
+            max_model_len=min(card.max_model_len, num_blocks * config.block_size),
+            kv_bytes=kv_bytes,
+            memory_bytes=card.weight_bytes + kv_bytes + step_bytes,
+        ),
         eos_token_ids=frozenset(loaded.eos_token_ids),
         runner=runner,
         sampler=sampler,
@@ -59,33 +74,58 @@ def _resolved(config: EngineConfig, loaded: LoadedModel) -> EngineConfig:
     )
 
 
-def _plan(loaded: LoadedModel, config: EngineConfig, sampler: BatchSampler) -> int:
-    is_cuda = loaded.device.type == "cuda"
-    if is_cuda:
-        _reserve_step_memory(loaded, config, sampler)
-        free_bytes = torch.cuda.mem_get_info(loaded.device)[0]
-    else:
-        free_bytes = free_host_bytes()
-    return plan_num_blocks(
-        free_bytes=free_bytes,
-        block_bytes=block_bytes(loaded.text_config, block_size=config.block_size, dtype=loaded.dtype),
+def _pool(loaded: LoadedModel, config: EngineConfig) -> Pool:
+    return Pool(
+        token_bytes=token_bytes(loaded.text_config, dtype=loaded.dtype),
         block_size=config.block_size,
         max_model_len=loaded.max_model_len,
         max_num_seqs=config.max_num_seqs,
-        is_cuda=is_cuda,
+        is_cuda=loaded.device.type == "cuda",
     )
 
 
-def _reserve_step_memory(loaded: LoadedModel, config: EngineConfig, sampler: BatchSampler) -> None:
-    """Run the largest step over a small pool: torch keeps that memory, and what is left is the pool's."""
+def _plan(loaded: LoadedModel, pool: Pool, memory_bytes: int | None, *, step_bytes: int) -> int:
+    free_bytes = torch.cuda.mem_get_info(loaded.device)[0] if pool.is_cuda else free_host_bytes()
+    room_bytes = None if memory_bytes is None else memory_bytes - loaded.weight_bytes - step_bytes
+    return plan_num_blocks(pool, free_bytes=free_bytes, room_bytes=room_bytes)
+
+
+def _reserve_step_memory(loaded: LoadedModel, config: EngineConfig, sampler: BatchSampler) -> int:
+    """Run the largest step over a small pool: torch keeps that memory, and what is left is the pool's.
+
+    Returns the bytes that it took at most.
+    """
     assert config.max_batch_tokens is not None
+    before = torch.cuda.memory_allocated(loaded.device)
+    torch.cuda.reset_peak_memory_stats(loaded.device)
     num_blocks = max(config.max_num_seqs, -(-config.max_batch_tokens // config.block_size))
-    runner = ModelRunner(loaded, num_blocks=num_blocks, block_size=config.block_size)
+    runner = _runner(loaded, config, num_blocks=num_blocks)
     _warm_up(runner, sampler, config, loaded)
     torch.cuda.synchronize(loaded.device)
+    peak = torch.cuda.max_memory_allocated(loaded.device) - before - runner.cache.num_bytes
+    return max(0, peak)
 
 
-def _warm_up(runner: ModelRunner, sampler: BatchSampler, config: EngineConfig, loaded: LoadedModel) -> None:
+def _runner(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) -> ModelRunner | CudaRunner:
+    """Triton's kernels have a runner of their own; the others share the plain one."""
+    if loaded.attention != "triton":
+        return ModelRunner(loaded, num_blocks=num_blocks, block_size=config.block_size)
+    from inference.engine.cuda_runner import CudaRunner
+
+    assert config.max_batch_tokens is not None
+    return CudaRunner(
+        loaded,
+        num_blocks=num_blocks,
+        block_size=config.block_size,
+        max_num_seqs=config.max_num_seqs,
+        max_batch_tokens=config.max_batch_tokens,
+        max_model_len=loaded.max_model_len,
+    )
+
+
+def _warm_up(
+    runner: ModelRunner | CudaRunner, sampler: BatchSampler, config: EngineConfig, loaded: LoadedModel
+) -> None:
     assert config.max_batch_tokens is not None
     warm_up(
         runner,

@@ -17,10 +17,10 @@ def kv_heads_and_dim(config: PretrainedConfig) -> tuple[int, int]:
     return num_kv_heads, head_dim
 
 
-def block_bytes(config: PretrainedConfig, *, block_size: int, dtype: torch.dtype) -> int:
-    """Memory of one block over all layers, keys and values."""
+def token_bytes(config: PretrainedConfig, *, dtype: torch.dtype) -> int:
+    """Memory of one token over all layers, keys and values."""
     num_kv_heads, head_dim = kv_heads_and_dim(config)
-    return 2 * config.num_hidden_layers * block_size * num_kv_heads * head_dim * dtype.itemsize
+    return 2 * config.num_hidden_layers * num_kv_heads * head_dim * dtype.itemsize
 
 
 class KVCache:
@@ -44,6 +44,11 @@ class KVCache:
         for _ in range(config.num_hidden_layers):
             self.keys.append(torch.zeros(shape, dtype=dtype, device=device))
             self.values.append(torch.zeros(shape, dtype=dtype, device=device))
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the whole pool."""
+        return sum(pool.nbytes for pool in (*self.keys, *self.values))
 
     def zero(self, block_ids: Sequence[int]) -> None:
         """Wipe blocks in every layer."""

@@ -1,40 +1,30 @@
-"""How many KV blocks the memory at hand allows."""
+"""How many KV blocks the memory at hand allows, and what one revision may take of it."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from inference.footprint import Pool
 from inference.models.files import CannotLoad
 
 CPU_SHARE = 0.25  # of what is free: the console, the page cache and the weights' own buffers need the rest
 CUDA_SHARE = 0.90  # of what is free after the largest step: the rest is for fragmentation
-CPU_MAX_TOKENS = 32_768  # a small machine's batch needs no more, and others need the memory
 
 
 class TooLittleMemory(CannotLoad):
     """The pool would not hold a single useful sequence."""
 
 
-def plan_num_blocks(
-    *,
-    free_bytes: int,
-    block_bytes: int,
-    block_size: int,
-    max_model_len: int,
-    max_num_seqs: int,
-    is_cuda: bool,
-) -> int:
-    """Blocks for the pool. Never more than a full batch of longest sequences could use."""
-    affordable = int(free_bytes * (CUDA_SHARE if is_cuda else CPU_SHARE)) // block_bytes
-    blocks_per_context = -(-max_model_len // block_size)
-    useful = max_num_seqs * blocks_per_context
-    if not is_cuda:
-        useful = min(useful, max(2 * blocks_per_context, CPU_MAX_TOKENS // block_size))
-    num_blocks = min(affordable, useful)
-    if num_blocks < 1 or num_blocks * block_size < min(256, max_model_len):
+def plan_num_blocks(pool: Pool, *, free_bytes: int, room_bytes: int | None = None) -> int:
+    """Blocks for the pool: as many as fit into what is free, and into the room that its revision has left."""
+    affordable_bytes = int(free_bytes * (CUDA_SHARE if pool.is_cuda else CPU_SHARE))
+    if room_bytes is not None:
+        affordable_bytes = min(affordable_bytes, room_bytes)
+    num_blocks = pool.blocks_within(affordable_bytes)
+    if num_blocks < max(1, pool.least_blocks):
         raise TooLittleMemory(
-            f"the KV pool would get {max(affordable, 0)} blocks of {block_bytes} bytes: "
+            f"the KV pool would get {num_blocks} blocks of {pool.block_bytes} bytes: "
             "free memory, choose a smaller model, or quantize it"
         )
     return num_blocks
@@ -49,6 +39,10 @@ def free_host_bytes() -> int:
             if line.startswith("MemAvailable:"):
                 free = int(line.split()[1]) * 1024
     return min([free, *_control_group_free_bytes()])
+
+
+def total_host_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _control_group_free_bytes() -> list[int]:

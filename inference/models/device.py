@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -31,10 +32,13 @@ def choose_dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
 def choose_attention(config: EngineConfig, device: torch.device) -> str:
     """The attention implementation for a device."""
     if config.attention == "auto":
-        return "cpu" if device.type == "cpu" else "reference"
+        return "cpu" if device.type == "cpu" else "triton"
+    if config.attention == "triton" and device.type == "cpu":
+        raise CannotLoad("attention is set to triton, which needs an NVIDIA GPU")
     return config.attention
 
 
+@lru_cache(maxsize=1)
 def faster_dtype(*, repeats: int = 20) -> torch.dtype:
     """The dtype in which this CPU computes a linear layer of a small batch sooner.
 

@@ -8,15 +8,17 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import IO
+from functools import partial
+from typing import IO, TypeVar
 
 from inference.client import EngineClient
 from inference.config import PlacementConfig, RevisionSpec
-from inference.host import Served, load
+from inference.host import Served, device, give_back, load
 from inference.placements.engine_thread import EngineThread
 from inference.placements.prompt_bounds import check_size
 from inference.placements.stream import Stream
 from inference.protocol import (
+    Device,
     Event,
     Finish,
     GenerateRequest,
@@ -30,6 +32,8 @@ from inference.protocol import (
     UnknownRevision,
 )
 
+T = TypeVar("T")
+
 NUM_TOKENIZERS = 2  # threads; tokenizers release the GIL
 MAX_PREPARING = 256  # prompts that wait for a tokenizer
 CANCEL_SECONDS = 10.0  # how long a drain waits for what it has cancelled
@@ -38,6 +42,10 @@ ALREADY_TAKEN = (
     "another process serves from {folder}: "
     "run one web process per engine, and give a second one its own DATA_DIR"
 )
+
+
+class LoadGivenUp(Exception):
+    """Nobody waits for this load any more."""
 
 
 @dataclass(slots=True)
@@ -58,6 +66,7 @@ class InProcess(EngineClient):
         self._loading: set[str] = set()
         self._load_turn = threading.Lock()  # one load at a time: each plans by the memory that is free
         self._lock_file: IO[str] | None = None
+        self._device: Device | None = None
         self._tokenizers: ThreadPoolExecutor | None = None
         self._num_preparing = 0
         self._num_open: dict[str, int] = {}  # generate iterators not closed yet, by revision
@@ -69,20 +78,31 @@ class InProcess(EngineClient):
         if self._lock_file is None:
             self._lock_file = await asyncio.to_thread(self._take_data_dir)
             self._tokenizers = ThreadPoolExecutor(NUM_TOKENIZERS, thread_name_prefix="tokenizer")
+            self._device = await _in_a_thread_that_ends(device)
+
+    def device(self) -> Device:
+        if self._device is None:
+            raise RuntimeError("the engine is not started")
+        return self._device
 
     async def load(self, spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> ModelCard:
         if self._lock_file is None:
             raise NotReady("the engine is not started")
         loop = asyncio.get_running_loop()
-        # In a thread that ends: OpenMP keeps workers for each thread that ever computed, and lets all of them
-        # sleep between operations once there are more than cores. Decode was twice as slow then.
-        loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        given_up = threading.Event()
+
+        def tell(news: LoadProgress) -> None:
+            if given_up.is_set():
+                raise LoadGivenUp
+            loop.call_soon_threadsafe(progress, news)
+
         self._loading.add(spec.revision)
         try:
-            work = loop.run_in_executor(loader, self._load, spec, lambda news: _tell(loop, progress, news))
-            residence = await work
+            residence = await _in_a_thread_that_ends(partial(self._load, spec, tell, given_up))
+        except asyncio.CancelledError:
+            given_up.set()
+            raise
         finally:
-            loader.shutdown(wait=False)
             self._loading.discard(spec.revision)
         return residence.thread.card
 
@@ -92,8 +112,11 @@ class InProcess(EngineClient):
             return
         residence.is_leaving = True
         await asyncio.to_thread(self._wait_for_rest, revision, None)
-        self._residences.pop(revision, None)
+        if self._residences.pop(revision, None) is None:
+            return  # somebody else waited for the same
         await asyncio.to_thread(residence.thread.stop)
+        del residence
+        await asyncio.to_thread(give_back)
 
     def models(self) -> tuple[ModelCard, ...]:
         return tuple(
@@ -176,11 +199,15 @@ class InProcess(EngineClient):
             raise RuntimeError(ALREADY_TAKEN.format(folder=self.config.data_dir)) from error
         return lock_file
 
-    def _load(self, spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> Residence:
+    def _load(
+        self, spec: RevisionSpec, progress: Callable[[LoadProgress], None], given_up: threading.Event
+    ) -> Residence:
         with self._load_turn:
             residence = self._residences.get(spec.revision)
             if residence is None:
                 served = load(spec, progress)
+                if given_up.is_set():
+                    raise LoadGivenUp
                 residence = Residence(served, EngineThread(served.engine))
                 self._residences[spec.revision] = residence
             return residence
@@ -215,7 +242,14 @@ class InProcess(EngineClient):
             return self._rest.wait_for(is_at_rest, seconds)
 
 
-def _tell(
-    loop: asyncio.AbstractEventLoop, progress: Callable[[LoadProgress], None], news: LoadProgress
-) -> None:
-    loop.call_soon_threadsafe(progress, news)
+async def _in_a_thread_that_ends(work: Callable[[], T]) -> T:
+    """Run what computes with torch.
+
+    OpenMP keeps workers for each thread that ever computed, and lets all of them sleep between operations
+    once there are more than cores: decode was twice as slow then.
+    """
+    threads = ThreadPoolExecutor(1, thread_name_prefix="load")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
+    finally:
+        threads.shutdown(wait=False)

@@ -12,9 +12,10 @@ from dataclasses import replace
 from inference.config import RevisionSpec
 from inference.engine.detokenizer import StreamDetokenizer
 from inference.engine.engine import Engine
+from inference.engine.kv_cache import token_bytes
 from inference.engine.sampler import BatchSampler
 from inference.models.loader import LoadedModel
-from inference.protocol import Event, Finish, GenerateRequest, Sampling
+from inference.protocol import Event, Finish, GenerateRequest, ModelCard, Sampling
 from inference.tasks.generation import GenerateRunner
 
 
@@ -34,7 +35,7 @@ class SequentialEngine(Engine):
 
         super().__init__(
             config,
-            card=loaded.card(spec.revision),
+            card=_card(loaded, spec.revision),
             eos_token_ids=eos_token_ids,
             runner=self._generate,
             sampler=BatchSampler(loaded.vocab_size, loaded.vocabulary, eos_token_ids=tuple(eos_token_ids)),
@@ -56,3 +57,13 @@ class SequentialEngine(Engine):
         self._generate.end()
         del self._generate
         super().close()
+
+
+def _card(loaded: LoadedModel, revision: str) -> ModelCard:
+    """It has no pool: each request's cache grows as it goes, up to a whole context."""
+    card = loaded.card(revision)
+    try:
+        kv_bytes = loaded.max_model_len * token_bytes(loaded.text_config, dtype=loaded.dtype)
+    except AttributeError:  # an architecture that keeps something else than keys and values
+        kv_bytes = 0
+    return replace(card, kv_bytes=kv_bytes, memory_bytes=card.weight_bytes + kv_bytes)

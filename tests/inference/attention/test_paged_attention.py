@@ -13,7 +13,7 @@ from inference.attention import cpu
 from inference.attention.base import Layout, Step, Stretch, paged_attention
 from inference.attention.cpu import CpuStep
 from inference.attention.reference import ReferenceStep
-from inference.engine.kv_cache import KVCache, block_bytes
+from inference.engine.kv_cache import KVCache, token_bytes
 
 BLOCK_SIZE, NUM_BLOCKS, HEADS, KV_HEADS, DIM = 4, 64, 6, 2, 8
 SCALING = 0.3
@@ -141,5 +141,5 @@ def test_attention_sinks_are_refused_rather_than_ignored() -> None:
 def test_a_block_takes_the_memory_that_the_plan_counts() -> None:
     cache = new_cache()
     allocated = sum(pool.numel() * pool.element_size() for pool in (*cache.keys, *cache.values))
-    counted = block_bytes(CONFIG, block_size=BLOCK_SIZE, dtype=torch.float32)
+    counted = BLOCK_SIZE * token_bytes(CONFIG, dtype=torch.float32)
     assert allocated == NUM_BLOCKS * counted

@@ -127,6 +127,41 @@ async def test_the_thread_that_loads_ends_and_takes_its_openmp_workers_along(hou
     await house.until(lambda: not house.loader.is_alive())
 
 
+async def test_a_load_that_is_given_up_serves_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, go_on, engines = threading.Event(), threading.Event(), list[Bench]()
+
+    def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> Any:
+        begun.set()
+        assert go_on.wait(10)
+        engines.append(make_bench())
+        return SimpleNamespace(engine=engines[0].engine)
+
+    monkeypatch.setattr(inprocess, "load", load)
+    loading = asyncio.create_task(house.client.load(RevisionSpec("other", Path()), lambda news: None))
+    await asyncio.to_thread(begun.wait, 10)
+    loading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loading
+    go_on.set()
+    await house.until(lambda: not any(thread.name.startswith("load") for thread in threading.enumerate()))
+    assert engines
+    assert [card.revision for card in house.client.models()] == ["fake"]
+    assert not caplog.records
+
+
+async def test_the_device_is_known_before_anything_is_loaded(tmp_path: Path) -> None:
+    client = InProcess(PlacementConfig(tmp_path))
+    with pytest.raises(RuntimeError):
+        client.device()
+    await client.start()
+    device = client.device()
+    assert device.name in ("cpu", "cuda") and device.dtype in ("float32", "bfloat16")
+    assert 2**28 < device.free_bytes <= device.total_bytes
+    await client.stop()
+
+
 async def test_requests_stream_at_the_same_time(house: House) -> None:
     results = await asyncio.gather(*(read(house.generate(f"r{i}", token_ids=(i, 2))) for i in range(6)))
     for i, (token_ids, finish) in enumerate(results):
@@ -391,7 +426,7 @@ async def test_a_second_process_on_the_same_data_directory_is_refused(house: Hou
         "import asyncio, pathlib, sys\n"
         "from types import ModuleType\n"
         "host = sys.modules['inference.host'] = ModuleType('inference.host')\n"
-        "host.Served = host.load = None\n"
+        "host.Served = host.load = host.device = host.give_back = None\n"
         "from inference.placements.inprocess import InProcess\n"
         "from inference.config import PlacementConfig\n"
         "asyncio.run(InProcess(PlacementConfig(pathlib.Path(sys.argv[1]))).start())\n"
