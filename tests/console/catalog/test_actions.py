@@ -14,14 +14,13 @@ from console.audit.models import Entry
 from console.catalog import actions, conversion
 from console.catalog.actions import (
     DEFAULT_MODEL,
-    FilesChanged,
-    ImportRefused,
-    check_files,
     ensure_default_model,
     import_model,
     spec,
 )
-from console.catalog.conversion import ConversionFailed, Converted
+from console.catalog.conversion import ConversionFailed, Converted, Progress
+from console.catalog.files import FilesChanged, check_files
+from console.catalog.importing import ImportRefused, ImportRequest
 from console.catalog.models import Deployment, ImmutableRevision, Revision, Route, ServedModel
 from console.catalog.routes import shares
 from console.environment import environment
@@ -45,8 +44,11 @@ def silent(stage: str, fraction: float) -> None:
     pass
 
 
-def imported(**arguments: Any) -> Revision:
-    return import_model(actor="someone", progress=silent, **{"name": "tiny", **arguments})
+def imported(progress: Progress = silent, key: str | None = None, **arguments: Any) -> Revision:
+    """Of a folder or a gguf file, whichever is named."""
+    kind = "folder" if "folder" in arguments else "gguf"
+    given = {"name": "tiny", "source": kind, "location": str(arguments.pop(kind)), **arguments}
+    return import_model(actor="someone", request=ImportRequest(**given), progress=progress, key=key)
 
 
 def test_a_folder_is_served_where_it_lies(folder: Path) -> None:
@@ -74,20 +76,18 @@ def test_other_settings_make_another_revision_that_waits_to_be_rolled_out(folder
 def test_a_gguf_file_is_converted_into_the_data_folder(tmp_path: Path, data_dir: Path) -> None:
     tiny_gguf(tmp_path / "Tiny Model.gguf")
     revision = imported(gguf=tmp_path / "Tiny Model.gguf", quantize="int8")
-    assert revision.folder == "models/tiny-tiny-model-int8"  # relative: DATA_DIR may move
+    assert revision.folder.startswith("models/tiny-")  # relative: DATA_DIR may move
     assert revision.path == data_dir / revision.folder
     check_files(revision)
     again = imported(gguf=tmp_path / "Tiny Model.gguf", quantize="int8")
     assert again == revision
-    assert [path.name for path in (data_dir / "models").iterdir() if path.is_dir()] == [
-        "tiny-tiny-model-int8"
-    ]
+    assert [path for path in (data_dir / "models").iterdir() if path.is_dir()] == [revision.path]
 
 
 def test_progress_of_the_child_is_relayed(folder: Path) -> None:
     stages: list[tuple[str, float]] = []
-    import_model(actor="a", name="tiny", folder=folder, progress=lambda *stage: stages.append(stage))
-    assert stages == [("checking", 0.0)]
+    imported(folder=folder, progress=lambda *stage: stages.append(stage))
+    assert list(dict.fromkeys(stages)) == [("checking", 0.0), ("registering", 0.99)]
 
 
 def test_a_hostile_folder_leaves_no_trace(folder: Path) -> None:
@@ -127,7 +127,7 @@ def test_an_interruption_cancels_the_child(tmp_path: Path, data_dir: Path) -> No
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        import_model(actor="a", name="tiny", gguf=tmp_path / "tiny.gguf", progress=interrupt)
+        imported(gguf=tmp_path / "tiny.gguf", progress=interrupt)
     assert not [path for path in (data_dir / "models").iterdir() if path.is_dir()]
 
 
@@ -141,12 +141,6 @@ def test_a_name_that_no_url_should_carry_is_refused(name: str, folder: Path) -> 
 def test_settings_that_the_engine_does_not_know_are_refused(engine: dict[str, Any], folder: Path) -> None:
     with pytest.raises(ImportRefused):
         imported(folder=folder, engine=engine)
-
-
-def test_exactly_one_source_is_asked_for(folder: Path) -> None:
-    for arguments in ({}, {"folder": folder, "gguf": folder}):
-        with pytest.raises(ImportRefused):
-            imported(**arguments)
 
 
 def test_a_revision_never_changes(folder: Path) -> None:
@@ -211,7 +205,16 @@ def test_the_command_imports_and_says_what_is_served(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call_command("import_model", "tiny", folder=folder)
-    assert f"tiny is now revision {Revision.objects.get().id}" in capsys.readouterr().out
+    first = Revision.objects.get()
+    assert f"tiny is new: revision {first.id} answers from now on" in capsys.readouterr().out
+    call_command("import_model", "tiny", folder=folder)
+    assert "answers with this very revision already" in capsys.readouterr().out
+    call_command("import_model", "tiny", folder=folder, quantize="int8")
+    second = Revision.objects.exclude(pk=first.pk).get()
+    assert f"tiny is still answered by {first.id} (100 %)" in capsys.readouterr().out
+    call_command("import_model", "tiny", folder=folder, quantize="int8", now=True)
+    assert f"tiny is answered by revision {second.id} from now on" in capsys.readouterr().out
+    assert shares(Route.objects.get(name="tiny")) == {second.id: 100}
     (folder / "tokenizer.json").unlink()
     with pytest.raises(CommandError, match="no tokenizer"):
         call_command("import_model", "tiny", folder=folder)

