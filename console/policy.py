@@ -45,6 +45,10 @@ HTTP = {
     "dashboard:engine_pill": Who.STAFF,
     "dashboard:engine_series": Who.STAFF,
     "dashboard:playground": Who.STAFF,  # a viewer is told why they may not chat
+    "dashboard:models": Who.STAFF,
+    "dashboard:model": Who.STAFF,
+    "dashboard:revision": Who.STAFF,
+    "dashboard:revision_state": Who.STAFF,
     "dashboard:keys": Who.STAFF,
     "dashboard:key": Who.STAFF,
     "dashboard:key_issue": Who.OPERATOR,

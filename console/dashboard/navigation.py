@@ -41,6 +41,10 @@ SECTIONS = (
         ),
     ),
     Section(
+        _("Serve"),
+        (Room("dashboard:models", _("Models"), icon="box"),),
+    ),
+    Section(
         _("Access"),
         (
             Room("dashboard:keys", _("Keys"), icon="key-round"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 from django.views.i18n import set_language
 
-from console.dashboard.views import engine, home, keys, live, operators, playground, requests
+from console.dashboard.views import catalog, engine, home, keys, live, operators, playground, requests
 
 app_name = "dashboard"
 
@@ -16,6 +16,10 @@ urlpatterns = [
     path("engine/pill", engine.pill, name="engine_pill"),
     path("engine/series", engine.series, name="engine_series"),
     path("playground/", playground.playground, name="playground"),
+    path("models/", catalog.models, name="models"),
+    path("models/<str:name>/", catalog.model, name="model"),
+    path("models/<str:name>/<str:revision_id>/", catalog.revision, name="revision"),
+    path("models/<str:name>/<str:revision_id>/state", catalog.state, name="revision_state"),
     path("keys/", keys.keys, name="keys"),
     path("keys/issue", keys.issue, name="key_issue"),
     path("keys/<str:public_id>/", keys.key, name="key"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -45,6 +46,21 @@ def is_checkbox(field: BoundField) -> bool:
 def number(value: float | None, decimals: int = 0) -> str:
     """With thousands separated; what is unknown is a dash."""
     return UNKNOWN if value is None else f"{value:,.{decimals}f}"
+
+
+@register.filter
+def parameters(value: int | None) -> str:
+    """How large a model is, as people say it: 135 M, 8.0 B."""
+    if not value:
+        return UNKNOWN
+    return f"{value / 1e9:.1f} B" if value >= 1e9 else f"{value / 1e6:,.0f} M"
+
+
+@register.filter
+def weights(facts: Mapping[str, Any] | None) -> str:
+    """What a revision's weights are stored in."""
+    known = facts or {}
+    return str(known.get("quantization") or known.get("dtype") or UNKNOWN)
 
 
 @register.filter

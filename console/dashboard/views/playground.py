@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_safe
 
 import inference.client
+from console.catalog.models import Revision
 from console.catalog.queries import Served, list_served_models
 from console.dashboard.engine_state import current_stats
 from console.policy import Who, permits
@@ -18,18 +19,22 @@ from console.policy import Who, permits
 COLOURS = "abcd"  # of the series, as the charts give them out
 ID_PLACE = "REQUEST-ID"  # where the page puts an answer's id into a link
 SOCKET = "/v1/responses"
+MAX_PANES = 4
 
 
 @require_safe
 def playground(request: HttpRequest) -> HttpResponse:
     served = list_served_models()
     may_chat = permits(Who.OPERATOR, request.user)
-    context: dict[str, Any] = {"served": served, "may_chat": may_chat}
-    if served and may_chat:
+    asked = request.GET.getlist("pane")[:MAX_PANES]
+    offered = models(served, asked=asked) if may_chat else []
+    context: dict[str, Any] = {"served": offered, "may_chat": may_chat}
+    if offered:
         context["config"] = {
             "person": request.user.pk,
             "socket": SOCKET,
-            "models": models(served),
+            "models": offered,
+            "panes": [name for name in asked if any(one["name"] == name for one in offered)],
             "requestPage": reverse("dashboard:request", args=[ID_PLACE]),
             "signIn": reverse("account_login"),
             "texts": texts(),
@@ -37,19 +42,48 @@ def playground(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboard/playground.html", context)
 
 
-def models(served: tuple[Served, ...]) -> list[dict[str, Any]]:
-    """Every public name, the revision that answers to it now, and whether the engine has that one."""
+def models(served: tuple[Served, ...], *, asked: list[str]) -> list[dict[str, Any]]:
+    """Every public name with the revisions that answer to it; then, as name@revision, each that is loaded.
+
+    `asked`: those that the page's address puts into panes are there, loaded or not.
+    """
     has_engine = current_stats() is not None
     cards = {card.revision: card for card in inference.client.current().models()} if has_engine else {}
+    wanted = {name.partition("@")[2] for name in asked} | cards.keys()
+    revisions = Revision.objects.filter(pk__in=wanted, deployment__files_deleted_at=None)
+    names = [(one.name, one.revision, shares(one)) for one in served]
+    names += [
+        (f"{model}@{revision}", revision, led_to(revision, served))
+        for revision, model in revisions.order_by("pk").values_list("pk", "model__name")
+    ]
     return [
         {
-            "name": one.name,
-            "revision": one.revision,
+            "name": name,
+            "revision": revision,
+            "share": share,
             "colour": COLOURS[place % len(COLOURS)],
-            "context": cards[one.revision].max_model_len if one.revision in cards else None,
+            "context": cards[revision].max_model_len if revision in cards else None,
         }
-        for place, one in enumerate(served)
+        for place, (name, revision, share) in enumerate(names)
     ]
+
+
+def shares(served: Served) -> str:
+    """How a name's requests are divided; empty where one revision answers all."""
+    divided = {revision: share for revision, share in served.shares.items() if share}
+    if len(divided) < 2:
+        return ""
+    return " / ".join(f"{share} %" for share in divided.values())
+
+
+def led_to(revision: str, served: tuple[Served, ...]) -> str:
+    """Which part of which name's requests a revision answers."""
+    parts = [
+        _("%(share)d %% of %(name)s") % {"share": share, "name": one.name}
+        for one in served
+        if (share := one.shares.get(revision))
+    ]
+    return ", ".join(parts) or _("no name leads here")
 
 
 def texts() -> dict[str, str]:

@@ -17,7 +17,7 @@ class Page {
     this.message = document.getElementById("message");
     this.parameters = new Parameters(part("parameters"), { kept: kept.parameters, changed: () => this.remember() });
     this.socket = new Socket({ path: config.socket, changed: (state, seconds) => this.showConnection(state, seconds) });
-    for (const one of kept.panes ?? [{}]) this.add(one);
+    for (const one of panesToOpen(kept)) this.add(one);
     this.listen();
     this.changed();
   }
@@ -171,6 +171,12 @@ function remembered() {
     for (const one of messages) one.isStopped ||= one.role === "assistant" && !one.reason && !one.failure;
   }
   return kept;
+}
+
+// Those that the address asks for; their conversations go on where the same panes were open before.
+function panesToOpen({ panes = [] }) {
+  if (!config.panes.length) return panes.length ? panes : [{}];
+  return config.panes.map((model, place) => (panes[place]?.model === model ? panes[place] : { model }));
 }
 
 new Page();

@@ -52,7 +52,9 @@ export class Pane {
     this.model = model;
     this.part("model").value = model.name;
     this.part("name").textContent = model.name;
-    this.part("revision").textContent = model.revision;
+    this.part("revision").textContent = model.name.includes("@") ? "" : model.revision;
+    this.part("share").textContent = model.share;
+    this.part("share").hidden = !model.share;
     this.part("revision").title = model.context ? say("context", { number: number(model.context) }) : say("notLoaded");
     this.log.setAttribute("aria-label", model.name);
     this.element.querySelector(".swatch").className = `swatch ${model.colour}`;
