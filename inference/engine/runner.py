@@ -10,7 +10,7 @@ from torch import Tensor
 from inference.attention.base import Cache, Layout, Step
 from inference.attention.cpu import CpuStep
 from inference.attention.reference import ReferenceStep
-from inference.engine.batch import pack
+from inference.engine.batch import Batch, pack
 from inference.engine.kv_cache import KVCache
 from inference.engine.sequence import Plan
 from inference.models.loader import LoadedModel
@@ -38,17 +38,25 @@ class ModelRunner:
     def run(self, plan: Plan) -> Tensor:
         """Logits `[num_sampling, vocab]` in the plan's order; writes the rows' KV into their blocks."""
         batch = pack(plan, block_size=self.block_size, device=self.loaded.device)
-        output = self.loaded.model(
-            input_ids=batch.input_ids,
-            position_ids=batch.position_ids,
-            use_cache=False,
-            logits_to_keep=batch.logit_rows,
-            paged_step=self._step_class(self.cache, batch.layout),
-        )
-        logits: Tensor = output.logits[0]
-        return logits
+        return self._forward(batch, batch.logit_rows)
+
+    @torch.inference_mode()
+    def score(self, plan: Plan) -> Tensor:
+        """As `run`, but the logits after every token of the plan: to measure, not to serve."""
+        return self._forward(pack(plan, block_size=self.block_size, device=self.loaded.device), 0)
 
     @torch.inference_mode()
     def scrub(self, block_ids: Sequence[int]) -> None:
         """Zero blocks that may hold NaN: attention masks what lies past the end, but 0 x NaN is NaN."""
         self.cache.zero(block_ids)
+
+    def _forward(self, batch: Batch, wanted: Tensor | int) -> Tensor:
+        output = self.loaded.model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            use_cache=False,
+            logits_to_keep=wanted,
+            paged_step=self._step_class(self.cache, batch.layout),
+        )
+        logits: Tensor = output.logits[0]
+        return logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from inference.quantization.int8 import Int8Linear, dequantize
+
+NUM_DIRECTIONS = 32  # of a sketch; an estimate from it is within a few percent of the exact figure
+ROWS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,49 @@ def output_errors(exact: nn.Module, quantized: nn.Module, token_ids: Tensor) -> 
         LayerError(layer.name, layer.weight_error, found.get(layer.name))
         for layer in weight_errors(exact, quantized)
     ]
+
+
+@torch.no_grad()
+def sketch(model: nn.Module) -> dict[str, Tensor]:
+    """Each layer's weights as seen from few random directions, by the layer's name.
+
+    Enough to tell how far another model's weights are from these without holding both at once.
+    """
+    return {name: _project(weight, scale).cpu() for name, weight, scale in _weights(model)}
+
+
+def sketched_errors(exact: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[LayerError]:
+    """`weight_errors`, estimated from two sketches; the worst first. Layers of one alone are left out."""
+    errors = [
+        LayerError(name, _relative(other[name], seen))
+        for name, seen in exact.items()
+        if name in other and other[name].shape == seen.shape
+    ]
+    return sorted(errors, key=lambda layer: -layer.weight_error)
+
+
+def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor, Tensor | None]]:
+    """Layer, weight, and the scale of one that is quantized. Biases and norms are layers of their own."""
+    for name, module in model.named_modules():
+        if isinstance(module, Int8Linear):
+            yield name, module.weight, module.weight_scale
+            if module.bias is not None:
+                yield f"{name}.bias", module.bias, None
+            continue
+        for own, parameter in module.named_parameters(recurse=False):
+            yield name if own == "weight" else f"{name}.{own}", parameter, None
+
+
+def _project(weight: Tensor, scale: Tensor | None) -> Tensor:
+    """Rows times random directions, `[num_rows, NUM_DIRECTIONS]`; a vector is kept as it is."""
+    if weight.dim() < 2:
+        return weight.float()
+    rows = weight.reshape(-1, weight.shape[-1])
+    generator = torch.Generator().manual_seed(rows.shape[-1])
+    directions = torch.randn(rows.shape[-1], NUM_DIRECTIONS, generator=generator).to(rows.device)
+    pieces = [piece.float() @ directions for piece in torch.split(rows, ROWS_AT_ONCE)]
+    projected = torch.cat(pieces)
+    return projected if scale is None else projected * scale  # a scale a row applies after
 
 
 def _quantized_layers(model: nn.Module) -> list[tuple[str, Int8Linear]]:
