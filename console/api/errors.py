@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from console.accounts.actions import LastAdmin
+from console.jobs.actions import NotPossible
 from console.keys.actions import BadKey
 from console.limits.actions import BadLimit
 from console.usage.actions import NotInFlight
@@ -43,6 +44,8 @@ def answer(error: Exception, context: dict[str, Any]) -> Response:
             return refusal(400, "invalid_value", " ".join(error.messages))
         case LastAdmin():
             return refusal(409, "last_admin", "This is the only admin: make somebody else an admin first.")
+        case NotPossible():
+            return refusal(409, "job_not_possible", str(error))
         case NotInFlight():
             return refusal(404, "not_in_flight", "No request of that id runs here: it has ended.")
     logger.error("the management API failed", exc_info=error)

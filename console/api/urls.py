@@ -6,7 +6,7 @@ from django.urls import path, re_path
 from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 
-from console.api.views import audit, engine, keys, models, nothing, people, requests
+from console.api.views import audit, engine, jobs, keys, models, nothing, panels, people, requests
 
 app_name = "api"
 
@@ -24,10 +24,16 @@ urlpatterns = [
     path("people/<str:username>/password", people.PersonPassword.as_view(), name="person_password"),
     path("teams", people.Teams.as_view(), name="teams"),
     path("models", models.Models.as_view(), name="models"),
+    path("jobs", jobs.Jobs.as_view(), name="jobs"),
+    path("jobs/<str:job_id>", jobs.OneJob.as_view(), name="job"),
+    path("jobs/<str:job_id>/cancel", jobs.JobCancel.as_view(), name="job_cancel"),
+    path("jobs/<str:job_id>/retry", jobs.JobRetry.as_view(), name="job_retry"),
     path("requests", requests.Requests.as_view(), name="requests"),
     path("requests/<str:request_id>", requests.OneRequest.as_view(), name="request"),
     path("usage", requests.Usage.as_view(), name="usage"),
     path("audit", audit.Entries.as_view(), name="audit"),
+    path("panels", panels.Panels.as_view(), name="panels"),
+    path("panels/<str:panel_id>", panels.Panel.as_view(), name="panel"),
     path("engine", engine.Engine.as_view(), name="engine"),
     path("in-flight", engine.InFlight.as_view(), name="in_flight"),
     path("in-flight/<str:request_id>/cancel", engine.InFlightCancel.as_view(), name="in_flight_cancel"),

@@ -38,6 +38,7 @@ SECTIONS = (
             Room("dashboard:home", _("Home"), icon="house"),
             Room("dashboard:playground", _("Playground"), icon="messages-square"),
             Room("dashboard:live", _("Live engine"), icon="activity"),
+            Room("dashboard:jobs", _("Jobs"), icon="hammer"),
         ),
     ),
     Section(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.urls import path
 from django.views.i18n import set_language
 
-from console.dashboard.views import catalog, engine, home, keys, live, operators, playground, requests
+from console.dashboard.views import catalog, engine, home, jobs, keys, live, operators, playground, requests
 
 app_name = "dashboard"
 
@@ -29,6 +29,12 @@ urlpatterns = [
     path("live/", live.page, name="live"),
     path("live/now", live.now, name="live_now"),
     path("live/<str:request_id>/cancel", live.cancel, name="request_cancel"),
+    path("jobs/", jobs.jobs, name="jobs"),
+    path("jobs/<str:job_id>/", jobs.job, name="job"),
+    path("jobs/<str:job_id>/progress", jobs.progress, name="job_progress"),
+    path("jobs/<str:job_id>/lines", jobs.lines, name="job_lines"),
+    path("jobs/<str:job_id>/cancel", jobs.cancel, name="job_cancel"),
+    path("jobs/<str:job_id>/retry", jobs.retry, name="job_retry"),
     path("requests/", requests.log, name="requests"),
     path("requests/export.csv", requests.export, name="requests_csv"),
     path("requests/<str:request_id>/", requests.one, name="request"),

@@ -72,6 +72,12 @@ class Job(models.Model):
         return self.state in self.REPEATABLE
 
     @property
+    def num_ahead(self) -> int:
+        """How many jobs are taken up before this one, which is queued."""
+        queued = Job.objects.filter(state=self.State.QUEUED, where=self.where)
+        return queued.filter(created_at__lt=self.created_at).count()
+
+    @property
     def percent(self) -> int:
         return int(self.fraction * 100)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
 from console.jobs.announce import announce
 from console.jobs.kinds import MAX_DEATHS
@@ -17,7 +18,7 @@ from console.lease import is_running, own_lease
 
 logger = logging.getLogger(__name__)
 
-BEGUN_AGAIN = "The process that ran it died; it is begun again."
+BEGUN_AGAIN = gettext_noop("The process that ran it died; it is begun again.")
 GIVEN_UP = "The process that ran it died {number} times. The log shows how far it came each time."
 
 

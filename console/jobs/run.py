@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from django.db import Error, connection
+from django.utils.translation import gettext_noop
 
 from console.jobs.kinds import KINDS, Cancelled, JobFailed
 from console.jobs.models import Job
@@ -21,7 +22,7 @@ __all__ = ["hand_over_all", "run", "take"]
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0  # until an end that could not be written is tried again
-HANDED_OVER = "The server stopped; it is begun again."
+HANDED_OVER = gettext_noop("The server stopped; it is begun again.")
 
 
 def run(job: Job) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db import Error, connection
 from django.utils import timezone
+from django.utils.translation import gettext_noop
 
 from console.jobs.kinds import Cancelled
 from console.jobs.models import Job, JobLine
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 WRITE_SECONDS = 0.5  # between two looks at the row, with a write where there is news
 ALIVE_SECONDS = 5.0  # between two signs of life where there is none
 MAX_LINES = 1000  # of one run's log
+FULL = gettext_noop("The log is full: what follows is left out.")
 LEAVING = threading.Event()  # this process is about to end: what runs is handed over
 
 
@@ -73,7 +75,7 @@ class RunningJob:
             if self._num_lines > MAX_LINES:
                 return
             is_last = self._num_lines == MAX_LINES
-            text = "The log is full: what follows is left out." if is_last else storable(text, length=1000)
+            text = FULL if is_last else storable(text, length=1000)
             self._lines.append(JobLine(job=self._job, text=text))
 
     def write_on(self, stop: threading.Event) -> None:

@@ -29,7 +29,7 @@ class House:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = [part.format(port=self.port) for part in command or ["manage.py", "serve"]]
-        self._environment = {
+        self.environment = {
             **os.environ,
             "DATA_DIR": str(data_dir),
             "DATABASE_URL": "",
@@ -104,7 +104,7 @@ class House:
         return sum(map(float, values))
 
     def _start(self, *command: str, **streams: Any) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, *command], cwd=ROOT, env=self._environment, **streams)
+        return subprocess.Popen([sys.executable, *command], cwd=ROOT, env=self.environment, **streams)
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self.start_seconds

@@ -113,6 +113,42 @@ def end_session(cookie: str) -> None:
     Session.objects.filter(session_key=cookie.partition("=")[2]).delete()
 
 
+def enqueue(arguments: dict[str, Any]) -> str:
+    """A job of the kind `test.steps`."""
+    from console.jobs import actions
+    from tests.console.jobs import kinds_of_work  # noqa: F401 - registers the kind
+
+    return actions.enqueue(actor="test", kind="test.steps", subject="steps", arguments=arguments).pk
+
+
+def job(pk: str) -> dict[str, Any]:
+    """A job's row, its log, and what the audit log has of its end."""
+    from console.audit.models import Entry
+    from console.jobs.models import Job
+
+    row = Job.objects.get(pk=pk)
+    ends = Entry.objects.filter(target=pk, action__in=["job.done", "job.failed", "job.cancelled"])
+    names = ("state", "stage", "fraction", "error_code", "num_starts", "num_deaths")
+    return {name: getattr(row, name) for name in names} | {
+        "ends": list(ends.values_list("action", flat=True)),
+        "lines": list(row.lines.values_list("text", flat=True)),
+    }
+
+
+def cancel_job(pk: str) -> None:
+    from console.jobs.actions import cancel
+    from console.jobs.models import Job
+
+    cancel(actor="test", job=Job.objects.get(pk=pk))
+
+
+def recover() -> int:
+    """What the reconciler does every few seconds."""
+    from console.jobs.recovery import recover
+
+    return recover()
+
+
 VERBS = {
     verb.__name__: verb
     for verb in (
@@ -128,6 +164,10 @@ VERBS = {
         tickets,
         session,
         end_session,
+        enqueue,
+        job,
+        cancel_job,
+        recover,
     )
 }
 
