@@ -50,8 +50,11 @@ CODES: dict[type[Exception], str] = {
 
 
 def main(arguments: list[str]) -> int:
-    options = _parser().parse_args(arguments)
-    token = first_line()
+    return run(_parser().parse_args(arguments), first_line())
+
+
+def run(options: argparse.Namespace, token: str) -> int:
+    """Fetches and says how that ended; the exit code."""
     return report(
         lambda: fetch(options, token), with_parent=options.with_parent, codes=CODES, otherwise="cannot_fetch"
     )

@@ -81,7 +81,7 @@ class Transfer:
             if start and not _goes_on_at(response, start):  # the server knows no ranges: from the beginning
                 target.truncate(0)
                 self._arrived(-start)
-            for piece in response.iter_raw(PIECE_BYTES):
+            for piece in response.iter_raw():
                 room = file.size - target.tell()
                 if len(piece) > room:
                     target.truncate(0)
