@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import ByteSize, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
@@ -28,10 +28,19 @@ SECRETS = (
 )  # fmt: skip
 
 
+SECRET_FILES = "/run/secrets"
+
+
 class Environment(BaseSettings):
     """Every variable that Pilothouse reads. docs/operations.md has a line for each; a test compares them."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        extra="ignore",
+        env_ignore_empty=True,
+        # A file for each, as container engines hand secrets over: /run/secrets/database_url
+        secrets_dir=SECRET_FILES if Path(SECRET_FILES).is_dir() else None,
+    )
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
@@ -45,6 +54,7 @@ class Environment(BaseSettings):
     key_pepper: SecretStr | None = None  # the HMAC key of API keys; empty: generated once into DATA_DIR
     allowed_hosts: CommaSeparated = ("localhost", "127.0.0.1", "[::1]")
     trusted_proxies: CommaSeparated = ()  # addresses or networks whose X-Forwarded-* are believed
+    metrics_from: CommaSeparated = ()  # addresses or networks that may read /metrics, beside this machine
     cors_origins: CommaSeparated = ()  # origins whose browsers may call /v1 with a key
     drain_seconds: Annotated[float, Field(ge=0)] = 120.0
     prometheus_url: str = ""  # http://host:9090, asked by the server; empty: panels from own readings
@@ -58,6 +68,12 @@ class Environment(BaseSettings):
     hub_endpoint: str = ""  # of a mirror; empty: the kind's own
     hub_token: SecretStr | None = None  # for gated and private repositories
 
+    # What revisions may take of the device, together and each, and when they come and go by themselves.
+    memory_budget: ByteSize | None = None  # 8GiB; empty: measured on the device
+    memory_share: Annotated[float, Field(gt=0, le=1)] = 0.45  # of the budget, for one revision
+    idle_seconds: Annotated[int, Field(ge=0)] = 0  # without a request; 0: idle revisions stay
+    wake_seconds: Annotated[float, Field(ge=0)] = 60.0
+
     # What an engine runs with where its revision says nothing else; EngineConfig explains each.
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -69,7 +85,7 @@ class Environment(BaseSettings):
     max_model_len: AtLeastOne | None = None
     num_threads: AtLeastOne | None = None
 
-    @field_validator("allowed_hosts", "trusted_proxies", "cors_origins", mode="before")
+    @field_validator("allowed_hosts", "trusted_proxies", "metrics_from", "cors_origins", mode="before")
     @classmethod
     def split_commas(cls, value: object) -> object:
         if isinstance(value, str):

@@ -18,20 +18,22 @@ from django.db.migrations.executor import MigrationExecutor
 from console import __version__
 from console.audit.refusals import REFUSALS
 from console.environment import environment
+from console.figures import provide_figures
 from console.gateway import flight
 from console.group_commit import ledger
 from console.jobs.runner import RUNNER
+from console.reconciler import RECONCILER, Report
 from inference import client
-from inference.config import PlacementConfig, RevisionSpec
-from inference.protocol import LoadProgress
+from inference.config import PlacementConfig
 from monitoring import tracing
-from monitoring.collect import name_revision
+from monitoring.grafana.tokens import publish
 from monitoring.series import RECORDER
 
 logger = logging.getLogger(__name__)
 
 Say = Callable[[str], None]
 MIN_FREE_BYTES = 200 * 1024 * 1024  # the database and its log; a model conversion checks for itself
+SETTLE_SECONDS = 0.05  # between two looks at whether the first loads are through
 FLUSH_SECONDS = 3.0  # for the last traces
 LANDING_SECONDS = 10.0  # for the last frames and usage rows once the engine has drained
 
@@ -78,41 +80,57 @@ def prepare_database(say: Say) -> None:
         call_command("migrate", interactive=False, verbosity=0)
 
 
-def revisions_to_load(say: Say) -> list[RevisionSpec]:
-    """Everything that the catalog serves; the default model is fetched and converted where it serves nothing
-    yet.
+def ensure_something_to_serve(say: Say) -> None:
+    """The default model is fetched and converted where the catalog is empty."""
+    from console.catalog.actions import ensure_default_model
+    from console.catalog.models import Revision
+
+    if not Revision.objects.exists():
+        ensure_default_model(progress=_shown(say), actor="serve")
+
+
+async def start_engine(say: Say) -> None:
+    """Configure the placement, take the device, let the reconciler load; returns once what routes lead to is
+    ready or has failed.
     """
-    from console.catalog.actions import check_files, ensure_default_model, spec
-    from console.catalog.models import Deployment, Revision
-
-    wanted = Revision.objects.filter(deployment__wanted=Deployment.Wanted.LOADED)
-    revisions = list(wanted.select_related("model"))
-    if not revisions:
-        revisions = [ensure_default_model(progress=_shown(say), actor="serve")]
-    for revision in revisions:
-        check_files(revision)
-        name_revision(revision=revision.id, model=revision.model.name)
-    return [spec(revision) for revision in revisions]
-
-
-async def start_engine(say: Say, specs: list[RevisionSpec]) -> None:
-    """Configure the placement, take the device, load. What was loaded is served from here on."""
     from console.audit.watch import WATCH
 
     env = environment()
     engine = client.configure(env.engine, PlacementConfig(data_dir=env.data_dir))
     await engine.start()
+    provide_figures()
+    if env.grafana_url:
+        publish(env.data_dir)
     RECORDER.start()
     REFUSALS.start()
     WATCH.start()
+    await _first_loads(say)
+
+
+async def _first_loads(say: Say) -> None:
     show = _shown(say)
 
-    def progress(step: LoadProgress) -> None:
-        show(step.stage, step.fraction)
+    def failed(revision: str, reason: str) -> None:
+        logger.error("revision %s could not be loaded: %s", revision, reason)
 
-    for one in specs:
-        card = await engine.load(one, progress)
-        say(f"Serving {one.revision} on {card.device}, {card.max_model_len} tokens of context")
+    RECONCILER.start(
+        asyncio.get_running_loop(),
+        Report(
+            progress=lambda step: show(step.stage, step.fraction),
+            ready=lambda card: say(
+                f"Serving {card.revision} on {card.device}, {card.max_model_len} tokens of context"
+            ),
+            failed=failed,
+        ),
+    )
+    is_told = False
+    while not RECONCILER.is_settled.is_set():
+        await asyncio.sleep(SETTLE_SECONDS)
+        if RECONCILER.is_elsewhere.is_set() and not is_told:
+            is_told = True
+            say("Another server serves from this database; this one waits and takes over when it ends.")
+    if not client.current().models():
+        say("No model is loaded: requests are answered 503 until one is.")
 
 
 def settle_and_greet() -> FirstStart | None:
@@ -142,6 +160,7 @@ async def drain_engine(seconds: float, hurry: asyncio.Event) -> None:
     to hurry.
     """
     flight.begin_drain()
+    await asyncio.to_thread(RECONCILER.stop)
     RUNNER.leave()
     engine = client.current()
     draining = asyncio.ensure_future(engine.drain(seconds))
@@ -175,7 +194,8 @@ async def lifespan(scope: Any, receive: Any, send: Any) -> None:
             try:
                 start_tracing()
                 await asyncio.to_thread(prepare_database, logger.info)
-                await start_engine(logger.info, await asyncio.to_thread(revisions_to_load, logger.info))
+                await asyncio.to_thread(ensure_something_to_serve, logger.info)
+                await start_engine(logger.info)
                 await asyncio.to_thread(settle_and_greet)
             except Exception as error:
                 logger.exception("start failed")

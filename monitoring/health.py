@@ -17,6 +17,10 @@ PATIENCE_SECONDS = 5.0  # a step is bounded by the token budget, so a long prefi
 PATIENCE_STEPS = 10  # on a machine so slow that single steps take seconds, this many of them
 DATABASE_SECONDS = 2.0
 
+sleepers: frozenset[str] = (
+    frozenset()
+)  # revisions that are not loaded because nobody asked; a request wakes them
+
 
 def engine_fault(stats: Stats, *, now: float) -> str | None:
     """Why the engine counts as dead or hung at `now` (time.monotonic()); None while it is well."""
@@ -50,7 +54,7 @@ async def why_not_ready() -> str | None:
     engine = inference.client.current()
     if engine.stats().is_draining:
         return "draining"
-    if not engine.models():
+    if not engine.models() and not sleepers:
         return "no model is loaded yet"
     return await why_no_database()
 

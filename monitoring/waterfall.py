@@ -9,6 +9,7 @@ from typing import Any, Literal
 Kind = Literal["own", "wait", "prefill", "decode", "deliver"]
 
 KINDS: dict[str, Kind] = {
+    "load": "wait",
     "handover": "wait",
     "queue": "wait",
     "preempted": "wait",

@@ -162,6 +162,14 @@ class Deployment(models.Model):
         ]
 
 
+class ReconcilerLease(models.Model):
+    """One row: the server that loads and unloads, until when unless it says so again, and on what device."""
+
+    server = models.CharField(max_length=64, blank=True)  # its process lease
+    expires_at = models.DateTimeField(null=True)
+    device = models.JSONField(default=dict)  # inference.protocol.Device, for processes without an engine
+
+
 class Certificate(models.Model):
     """What a revision loses against its parent, measured through the serving kernels. Written once.
 
@@ -191,3 +199,14 @@ class Certificate(models.Model):
 
     def delete(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise ImmutableRevision("a certificate is not deleted")
+
+
+class FileCheck(models.Model):
+    """How a revision's files looked when their hashes were last compared: `catalog/file_check.py`."""
+
+    revision = models.OneToOneField(
+        Revision, on_delete=models.PROTECT, primary_key=True, related_name="file_check"
+    )
+    looks = models.JSONField(default=dict)  # name -> size, times and inode, as the file system tells them
+    altered = models.CharField(max_length=255, blank=True)  # the first file that was not what was registered
+    checked_at = models.DateTimeField(auto_now=True)

@@ -11,6 +11,7 @@ from django.utils.translation import ngettext
 
 import inference.client
 from inference.protocol import RevisionStats, Stats
+from monitoring import health
 from monitoring.health import engine_fault
 
 
@@ -52,6 +53,8 @@ def engine_state(stats: Stats | None, *, now: float | None = None) -> EngineStat
         return EngineState("bad", _("Engine does not step"), fault)
     if stats.is_draining:
         return EngineState("warn", _("Draining: takes no new requests"))
+    if not stats.revisions and health.sleepers:
+        return EngineState("idle", _("Asleep: the next request loads its model"))
     if not stats.revisions:
         return EngineState("warn", _("No model is loaded"))
     steps = [one.last_step_at for one in stats.revisions if one.last_step_at is not None]

@@ -16,6 +16,7 @@ from monitoring.waterfall import Row, Waterfall
 NAMES: dict[str, str | Promise] = {
     "parse": gettext_lazy("Parse, sign-in"),
     "choose": gettext_lazy("Choose the revision"),
+    "load": gettext_lazy("Load the model"),
     "prepare": gettext_lazy("Tokenise"),
     "reserve": gettext_lazy("Limits, reservation"),
     "handover": gettext_lazy("Hand over, until the running step ends"),
@@ -76,6 +77,7 @@ def label_of(row: Row) -> str:
 def sentences(waterfall: Waterfall, request: UsageRecord) -> list[str]:
     """What the time went to, the largest surprises first."""
     said = [
+        _woken(waterfall),
         _waited(waterfall),
         _preempted(waterfall),
         _held(waterfall),
@@ -84,6 +86,14 @@ def sentences(waterfall: Waterfall, request: UsageRecord) -> list[str]:
         _delivered(waterfall),
     ]
     return [one for one in said if one]
+
+
+def _woken(waterfall: Waterfall) -> str:
+    if not waterfall.count("load"):
+        return ""
+    return _("Its model was not in memory: it waited %(time)s for the load.") % {
+        "time": seconds(waterfall.seconds("load"))
+    }
 
 
 def _waited(waterfall: Waterfall) -> str:

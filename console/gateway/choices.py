@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from console.gateway.flight import Hold
 from console.gateway.inbox import Inbox
 from console.gateway.laps import Laps, Stay
 from console.gateway.schemas.demand import Demand
@@ -40,6 +41,7 @@ class Accepted:
     created_at: float  # Unix time
     laps: Laps
     ticket: Ticket
+    hold: Hold
     place: Place | None = None  # the span above, where the request is traced
 
     @property

@@ -5,15 +5,42 @@ whether it drains.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import suppress
+from itertools import count
 from typing import Any
+from weakref import finalize
+
+from inference.protocol import Stats
 
 Closer = Callable[[], Awaitable[None]]
 
 _kept: set[asyncio.Task[Any]] = set()
 _sockets: set[Closer] = set()
 _draining = asyncio.Event()
+
+
+_holds: dict[int, str] = {}
+_numbers = count()
+
+
+class Hold:
+    """A request's claim on a revision, from its choice to its end: so long the revision is not unloaded."""
+
+    def __init__(self, revision: str) -> None:
+        number = next(_numbers)
+        _holds[number] = revision
+        self.release = finalize(
+            self, _holds.pop, number, None
+        )  # called by the request, or when that is forgotten
+
+
+def held(stats: Stats) -> Counter[str]:
+    """Revision -> requests that need it: those of this process's doors, and whatever else its engine runs."""
+    at_our_doors = Counter(_holds.copy().values())
+    in_the_engine = Counter({one.revision: one.num_running + one.num_waiting for one in stats.revisions})
+    return at_our_doors | in_the_engine
 
 
 def keep(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from console.catalog.waking import StillLoading, is_loaded, wake
 from console.gateway import flight
 from console.gateway.choices import Accepted, Choices, Transport
 from console.gateway.errors import ApiError, from_engine_error, shutting_down
@@ -21,7 +22,17 @@ from console.keys.scopes import Scope, require
 from console.limits.reserve import LimitExceeded, reserve
 from console.rollouts.choose import Arm, choose
 from inference import client
-from inference.protocol import Event, Finish, FinishReason, Prepared, PrepareRequest, Refusal, Usage
+from inference.protocol import (
+    Event,
+    Finish,
+    FinishReason,
+    NotReady,
+    Prepared,
+    PrepareRequest,
+    Refusal,
+    UnknownRevision,
+    Usage,
+)
 from monitoring import tracing
 from monitoring.live import BOARD, InFlight
 
@@ -58,7 +69,9 @@ Steps = AsyncGenerator[Step, None]
 
 
 async def accept(*, caller: Caller, demand: Demand, transport: Transport, arrived: float) -> Accepted:
-    """Permit, choose, prepare, reserve. Raises what `errors.as_api_error` knows; then `run` must be called.
+    """Permit, choose, wake, prepare, reserve; then `run` must be called.
+
+    Raises what `errors.as_api_error` knows.
 
     `arrived`: time.monotonic() when the request had come in, before anything was done about it.
     """
@@ -67,13 +80,54 @@ async def accept(*, caller: Caller, demand: Demand, transport: Transport, arrive
         raise shutting_down()
     require(SCOPES[demand.endpoint], caller=caller)
     laps.end("parse")
-    arm = await choose(caller=caller, model=demand.model, user=demand.user)
-    laps.end("choose")
-    prompts = tuple([await _prepare(arm, prompt) for prompt in demand.prompts])
-    laps.end("prepare")
+    arm, hold, prompts = await _reach(caller=caller, demand=demand, laps=laps)
+    try:
+        return await _let_in(caller, demand, transport, laps, arm, hold, prompts)
+    except BaseException:
+        hold.release()
+        raise
+
+
+async def _reach(
+    *, caller: Caller, demand: Demand, laps: Laps
+) -> tuple[Arm, flight.Hold, tuple[Prepared, ...]]:
+    """Choose a revision, wait until it is in memory, prepare the prompts with its tokenizer.
+
+    Once more from the start where it vanished in between.
+    """
+    for has_another_try in (True, False):
+        arm = await choose(caller=caller, model=demand.model, user=demand.user)
+        laps.end("choose")
+        hold = flight.Hold(arm.revision)
+        try:
+            if await wake(arm.revision):
+                laps.end("load")
+            prompts = tuple([await _prepare(arm, prompt) for prompt in demand.prompts])
+        except BaseException as error:
+            hold.release()
+            has_vanished = isinstance(error, UnknownRevision | NotReady) and not is_loaded(arm.revision)
+            is_told = isinstance(error, StillLoading)  # it has waited long enough
+            if not (has_another_try and has_vanished and not is_told):
+                raise
+        else:
+            laps.end("prepare")
+            return arm, hold, prompts
+    raise AssertionError("the second try returns or raises")
+
+
+async def _let_in(
+    caller: Caller,
+    demand: Demand,
+    transport: Transport,
+    laps: Laps,
+    arm: Arm,
+    hold: flight.Hold,
+    prompts: tuple[Prepared, ...],
+) -> Accepted:
+    """Reserve. Raises `LimitExceeded`."""
     request_id = f"{'chatcmpl' if demand.endpoint == 'chat.completions' else 'cmpl'}-{uuid.uuid4().hex}"
     slice_tokens = min([SLICE_TOKENS, demand.sampling.max_tokens or SLICE_TOKENS, *_rooms(prompts)])
-    created_at = time.time() - (time.monotonic() - arrived)
+    created_at = time.time() - (time.monotonic() - laps.arrived)
     ticket = await reserve(
         caller=caller,
         request_id=request_id,
@@ -96,6 +150,7 @@ async def accept(*, caller: Caller, demand: Demand, transport: Transport, arrive
         created_at,
         laps,
         ticket,
+        hold,
         tracing.here(),
     )
     if ticket.allowance < demand.num_choices:
@@ -145,6 +200,7 @@ async def run(accepted: Accepted) -> Steps:
                 await asyncio.shield(flight.keep(conclude(accepted, choices, error=error)))
         finally:
             BOARD.leave(in_flight)
+            accepted.hold.release()
 
 
 def _in_flight(accepted: Accepted, choices: Choices) -> InFlight:

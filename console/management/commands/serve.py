@@ -12,8 +12,8 @@ from console.environment import environment
 from console.startup import (
     CannotStart,
     FirstStart,
+    ensure_something_to_serve,
     prepare_database,
-    revisions_to_load,
     settle_and_greet,
     start_engine,
     start_tracing,
@@ -48,8 +48,8 @@ class Command(BaseCommand):
         start_tracing()
         prepare_database(self._say)
         try:
-            specs = revisions_to_load(self._say)
-            loop.run_until_complete(start_engine(self._say, specs))
+            ensure_something_to_serve(self._say)
+            loop.run_until_complete(start_engine(self._say))
         except (RuntimeError, ValueError, Refusal) as error:  # --traceback shows where
             raise CannotStart(str(error)) from error
         first = settle_and_greet()
