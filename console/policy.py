@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from enum import Enum
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from django.http import HttpRequest
 
 from console.accounts.roles import Role
+from console.environment import environment
 
 
 class Who(Enum):
@@ -20,7 +22,7 @@ class Who(Enum):
     ADMIN = "an admin"
     ADMIN_SITE = "Django's admin decides, page by page"
     MANAGEMENT = "whoever `API` names for the method, by session or by a management key"
-    LOOPBACK_OR_STAFF = "this machine, or a signed-in member of the staff"
+    NEAR_OR_STAFF = "this machine, METRICS_FROM, or a signed-in member of the staff"
     KEY_OR_SESSION = "a valid API key, or a signed-in person from the console's own pages"
 
 
@@ -32,7 +34,7 @@ HTTP = {
     "gateway:nothing_here": Who.ANYONE,  # 404 for everyone
     "health": Who.ANYONE,
     "ready": Who.ANYONE,
-    "metrics": Who.LOOPBACK_OR_STAFF,
+    "metrics": Who.NEAR_OR_STAFF,
     "account_login": Who.ANYONE,
     "account_logout": Who.ANYONE,
     "account_inactive": Who.ANYONE,
@@ -43,12 +45,35 @@ HTTP = {
     "dashboard:home_figures": Who.STAFF,
     "dashboard:home_requests": Who.STAFF,
     "dashboard:engine_pill": Who.STAFF,
-    "dashboard:engine_series": Who.STAFF,
+    "dashboard:panels": Who.STAFF,
+    "dashboard:panels_series": Who.STAFF,
+    "dashboard:panels_frames": Who.STAFF,  # roles are installation-wide: these people get a viewer's token
+    "grafana_jwks": Who.ANYONE,  # the public key
     "dashboard:playground": Who.STAFF,  # a viewer is told why they may not chat
     "dashboard:models": Who.STAFF,
     "dashboard:model": Who.STAFF,
     "dashboard:revision": Who.STAFF,
     "dashboard:revision_state": Who.STAFF,
+    "dashboard:model_import": Who.OPERATOR,
+    "dashboard:models_release": Who.OPERATOR,
+    "dashboard:revision_load": Who.OPERATOR,
+    "dashboard:revision_unload": Who.OPERATOR,
+    "dashboard:revision_keeping": Who.OPERATOR,
+    "dashboard:revision_force": Who.OPERATOR,
+    "dashboard:revision_delete": Who.OPERATOR,
+    "dashboard:revision_settings": Who.OPERATOR,
+    "dashboard:revision_advice": Who.OPERATOR,
+    "dashboard:rollouts": Who.STAFF,
+    "dashboard:rollouts_active": Who.STAFF,
+    "dashboard:rollout": Who.STAFF,
+    "dashboard:rollout_now": Who.STAFF,
+    "dashboard:rollout_new": Who.OPERATOR,
+    "dashboard:rollout_start": Who.OPERATOR,
+    "dashboard:rollout_act": Who.OPERATOR,
+    "dashboard:route": Who.STAFF,
+    "dashboard:route_new": Who.OPERATOR,
+    "dashboard:route_switch": Who.OPERATOR,
+    "dashboard:route_delete": Who.OPERATOR,
     "dashboard:keys": Who.STAFF,
     "dashboard:key": Who.STAFF,
     "dashboard:key_issue": Who.OPERATOR,
@@ -96,6 +121,8 @@ API = {
     "api:request": {"GET": Who.STAFF},
     "api:usage": {"GET": Who.STAFF},
     "api:audit": {"GET": Who.STAFF},
+    "api:panels": {"GET": Who.STAFF},
+    "api:panel": {"GET": Who.STAFF},
     "api:engine": {"GET": Who.STAFF},
     "api:in_flight": {"GET": Who.STAFF},
     "api:in_flight_cancel": {"POST": Who.OPERATOR},
@@ -106,6 +133,7 @@ NAMESPACES = {"admin": Who.ADMIN_SITE}
 WEBSOCKET = {"/v1/responses": Who.KEY_OR_SESSION}
 
 LOOPBACK = ("127.0.0.1", "::1")
+SCRAPERS = tuple(ip_network(one, strict=False) for one in environment().metrics_from)
 
 
 def who_may(view_name: str) -> Who | None:
@@ -129,7 +157,17 @@ def permits(who: Who, user: Any) -> bool:
             return True
 
 
-def is_loopback(request: HttpRequest) -> bool:
-    """Whether the request comes from this machine itself, and not through a proxy on it."""
-    scope = getattr(request, "scope", {})
-    return request.META.get("REMOTE_ADDR") in LOOPBACK and not scope.get("is_proxied")
+def is_near(request: HttpRequest) -> bool:
+    """Whether the request comes from this machine itself or from where METRICS_FROM says, and not through a
+    proxy there."""
+    address = request.META.get("REMOTE_ADDR") or ""
+    if getattr(request, "scope", {}).get("is_proxied"):
+        return False
+    return address in LOOPBACK or any(_is_in(address, network) for network in SCRAPERS)
+
+
+def _is_in(address: str, network: IPv4Network | IPv6Network) -> bool:
+    try:
+        return ip_address(address) in network
+    except ValueError:  # a Unix socket has none
+        return False

@@ -100,6 +100,12 @@ TEMPLATES = [
 ]
 
 
+def origin(url: str) -> str:
+    """Scheme, host and port of an address."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
 def sqlite(path: Path) -> dict[str, Any]:
     """An SQLite file made for durability: commits are on disk before they return, writers queue."""
     return {
@@ -232,6 +238,10 @@ AXES_DISABLE_ACCESS_LOG = True  # sign-ins are audit entries
 AXES_VERBOSE = False
 AXES_ENABLE_ADMIN = False  # what it counts is forgotten after minutes
 
+PROMETHEUS_URL = ENV.prometheus_url
+GRAFANA_URL = ENV.grafana_url
+GRAFANA_INTERNAL_URL = ENV.grafana_internal_url or ENV.grafana_url
+
 # Nothing but our own files runs, and nobody frames us. No inline script or style, so no nonce either.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -244,6 +254,8 @@ CONTENT_SECURITY_POLICY = {
         "form-action": ["'self'"],
         "base-uri": ["'none'"],
         "frame-ancestors": ["'none'"],
+        # Single panels of Grafana; without it, nothing is framed.
+        **({"frame-src": [origin(ENV.grafana_url)]} if ENV.grafana_url else {}),
     }
 }
 

@@ -6,7 +6,7 @@ An alias is the same family renamed while it is written out, so both names alway
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -17,8 +17,9 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 import inference.client
-from inference.protocol import RevisionStats, Stats
+from inference.protocol import ModelCard, RevisionStats, Stats
 from monitoring.metrics import ARM, REGISTRY
+from monitoring.provided import PROVIDED
 
 Reading = Callable[[RevisionStats, float], float]  # the snapshot and time.monotonic() -> value
 
@@ -90,6 +91,9 @@ VLLM_NAMES: dict[str, tuple[str, ...]] = {
 VLLM_LABELS = {"model": "model_name", "finish_reason": "finished_reason"}
 VLLM_FINISH_REASONS = {"cancelled": "abort", "failed": "error"}  # one to one, or two series would collide
 
+# The process under our own name, too: every other process that Prometheus scrapes has the common one.
+PROCESS = ProcessCollector(namespace="pilothouse", registry=None)
+
 _model_names: dict[str, str] = {}
 
 
@@ -101,33 +105,52 @@ def name_revision(*, revision: str, model: str) -> None:
 class EngineCollector(Collector):
     """Reads the engine's snapshot once per scrape; a process without an engine shows the names alone."""
 
-    def __init__(self, read_stats: Callable[[], Stats], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        read_stats: Callable[[], Stats],
+        read_cards: Callable[[], Iterable[ModelCard]] = tuple,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._read_stats = read_stats
+        self._read_cards = read_cards
         self._clock = clock
 
     def describe(self) -> list[Metric]:
         """The names, without a reading: a registry asks for them once to find duplicates."""
-        return list(self._families(Stats()))
+        return list(self._families(Stats(), ()))
 
     def collect(self) -> Iterator[Metric]:
         try:
-            stats = self._read_stats()
+            stats, cards = self._read_stats(), tuple(self._read_cards())
         except RuntimeError:  # no engine in this process
-            stats = Stats()
-        yield from self._families(stats)
+            stats, cards = Stats(), ()
+        yield from self._families(stats, cards)
 
-    def _families(self, stats: Stats) -> Iterator[Metric]:
+    def _families(self, stats: Stats, cards: Iterable[ModelCard]) -> Iterator[Metric]:
         now = self._clock()
         for family_class, table in ((GaugeMetricFamily, GAUGES), (CounterMetricFamily, COUNTERS)):
             for name, help_text, reading in table:
                 family = family_class(f"pilothouse_{name}", help_text, labels=ARM)
                 for revision in stats.revisions:
-                    model = _model_names.get(revision.revision, revision.revision)
-                    family.add_metric((model, revision.revision), reading(revision, now))
+                    family.add_metric(_arm(revision.revision), reading(revision, now))
                 yield family
+        memory = GaugeMetricFamily(
+            "pilothouse_revision_memory_bytes", "Memory that a loaded revision takes.", labels=ARM
+        )
+        for card in cards:
+            memory.add_metric(_arm(card.revision), _memory_bytes(card))
+        yield memory
         yield GaugeMetricFamily(
             "pilothouse_draining", "1 while the process lets its last requests end.", float(stats.is_draining)
         )
+
+
+def _arm(revision: str) -> tuple[str, str]:
+    return _model_names.get(revision, revision), revision
+
+
+def _memory_bytes(card: ModelCard) -> float:
+    return card.memory_bytes or card.weight_bytes  # a placement that measures no pool tells the weights
 
 
 class WithAliases(Collector):
@@ -162,8 +185,21 @@ def exposition() -> Collector:
     return WithAliases(REGISTRY)
 
 
+def recorded(names: frozenset[str]) -> Iterator[Metric]:
+    """The families of these samples alone: a recorder asks every few seconds."""
+    yield from REGISTRY.restricted_registry(names).collect()
+    yield from PROCESS.collect()  # these two tell no names beforehand
+    yield from PROVIDED.collect()
+
+
 def _register(registry: CollectorRegistry) -> None:
-    registry.register(EngineCollector(lambda: inference.client.current().stats()))
+    registry.register(
+        EngineCollector(
+            lambda: inference.client.current().stats(), lambda: inference.client.current().models()
+        )
+    )
+    registry.register(PROVIDED)
+    registry.register(PROCESS)
     for collector in (ProcessCollector, PlatformCollector, GCCollector):
         collector(registry=registry)
 

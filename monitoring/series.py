@@ -1,51 +1,62 @@
-"""The engine's last hour, kept in this process: what the console's charts show without Prometheus."""
+"""What this process measured in the last day, kept in its memory: what panels show without Prometheus.
+
+An hour in steps of five seconds and a day in minutes; a restart begins anew."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-import inference.client
-from inference.protocol import Stats
+from prometheus_client import Metric
 
-PERIOD_SECONDS = 2.0
-KEPT_SECONDS = 3600.0
-NUM_STEPS = 120
-NOW_SECONDS = 6.0  # "now" is the mean over this long, so that a figure does not flicker with single steps
+from monitoring.collect import recorded
+from monitoring.panels.evaluate import Track
+from monitoring.panels.listing import SAMPLE_NAMES
+from monitoring.provided import PROVIDED
+from monitoring.ring import Ring, SeriesKey
 
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One look at the engine's counters."""
-
-    at: float  # unix time
-    generated: dict[str, int]  # revision -> tokens since it was loaded
-
-    def rate_since(self, earlier: Reading, revision: str) -> float:
-        """Tokens per second of a revision; a counter that fell belongs to a revision that was loaded anew."""
-        grown = self.generated.get(revision, 0) - earlier.generated.get(revision, 0)
-        return max(0, grown) / (self.at - earlier.at)
+PERIOD_SECONDS = 5.0
+HOUR_SECONDS = 3600.0
+MINUTE_SECONDS = 60.0
+DAY_SECONDS = 86_400.0
+MAX_SERIES = 1500  # 26 MB with both rings full; one arm with traffic has about 90
+REFRESH_SECONDS = 15.0
+NOW_SECONDS = 10.0  # "now" is the mean over this long, so that a figure does not flicker with single steps
+GENERATED = "pilothouse_engine_generated_tokens_total"
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
-    """Tokens per second by revision, on one time axis."""
+class Recorded:
+    """A span of the past, ready to be asked. `period`: the seconds between its readings."""
 
-    times: list[int]
-    rates: dict[str, list[float]]
+    ring: Ring
+    lock: threading.Lock
+    period: float
+    begins: float  # the first reading
+    since: float
+
+    def tracks(self, name: str) -> Iterable[Track]:
+        with self.lock:
+            return list(self.ring.tracks(name, since=self.since))
 
 
 class Recorder:
-    """Reads the engine's counters every two seconds and remembers an hour of them."""
+    """Takes a reading of the panels' metrics every few seconds."""
 
-    def __init__(self, read_stats: Callable[[], Stats], clock: Callable[[], float] = time.time) -> None:
-        self._read_stats = read_stats
+    def __init__(
+        self,
+        collect: Callable[[], Iterable[Metric]],
+        clock: Callable[[], float] = time.time,
+        refresh: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._collect = collect
         self._clock = clock
-        self._readings: deque[Reading] = deque(maxlen=int(KEPT_SECONDS / PERIOD_SECONDS))
+        self._refresh = refresh
+        self._hour = Ring(capacity=int(HOUR_SECONDS / PERIOD_SECONDS), max_series=MAX_SERIES)
+        self._day = Ring(capacity=int(DAY_SECONDS / MINUTE_SECONDS), max_series=MAX_SERIES)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -53,58 +64,59 @@ class Recorder:
         """Read from now on, in a thread of its own; idempotent."""
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="engine-series", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="panel-series", daemon=True)
                 self._thread.start()
 
     def _run(self) -> None:
+        refreshed = -REFRESH_SECONDS
         while True:
+            if time.monotonic() - refreshed >= REFRESH_SECONDS:
+                refreshed = time.monotonic()
+                self._refresh()
             self.read()
             time.sleep(PERIOD_SECONDS)
 
     def read(self) -> None:
-        """Take one reading; without an engine there is none to take."""
-        try:
-            stats = self._read_stats()
-        except RuntimeError:
-            return
-        generated = {one.revision: one.num_generated_tokens for one in stats.revisions}
-        reading = Reading(at=self._clock(), generated=generated)
+        """Take one reading."""
+        values = dict(_samples(self._collect()))
+        now = self._clock()
         with self._lock:
-            if not self._readings or reading.at > self._readings[-1].at:
-                self._readings.append(reading)
+            self._hour.append(now, values)
+            if not self._day.newest > now - MINUTE_SECONDS + PERIOD_SECONDS / 2:
+                self._day.append(now, values)
+
+    def span(self, seconds: float) -> Recorded:
+        """The last `seconds`, and before them what rates need; in fine steps where those are kept."""
+        with self._lock:
+            start = self._clock() - seconds
+            is_fine = seconds <= HOUR_SECONDS or not self._day.oldest < self._hour.oldest
+            ring, period = (self._hour, PERIOD_SECONDS) if is_fine else (self._day, MINUTE_SECONDS)
+            return Recorded(ring, self._lock, period, ring.oldest, start - 60 * period)
 
     def rate_now(self) -> float | None:
-        """Tokens per second over the last seconds; None: not watched for long enough."""
+        """Generated tokens per second over the last seconds; None: not watched for long enough."""
         with self._lock:
-            readings = list(self._readings)
-        if len(readings) < 2 or self._clock() - readings[-1].at > 2 * NOW_SECONDS:
-            return None
-        last = readings[-1]
-        since = next(one for one in readings if one.at >= last.at - NOW_SECONDS)
-        if since is last:
-            since = readings[-2]
-        return sum(last.rate_since(since, revision) for revision in last.generated)
-
-    def last_hour(self, *, step_seconds: float | None = None) -> Series:
-        """Means over steps; the line begins where the readings do, and has finer steps while it is short."""
-        with self._lock:
-            readings = list(self._readings)
-        if step_seconds is None:
-            span = readings[-1].at - readings[0].at if readings else 0.0
-            step_seconds = max(NOW_SECONDS, span / NUM_STEPS)
-        picked: list[Reading] = []
-        for reading in readings:
-            if not picked or reading.at - picked[-1].at >= step_seconds:
-                picked.append(reading)
-        names = sorted({name for reading in picked for name in reading.generated})
-        pairs = list(pairwise(picked))
-        return Series(
-            times=[int(later.at) for _, later in pairs],
-            rates={
-                name: [round(later.rate_since(earlier, name), 2) for earlier, later in pairs]
-                for name in names
-            },
-        )
+            now = self._clock()
+            tracks = list(self._hour.tracks(GENERATED, since=now - 3 * NOW_SECONDS))
+        rates = [rate for track in tracks if (rate := _rate_now(track, now)) is not None]
+        return sum(rates) if rates else None
 
 
-RECORDER = Recorder(lambda: inference.client.current().stats())
+def _rate_now(track: Track, now: float) -> float | None:
+    """A counter that fell belongs to a revision that was loaded anew."""
+    if len(track.times) < 2 or now - track.times[-1] > 2 * NOW_SECONDS or track.gone_at <= now:
+        return None
+    first = next(index for index, at in enumerate(track.times) if at >= track.times[-1] - NOW_SECONDS)
+    first = min(first, len(track.times) - 2)
+    grown = sum(max(0.0, later - earlier) for earlier, later in pairwise(track.values[first:]))
+    return grown / (track.times[-1] - track.times[first])
+
+
+def _samples(families: Iterable[Metric]) -> Iterator[tuple[SeriesKey, float]]:
+    for family in families:
+        for sample in family.samples:
+            if sample.name in SAMPLE_NAMES:
+                yield (sample.name, tuple(sorted(sample.labels.items()))), sample.value
+
+
+RECORDER = Recorder(lambda: recorded(SAMPLE_NAMES), refresh=PROVIDED.refresh)

@@ -10,4 +10,5 @@ urlpatterns = [
     path("health", views.health, name="health"),
     path("ready", views.ready, name="ready"),
     path("metrics", views.metrics, name="metrics"),
+    path("grafana/jwks.json", views.grafana_jwks, name="grafana_jwks"),
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from monitoring.collect import exposition
+from monitoring.grafana.tokens import key_set
 from monitoring.health import why_not_ready, why_unhealthy
 
 OPENMETRICS = "application/openmetrics-text"
@@ -43,3 +45,11 @@ async def metrics(request: HttpRequest) -> HttpResponse:
         )
         return HttpResponse(text, content_type=openmetrics.CONTENT_TYPE_LATEST)
     return HttpResponse(generate_latest(exposition()), content_type=CONTENT_TYPE_LATEST)
+
+
+@require_safe
+def grafana_jwks(request: HttpRequest) -> JsonResponse:
+    """The public key that checks the tokens of embedded panels; Grafana asks for it without any."""
+    if not settings.GRAFANA_URL:
+        raise Http404
+    return JsonResponse(key_set(settings.DATA_DIR))

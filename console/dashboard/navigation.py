@@ -39,11 +39,15 @@ SECTIONS = (
             Room("dashboard:playground", _("Playground"), icon="messages-square"),
             Room("dashboard:live", _("Live engine"), icon="activity"),
             Room("dashboard:jobs", _("Jobs"), icon="hammer"),
+            Room("dashboard:panels", _("Panels"), icon="chart-line"),
         ),
     ),
     Section(
         _("Serve"),
-        (Room("dashboard:models", _("Models"), icon="box"),),
+        (
+            Room("dashboard:models", _("Models"), icon="box"),
+            Room("dashboard:rollouts", _("Rollouts"), icon="git-branch"),
+        ),
     ),
     Section(
         _("Access"),

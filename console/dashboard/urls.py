@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from django.urls import path
+from django.urls import include, path
 from django.views.i18n import set_language
 
-from console.dashboard.views import catalog, engine, home, jobs, keys, live, operators, playground, requests
+from console.dashboard.views import (
+    catalog,
+    catalog_change,
+    catalog_make,
+    engine,
+    home,
+    jobs,
+    keys,
+    live,
+    operators,
+    panels,
+    playground,
+    requests,
+)
 
 app_name = "dashboard"
 
@@ -14,12 +27,24 @@ urlpatterns = [
     path("home/figures", home.figures, name="home_figures"),
     path("home/requests", home.requests, name="home_requests"),
     path("engine/pill", engine.pill, name="engine_pill"),
-    path("engine/series", engine.series, name="engine_series"),
+    path("panels/", panels.page, name="panels"),
+    path("panels/series", panels.series, name="panels_series"),
+    path("panels/frames", panels.frames, name="panels_frames"),
     path("playground/", playground.playground, name="playground"),
     path("models/", catalog.models, name="models"),
+    path("models/import", catalog_make.import_model, name="model_import"),
+    path("models/release", catalog_change.release, name="models_release"),
     path("models/<str:name>/", catalog.model, name="model"),
     path("models/<str:name>/<str:revision_id>/", catalog.revision, name="revision"),
     path("models/<str:name>/<str:revision_id>/state", catalog.state, name="revision_state"),
+    path("models/<str:name>/<str:revision_id>/load", catalog_change.load, name="revision_load"),
+    path("models/<str:name>/<str:revision_id>/unload", catalog_change.unload, name="revision_unload"),
+    path("models/<str:name>/<str:revision_id>/keep", catalog_change.keep, name="revision_keeping"),
+    path("models/<str:name>/<str:revision_id>/force", catalog_change.force, name="revision_force"),
+    path("models/<str:name>/<str:revision_id>/delete", catalog_change.delete, name="revision_delete"),
+    path("models/<str:name>/<str:revision_id>/settings", catalog_make.settings, name="revision_settings"),
+    path("models/<str:name>/<str:revision_id>/advice", catalog_make.advice, name="revision_advice"),
+    path("rollouts/", include("console.dashboard.rollout_urls")),
     path("keys/", keys.keys, name="keys"),
     path("keys/issue", keys.issue, name="key_issue"),
     path("keys/<str:public_id>/", keys.key, name="key"),

@@ -5,6 +5,7 @@ import "./copy.js";
 import "./dialog.js";
 import "./drawer.js";
 import "./palette.js";
+import "./panels.js";
 import "./signed_out.js";
 import "./theme.js";
 import "./toasts.js";

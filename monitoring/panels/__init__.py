@@ -1,0 +1,1 @@
+"""Panels: one list, asked of Prometheus, of Grafana through Prometheus, or of what this process recorded."""
