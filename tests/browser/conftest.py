@@ -64,7 +64,8 @@ class Watched:
 
 @pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with House(tmp_path_factory.mktemp("console")) as house:
+    serve = ["-m", "tests.flow.serve_with_kinds"]  # so that there are jobs to look at
+    with House(tmp_path_factory.mktemp("console"), command=serve) as house:
         for words in ("hello", "fail-after-3"):  # so that pages have rows
             body = {"model": "stub", "messages": [{"role": "user", "content": words}], "max_tokens": 20}
             httpx.post(f"{house.url}/v1/chat/completions", json=body, headers=house.headers())

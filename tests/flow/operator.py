@@ -113,12 +113,12 @@ def end_session(cookie: str) -> None:
     Session.objects.filter(session_key=cookie.partition("=")[2]).delete()
 
 
-def enqueue(arguments: dict[str, Any]) -> str:
-    """A job of the kind `test.steps`."""
+def enqueue(arguments: dict[str, Any], kind: str = "test.steps") -> str:
+    """A job of a kind that only tests have."""
     from console.jobs import actions
-    from tests.console.jobs import kinds_of_work  # noqa: F401 - registers the kind
+    from tests.console.jobs import kinds_of_work  # noqa: F401 - registers the kinds
 
-    return actions.enqueue(actor="test", kind="test.steps", subject="steps", arguments=arguments).pk
+    return actions.enqueue(actor="test", kind=kind, subject="steps", arguments=arguments).pk
 
 
 def job(pk: str) -> dict[str, Any]:
