@@ -10,15 +10,14 @@ from django.template.defaultfilters import filesizeformat
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from console.catalog.machine import Machine
 from inference.config import EngineConfig
+from inference.footprint import Pool
+from inference.protocol import Device
 
 CHAT_TOKENS = 4096  # a long chat, to tell a pool's size by
-CPU_MAX_TOKENS = 32_768  # what the engine plans for a CPU's pool where nothing else is said
-LEAST_POOL_TOKENS = 256
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 128, 4096  # of a step, where nothing else is said
 WIDE_CPU_STEP = 512  # from here on a prompt visibly holds up everybody's next token
-ELEMENT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+NARROW_SHARE = 16  # tokens of the pool for each answer, below which answers push each other out
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,64 +30,40 @@ class Advice:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A revision's settings on a machine, with what follows from both."""
+    """A revision's settings on a device, with what follows from both."""
 
     config: EngineConfig
     facts: Mapping[str, Any]
-    machine: Machine
-    budget_bytes: int  # what revisions may take together
+    device: Device
+    weight_bytes: int  # in memory, in the dtype that they will have
+    pool: Pool | None  # None: too little is known of the model
+    most_bytes: int  # that this revision may take
+    budget_bytes: int  # that all revisions may take together
 
     @property
     def is_on_gpu(self) -> bool:
-        return self.machine.has_gpu and self.config.device != "cpu"
+        return self.device.name == "cuda" and self.config.device != "cpu"
 
     @property
     def dtype(self) -> str:
-        """What "auto" will probably come to."""
-        if self.config.dtype != "auto":
-            return self.config.dtype
-        return "bfloat16" if self.is_on_gpu or self.machine.has_fast_bfloat16 else "float32"
+        return self.device.dtype if self.config.dtype == "auto" else self.config.dtype
 
     @property
-    def is_quantized(self) -> bool:
-        return bool(self.facts.get("quantization"))
-
-    @property
-    def own_context(self) -> int | None:
-        return self.facts.get("max_model_len")
-
-    @property
-    def context(self) -> int | None:
-        return self.config.max_model_len or self.own_context
-
-    @property
-    def token_bytes(self) -> int | None:
-        """Keys and values of one token in the pool."""
-        known = self.facts.get("kv_bytes_per_token")
-        return None if known is None else known * ELEMENT_BYTES[self.dtype] // 2
-
-    @property
-    def weight_bytes(self) -> int | None:
-        """In memory. Linear layers in int8 take a byte each; embeddings and norms stay as they are."""
-        if self.is_quantized or (self.config.quantization and "num_parameters" not in self.facts):
-            return self.facts.get("weight_bytes")
-        num_parameters = self.facts.get("num_parameters")
-        if num_parameters is None:
-            return self.facts.get("weight_bytes")
-        return int(num_parameters * (1.1 if self.config.quantization else ELEMENT_BYTES[self.dtype]))
+    def num_blocks(self) -> int | None:
+        """Of the KV pool, as asked for or as the engine will probably plan it."""
+        if self.config.num_blocks is not None or self.pool is None:
+            return self.config.num_blocks
+        return self.pool.blocks_within(self.most_bytes - self.weight_bytes)
 
     @property
     def pool_tokens(self) -> int | None:
-        """Tokens that the KV pool holds, where that can be told before it is loaded."""
-        if self.config.num_blocks is not None:
-            return self.config.num_blocks * self.config.block_size
-        if self.is_on_gpu or self.context is None:
-            return None
-        return min(self.config.max_num_seqs * self.context, max(2 * self.context, CPU_MAX_TOKENS))
+        return None if self.num_blocks is None else self.num_blocks * self.config.block_size
 
     @property
     def pool_bytes(self) -> int | None:
-        return None if None in (self.pool_tokens, self.token_bytes) else self.pool_tokens * self.token_bytes  # type: ignore[operator]
+        if self.pool is None or self.num_blocks is None:
+            return None
+        return self.num_blocks * self.pool.block_bytes
 
 
 def advise(plan: Plan) -> dict[str, Advice]:
@@ -109,16 +84,16 @@ def advise(plan: Plan) -> dict[str, Advice]:
 
 
 def device(plan: Plan) -> Advice:
-    asked, has_gpu = plan.config.device, plan.machine.has_gpu
+    asked, has_gpu = plan.config.device, plan.device.name == "cuda"
     if asked == "cuda" and not has_gpu:
-        return Advice(_("This machine has no NVIDIA GPU: it could not be loaded."), "bad")
+        return Advice(_("The engine sees no NVIDIA GPU here: it could not be loaded."), "bad")
     if asked == "cpu" and has_gpu:
         return Advice(_("The GPU stays unused: expect a small part of its speed."), "warn")
-    return Advice(_("Runs on the GPU.") if has_gpu else _("Runs on the CPU: this machine has no NVIDIA GPU."))
+    return Advice(_("Runs on the GPU.") if has_gpu else _("Runs on the CPU: the engine sees no NVIDIA GPU."))
 
 
 def dtype(plan: Plan) -> Advice:
-    asked = plan.config.dtype
+    asked, fastest = plan.config.dtype, plan.device.dtype
     if plan.is_on_gpu:
         if plan.dtype == "float32":
             text = _("Twice the memory of bfloat16 and a small part of its speed on a GPU.")
@@ -126,19 +101,15 @@ def dtype(plan: Plan) -> Advice:
         return Advice(_("%(dtype)s is what GPUs are fast in.") % {"dtype": plan.dtype})
     if asked == "float16":
         return Advice(_("CPUs are slow in float16: take float32, or leave the choice to the engine."), "warn")
-    if asked == "bfloat16" and not plan.machine.has_fast_bfloat16:
-        text = _(
-            "This CPU lacks AVX512-BF16 and AMX: bfloat16 was measured 2 to 5 times slower than float32."
-        )
+    if asked == "bfloat16" and fastest == "float32":
+        text = _("On a CPU without AVX512-BF16 or AMX, as here, 2 to 5 times slower than float32 (measured).")
         return Advice(text, "warn")
-    if asked == "float32" and plan.machine.has_fast_bfloat16:
+    if asked == "float32" and fastest == "bfloat16":
         text = _("This CPU multiplies bfloat16 up to 3 times faster, in half the memory.")
         return Advice(text, "warn")
     if asked == "auto":
-        text = _(
-            "The faster of float32 and bfloat16, tried out on this CPU at each load; probably %(dtype)s."
-        )
-        return Advice(text % {"dtype": plan.dtype})
+        text = _("The faster of float32 and bfloat16 on this CPU, measured: %(dtype)s.")
+        return Advice(text % {"dtype": fastest})
     return Advice(_("%(dtype)s is what this CPU is fast in.") % {"dtype": asked})
 
 
@@ -182,30 +153,33 @@ def batching(plan: Plan) -> Advice:
 def num_blocks(plan: Plan) -> Advice:
     if not plan.config.batching:
         return Advice(_("Not used: one request at a time needs no pool."))
-    tokens = plan.pool_tokens
-    if tokens is None:
-        return Advice(_("Planned at load: what the GPU has left beside the weights and the largest step."))
-    if tokens < LEAST_POOL_TOKENS:
-        text = _("%(tokens)s tokens hold no useful conversation: take at least %(least)d blocks.")
-        least = -(-LEAST_POOL_TOKENS // plan.config.block_size)
-        return Advice(text % {"tokens": f"{tokens:,}", "least": least}, "bad")
-    if plan.context is not None and tokens < plan.context:
-        text = _("%(tokens)s tokens%(size)s: the context of %(context)s is cut to that.")
-        values = {"tokens": f"{tokens:,}", "size": _size(plan.pool_bytes), "context": f"{plan.context:,}"}
-        return Advice(text % values, "warn")
-    text = ngettext(
-        "%(tokens)s tokens%(size)s: %(chats)d chat of %(long)s tokens at once.",
-        "%(tokens)s tokens%(size)s: %(chats)d chats of %(long)s tokens at once.",
-        tokens // CHAT_TOKENS,
-    ) % {
+    if plan.pool is None or plan.pool_tokens is None:
+        return Advice(_("The files do not say what a token takes: the pool is planned at load."))
+    tokens, is_asked = plan.pool_tokens, plan.config.num_blocks is not None
+    values = {
         "tokens": f"{tokens:,}",
-        "size": _size(plan.pool_bytes),
+        "size": filesizeformat(plan.pool_bytes or 0),
+        "context": f"{plan.pool.max_model_len:,}",
+        "least": plan.pool.least_blocks,
         "chats": tokens // CHAT_TOKENS,
         "long": f"{CHAT_TOKENS:,}",
     }
-    if plan.config.num_blocks is None:
-        text = _("Planned at load, at most %(pool)s") % {"pool": text}
-    return Advice(text)
+    if plan.num_blocks is not None and plan.num_blocks < plan.pool.least_blocks:
+        if is_asked:
+            text = _("%(tokens)s tokens hold no useful conversation: take at least %(least)d blocks.")
+        else:
+            text = _("Beside the weights no room is left for a pool: raise the memory budget, or quantize.")
+        return Advice(text % values, "bad")
+    if tokens < plan.pool.max_model_len:
+        text = _("%(tokens)s tokens in %(size)s: the context of %(context)s is cut to that.")
+        return Advice(text % values, "warn")
+    text = ngettext(
+        "%(tokens)s tokens in %(size)s: %(chats)d chat of %(long)s tokens at once.",
+        "%(tokens)s tokens in %(size)s: %(chats)d chats of %(long)s tokens at once.",
+        tokens // CHAT_TOKENS,
+    )
+    text %= values
+    return Advice(text if is_asked else _("Planned at load, about: %(pool)s") % {"pool": text})
 
 
 def max_batch_tokens(plan: Plan) -> Advice:
@@ -232,33 +206,27 @@ def max_batch_tokens(plan: Plan) -> Advice:
 def max_num_seqs(plan: Plan) -> Advice:
     if not plan.config.batching:
         return Advice(_("Not used: one request at a time."))
-    number, tokens = plan.config.max_num_seqs, plan.pool_tokens
-    if tokens is None:
+    number = plan.config.max_num_seqs
+    if plan.pool_tokens is None:
         return Advice(_("Up to %(number)s answers grow at once.") % {"number": f"{number:,}"})
-    text = _(
-        "Up to %(number)s answers grow at once; with all of them, the pool holds %(tokens)s tokens for each."
-    )
-    share = tokens // number
-    return Advice(text % {"number": f"{number:,}", "tokens": f"{share:,}"}, "warn" if share < 16 else "")
+    share = plan.pool_tokens // number
+    text = _("Up to %(number)s answers grow at once. With so many, the pool holds %(tokens)s tokens of each.")
+    values = {"number": f"{number:,}", "tokens": f"{share:,}"}
+    return Advice(text % values, "warn" if share < NARROW_SHARE else "")
 
 
 def max_model_len(plan: Plan) -> Advice:
-    own, asked = plan.own_context, plan.config.max_model_len
+    own, asked = plan.facts.get("max_model_len"), plan.config.max_model_len
     if own is None:
         return Advice(_("The files do not say how long the context is."))
+    values = {"own": f"{own:,}"}
     if asked is not None and asked > own:
-        return Advice(_("The model's own context holds %(own)s tokens.") % {"own": f"{own:,}"}, "bad")
-    taken = plan.token_bytes and plan.token_bytes * (asked or own)
-    values = {"own": f"{own:,}", "size": filesizeformat(taken or 0)}
-    if not taken:
+        return Advice(_("The model's own context holds %(own)s tokens, not more.") % values, "bad")
+    if plan.pool is None:
         return Advice(_("The model's own context holds %(own)s tokens.") % values)
-    if asked is None:
-        return Advice(
-            _("The model's own: %(own)s tokens. A conversation that fills it takes %(size)s.") % values
-        )
-    return Advice(
-        _("Of the model's own %(own)s tokens. A conversation that fills it takes %(size)s.") % values
-    )
+    values["size"] = filesizeformat(plan.pool.token_bytes * (asked or own))
+    text = _("The model's own context holds %(own)s tokens; a full one takes %(size)s of the pool.")
+    return Advice(text % values)
 
 
 def prefix_caching(plan: Plan) -> Advice:
@@ -271,28 +239,22 @@ def prefix_caching(plan: Plan) -> Advice:
 
 def memory(plan: Plan) -> Advice:
     weights, pool = plan.weight_bytes, plan.pool_bytes if plan.config.batching else 0
-    if weights is None:
-        return Advice(
-            _("The files do not say how large the model is: what it takes is measured when it is loaded.")
-        )
     values = {
         "weights": filesizeformat(weights),
         "pool": filesizeformat(pool or 0),
         "total": filesizeformat(weights + (pool or 0)),
         "budget": filesizeformat(plan.budget_bytes),
     }
-    if pool is None:
-        text = _("Weights of about %(weights)s, and a KV pool of what is left of %(budget)s.")
-        return Advice(text % values, "bad" if weights > plan.budget_bytes else "")
-    if weights + pool > plan.budget_bytes and (weights > plan.budget_bytes or plan.config.num_blocks):
+    if weights + (pool or 0) > plan.budget_bytes:
         text = _(
-            "It cannot fit: weights of about %(weights)s and a KV pool of %(pool)s make %(total)s, and all "
+            "It cannot fit: weights of %(weights)s and a KV pool of %(pool)s make %(total)s, and all "
             "revisions together may take %(budget)s."
         )
         return Advice(text % values, "bad")
-    text = _("About %(total)s of the %(budget)s for all revisions: weights %(weights)s, KV pool %(pool)s.")
+    if pool is None:
+        text = _("Weights of %(weights)s and a KV pool, of %(budget)s for all revisions together.")
+        return Advice(text % values)
+    text = _(
+        "About %(total)s of the %(budget)s for all revisions together: weights %(weights)s, KV pool %(pool)s."
+    )
     return Advice(text % values)
-
-
-def _size(num_bytes: int | None) -> str:
-    return "" if num_bytes is None else _(" in %(size)s") % {"size": filesizeformat(num_bytes)}

@@ -10,8 +10,8 @@ from django import forms
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
+from console.catalog import footprint, memory
 from console.catalog.advice import Advice, Plan, advise
-from console.catalog.machine import this_machine
 from console.catalog.models import Deployment, Revision
 from console.environment import environment
 from inference.config import Attention, Device, Dtype, EngineConfig
@@ -145,10 +145,10 @@ class SettingsForm(forms.Form):
         label=_("Answers in one step"), required=False, min_value=1, max_value=65536
     )
 
-    def __init__(self, *args: Any, revision: Revision, budget_bytes: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, revision: Revision, **kwargs: Any) -> None:
         kwargs.setdefault("initial", shown(revision.engine))
         super().__init__(*args, **kwargs)
-        self.revision, self.budget_bytes = revision, budget_bytes
+        self.revision = revision
         for name, choices in CHOICES.items():
             default = DEFAULT % {"value": ON_OFF.get(said := shown_default(name), said)}
             field = self.fields[name]
@@ -171,8 +171,18 @@ class SettingsForm(forms.Form):
         return kept | given
 
     def plan(self) -> Plan:
-        config = EngineConfig(**environment().engine_settings() | self.engine())
-        return Plan(config, self.revision.facts, this_machine(), self.budget_bytes)
+        kept = {name: getattr(self.revision, name) for name in ("folder", "files", "facts")}
+        draft = Revision(engine=self.engine(), **kept)  # not saved: what they would come to
+        config, on = memory.settings_of(draft), memory.device()
+        return Plan(
+            config,
+            draft.facts,
+            on,
+            weight_bytes=footprint.weight_bytes(draft, config, on),
+            pool=footprint.pool_of(draft, config, on),
+            most_bytes=memory.allowance(draft),
+            budget_bytes=memory.budget(),
+        )
 
     def advice(self) -> dict[str, Advice]:
         """For what was typed where it is sound, for the revision as it is where not."""
@@ -229,7 +239,9 @@ class KeepingForm(forms.Form):
     """How long a revision stays in memory."""
 
     is_pinned = forms.BooleanField(
-        label=_("Pinned: it stays, whoever needs the memory and however long nobody asks"), required=False
+        label=_("Pinned"),
+        required=False,
+        help_text=_("It stays, whoever needs the memory and however long nobody asks."),
     )
     idle_seconds = forms.IntegerField(
         label=_("Unload after so many idle seconds"),

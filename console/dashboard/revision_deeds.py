@@ -43,7 +43,7 @@ def deeds(revision: Revision, *, is_alone: bool) -> Deeds:
         certify=gone or _original(revision),
         compare=gone or (_("There is no other revision to compare it with.") if is_alone else ""),
         roll_out=gone or _alone(revision),
-        delete=gone or _routed(revision) or (_("Unload it first.") if is_wanted else ""),
+        delete=gone or _in_route(revision) or (_("Unload it first.") if is_wanted else ""),
     )
 
 
@@ -60,6 +60,12 @@ def _routed(revision: Revision) -> str:
             values = {"name": arm.route.name, "share": arm.weight}
             return _("%(name)s sends it %(share)d %% of its requests.") % values
     return ""
+
+
+def _in_route(revision: Revision) -> str:
+    """Which route has it, if only with a share of nothing."""
+    arm = next(iter(revision.arms.all()), None)
+    return _("It is part of the route %(name)s.") % {"name": arm.route.name} if arm else ""
 
 
 def _quantized(revision: Revision) -> str:

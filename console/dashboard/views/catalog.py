@@ -26,6 +26,7 @@ from console.catalog.overview import (
 from console.dashboard.catalog_forms import FindModelsForm, KeepingForm
 from console.dashboard.revision_deeds import deeds, is_on_the_way
 from console.jobs.models import Job
+from console.policy import Who, permits
 
 MODELS_PER_PAGE = 50
 REVISIONS_PER_PAGE = 10
@@ -49,7 +50,7 @@ def models(request: HttpRequest) -> HttpResponse:
         "disk": disk_use(),
         "forced": forced_revision(),
         "jobs": open_jobs(),
-        "may_act": False,
+        "may_act": permits(Who.OPERATOR, request.user),
     }
     return render(request, "catalog/list.html", context)
 
@@ -63,7 +64,7 @@ def model(request: HttpRequest, name: str) -> HttpResponse:
         "page": page,
         "rows": rows(page),
         "forced": forced_revision(),
-        "may_act": False,
+        "may_act": permits(Who.OPERATOR, request.user),
     }
     return render(request, "catalog/model.html", context)
 
@@ -81,7 +82,7 @@ def about(
         "entries": find_entries(target=revision.pk).order_by("-seq")[:NUM_ENTRIES],
         "jobs": Job.objects.filter(subject=revision.pk).order_by("-created_at")[:NUM_JOBS],
         "children": revision.children.order_by("-created_at").values_list("pk", "model__name")[:NUM_CHILDREN],
-        "may_act": False,
+        "may_act": permits(Who.OPERATOR, request.user),
     }
     if keeping_form:
         context["keeping_form"] = keeping_form

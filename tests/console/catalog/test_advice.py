@@ -1,0 +1,112 @@
+"""Advice about settings: what they come to for a model on a device, and what cannot be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from console.catalog.advice import Advice, Plan, advise
+from inference.config import EngineConfig
+from inference.footprint import Pool
+from inference.protocol import Device
+
+GB = 10**9
+CONTEXT = 8192
+PLAIN_CPU = Device("cpu", "float32", total_bytes=16 * GB, free_bytes=10 * GB)
+FAST_CPU = Device("cpu", "bfloat16", total_bytes=16 * GB, free_bytes=10 * GB)
+GPU = Device("cuda", "bfloat16", total_bytes=140 * GB, free_bytes=130 * GB)
+
+
+def advice(
+    on: Device = PLAIN_CPU, *, facts: dict[str, Any] | None = None, budget: int = 6 * GB, **engine: Any
+) -> dict[str, Advice]:
+    """Of a model whose weights take half a gigabyte and a token of it 46,080 bytes."""
+    config = EngineConfig(**engine)
+    pool = Pool(46_080, config.block_size, config.max_model_len or CONTEXT, config.max_num_seqs, on == GPU)
+    known = {"max_model_len": CONTEXT} | (facts or {})
+    return advise(Plan(config, known, on, 500_000_000, pool, most_bytes=budget // 2, budget_bytes=budget))
+
+
+@pytest.mark.parametrize("device", [PLAIN_CPU, FAST_CPU, GPU], ids=["plain CPU", "fast CPU", "GPU"])
+def test_the_defaults_are_sound_on_every_device_and_every_field_has_a_sentence(device: Device) -> None:
+    given = advice(device)
+    assert {name: one for name, one in given.items() if one.kind} == {}
+    assert all(one.text.strip() for one in given.values())
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "kind", "words"),
+    [
+        (PLAIN_CPU, "bfloat16", "warn", "2 to 5 times slower"),
+        (FAST_CPU, "bfloat16", "", "fast in"),
+        (FAST_CPU, "float32", "warn", "up to 3 times faster"),
+        (PLAIN_CPU, "float32", "", "fast in"),
+        (PLAIN_CPU, "float16", "warn", "slow in float16"),
+        (PLAIN_CPU, "auto", "", "float32"),
+        (GPU, "float32", "warn", "Twice the memory"),
+        (GPU, "auto", "", "bfloat16"),
+    ],
+)
+def test_a_dtype_is_judged_by_the_device(device: Device, dtype: str, kind: str, words: str) -> None:
+    given = advice(device, dtype=dtype)["dtype"]
+    assert given.kind == kind and words in given.text
+
+
+def test_blocks_are_told_as_tokens_bytes_and_chats() -> None:
+    text = advice(num_blocks=2048)["num_blocks"].text
+    assert "32,768 tokens" in text and "1.4" in text and "8 chats of 4,096" in text
+    assert advice(num_blocks=512, max_model_len=4096)["num_blocks"].text.count("2 chats") == 1
+
+
+def test_what_the_engine_will_plan_is_told_too() -> None:
+    text = advice()["num_blocks"].text
+    assert "Planned at load" in text and "32,768 tokens" in text
+
+
+@pytest.mark.parametrize(
+    ("field", "wish"),
+    [
+        ("device", {"device": "cuda"}),
+        ("attention", {"attention": "cpu", "on": GPU}),
+        ("quantization", {"quantization": "int8", "facts": {"quantization": "pilothouse_int8"}}),
+        ("num_blocks", {"num_blocks": 15}),
+        ("num_blocks", {"budget": 1_000_100_000}),
+        ("max_model_len", {"max_model_len": CONTEXT + 1}),
+        ("memory", {"num_blocks": 20_000}),
+        ("memory", {"budget": 400_000_000}),
+    ],
+)
+def test_what_cannot_be_is_refused_at_its_field(field: str, wish: dict[str, Any]) -> None:
+    given = advice(**wish)
+    assert field in {name for name, one in given.items() if one.kind == "bad"}
+
+
+@pytest.mark.parametrize(
+    ("field", "wish"),
+    [
+        ("num_blocks", {"num_blocks": 16}),  # less than a context
+        ("max_batch_tokens", {"max_batch_tokens": 4096}),
+        ("max_batch_tokens", {"max_batch_tokens": 64}),
+        ("max_num_seqs", {"max_num_seqs": 4096}),
+        ("batching", {"batching": False}),
+        ("prefix_caching", {"prefix_caching": False}),
+        ("quantization", {"quantization": "int8"}),
+        ("attention", {"attention": "reference"}),
+    ],
+)
+def test_what_costs_something_is_said_and_allowed(field: str, wish: dict[str, Any]) -> None:
+    given = advice(**wish)
+    assert given[field].kind == "warn"
+    assert "bad" not in {one.kind for one in given.values()}
+
+
+def test_without_batching_what_is_not_used_says_so() -> None:
+    given = advice(batching=False, num_blocks=64)
+    for name in ("num_blocks", "max_batch_tokens", "max_num_seqs", "prefix_caching", "attention"):
+        assert given[name].text.startswith("Not used")
+
+
+def test_a_model_that_says_little_of_itself_gets_advice_all_the_same() -> None:
+    plan = Plan(EngineConfig(), {}, PLAIN_CPU, 0, None, most_bytes=3 * GB, budget_bytes=6 * GB)
+    assert all(one.text and one.kind != "bad" for one in advise(plan).values())
