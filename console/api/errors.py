@@ -13,9 +13,12 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from console.accounts.actions import LastAdmin
+from console.catalog.routes import BadRoute
 from console.jobs.actions import NotPossible
 from console.keys.actions import BadKey
 from console.limits.actions import BadLimit
+from console.rollouts.machine import BadSteps
+from console.rollouts.refused import RolloutRefused
 from console.usage.actions import NotInFlight
 
 logger = logging.getLogger(__name__)
@@ -38,7 +41,9 @@ def answer(error: Exception, context: dict[str, Any]) -> Response:
             return refusal(404, "not_found", "There is nothing at this address.")
         case PermissionDenied():
             return refusal(403, "insufficient_permissions", str(error) or "You may not do this.")
-        case BadKey() | BadLimit():
+        case RolloutRefused():
+            return refusal(409, error.code, str(error))
+        case BadKey() | BadLimit() | BadRoute() | BadSteps():
             return refusal(400, "invalid_value", str(error))
         case DjangoValidationError():
             return refusal(400, "invalid_value", " ".join(error.messages))

@@ -6,7 +6,19 @@ from django.urls import path, re_path
 from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularSwaggerSplitView
 
-from console.api.views import audit, engine, jobs, keys, models, nothing, panels, people, requests
+from console.api.views import (
+    audit,
+    engine,
+    jobs,
+    keys,
+    models,
+    nothing,
+    panels,
+    people,
+    requests,
+    rollouts,
+    routes,
+)
 
 app_name = "api"
 
@@ -28,6 +40,11 @@ urlpatterns = [
     path("jobs/<str:job_id>", jobs.OneJob.as_view(), name="job"),
     path("jobs/<str:job_id>/cancel", jobs.JobCancel.as_view(), name="job_cancel"),
     path("jobs/<str:job_id>/retry", jobs.JobRetry.as_view(), name="job_retry"),
+    path("routes", routes.Routes.as_view(), name="routes"),
+    path("routes/<str:name>", routes.OneRoute.as_view(), name="route"),
+    path("rollouts", rollouts.Rollouts.as_view(), name="rollouts"),
+    path("rollouts/<int:pk>", rollouts.OneRollout.as_view(), name="rollout"),
+    path("rollouts/<int:pk>/<str:deed>", rollouts.RolloutDeed.as_view(), name="rollout_deed"),
     path("requests", requests.Requests.as_view(), name="requests"),
     path("requests/<str:request_id>", requests.OneRequest.as_view(), name="request"),
     path("usage", requests.Usage.as_view(), name="usage"),

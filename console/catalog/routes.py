@@ -9,6 +9,7 @@ from django.db import transaction
 
 from console.audit.write import write
 from console.catalog.models import PUBLIC_NAME, Deployment, Revision, Route
+from console.catalog.nudge import nudge
 
 ALL = 100  # percent
 
@@ -68,6 +69,7 @@ def apply_shares(route: Route, weights: Mapping[str, int]) -> bool:
     route.version += 1
     route.save()
     Deployment.objects.filter(revision_id__in=weights).update(wanted=Deployment.Wanted.LOADED)
+    nudge()
     return True
 
 

@@ -10,6 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from console.catalog.deployments import DeploymentRefused, load, unload
 from console.catalog.models import Deployment, Revision, Route
 from console.catalog.routes import ALL, BadRoute, RouteChanged, apply_shares, set_shares, shares
 from console.rollouts.machine import ACTIVE, BadSteps, Event, State, Step, begin
@@ -59,7 +60,7 @@ def start(
     rollout.take(standing)
     rollout.save()
     apply_shares(row, rollout.shares_at(standing))
-    _ask_to_load(candidate)
+    _load(actor, candidate, ip)
     detail = {"candidate": candidate, "steps": rollout.steps, "before": before}
     note(rollout, actor=actor, action="rollout.start", detail=detail, reason=reason, ip=ip)
     return rollout
@@ -123,14 +124,23 @@ def release(
     if row.is_active or not kept or answering(held) != row.reached:
         raise RolloutRefused("nothing_kept", _("Nothing is kept for an undo of this rollout."))
     apply_shares(row.route, answering(held))
-    elsewhere = Deployment.objects.filter(revision__arms__isnull=False)
-    free = Deployment.objects.filter(revision_id__in=kept, is_pinned=False).exclude(pk__in=elsewhere)
-    free.update(wanted=Deployment.Wanted.UNLOADED)
+    for revision in Revision.objects.filter(pk__in=kept, deployment__is_pinned=False, arms=None):
+        unload(actor=actor, revision=revision, ip=ip)
     row.released_at = timezone.now()
     row.version += 1
     row.save()
     note(row, actor=actor, action="rollout.release", detail={"revisions": kept}, reason=reason, ip=ip)
     return row
+
+
+@transaction.atomic
+def create_route(
+    *, actor: str, route: str, weights: Mapping[str, int], reason: str = "", ip: str = ""
+) -> None:
+    """A switch of a name that nothing answers to yet."""
+    if Route.objects.filter(name=route, arms__weight__gt=0).exists():
+        raise RolloutRefused("route_exists", _("There is a route of that name."))
+    switch(actor=actor, route=route, weights=weights, reason=reason, ip=ip)
 
 
 @transaction.atomic
@@ -205,5 +215,9 @@ def _require_ready(rollout: int) -> None:
         raise RolloutRefused("candidate_not_ready", _("The candidate is not loaded: wait until it is ready."))
 
 
-def _ask_to_load(revision: str) -> None:
-    Deployment.objects.filter(revision_id=revision).update(wanted=Deployment.Wanted.LOADED)
+def _load(actor: str, candidate: str, ip: str) -> None:
+    """Also tries again what has failed to load before."""
+    try:
+        load(actor=actor, revision=Revision.objects.get(pk=candidate), reason="rollout", ip=ip)
+    except DeploymentRefused as error:
+        raise RolloutRefused("not_loadable", str(error)) from error

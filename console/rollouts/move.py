@@ -16,6 +16,7 @@ from console.rollouts.models import Rollout
 from console.rollouts.proof import NotProven, require_proof
 from console.rollouts.refused import RolloutChanged, RolloutRefused
 from console.rollouts.shares import answering, to_pairs
+from monitoring.metrics import ROLLOUTS
 
 ACTIONS = {  # event -> action of the audit entry
     Event.READY: "rollout.step",
@@ -97,6 +98,7 @@ def save(row: Rollout, *, actor: str, reason: str, now: datetime) -> None:
     row.reason = reason
     if not row.is_active:
         row.ended_at, row.ended_by = now, actor
+        transaction.on_commit(ROLLOUTS.labels(row.state).inc)
     row.save()
 
 

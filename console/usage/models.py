@@ -49,7 +49,11 @@ class UsageRecord(models.Model):
     settled_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        indexes = [models.Index(fields=["owner", "created_at"]), models.Index(fields=["team", "created_at"])]
+        indexes = [
+            models.Index(fields=["owner", "created_at"]),
+            models.Index(fields=["team", "created_at"]),
+            models.Index(fields=["model", "revision", "created_at"]),  # an arm of a route, since a moment
+        ]
 
     person = ""  # the name of the person, set by queries that look it up
 

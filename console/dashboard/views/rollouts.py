@@ -1,0 +1,230 @@
+"""Rollouts: where each stands and how its arms do; operators start, hold, decide and take back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_GET, require_POST
+
+from console.audit.queries import find_entries
+from console.catalog.models import Revision, Route
+from console.catalog.routes import BadRoute, shares
+from console.dashboard.acting import by
+from console.dashboard.rollout_forms import PRESETS, StartForm
+from console.dashboard.rollout_picture import bar, walk
+from console.policy import Who, permits
+from console.rollouts import actions, queries
+from console.rollouts.figures import since
+from console.rollouts.forecast import undo_forecast
+from console.rollouts.machine import ALL, BadSteps
+from console.rollouts.models import Rollout
+from console.rollouts.move import target_of
+from console.rollouts.proof import why_not
+from console.rollouts.refused import RolloutRefused
+from console.rollouts.shares import answering
+
+PER_PAGE = 20
+ROUTES_PER_PAGE = 50
+MAX_ACTIVE = 20
+MAX_OFFERED = 200
+NUM_ENTRIES = 50
+
+DEEDS: dict[str, tuple[Callable[..., Rollout], Any]] = {
+    "pause": (actions.pause, gettext_lazy("Paused: the shares stay as they are.")),
+    "resume": (actions.resume, gettext_lazy("It goes on.")),
+    "advance": (actions.advance, gettext_lazy("The next step has begun.")),
+    "promote": (actions.promote, gettext_lazy("Promoted: the candidate answers everything from now on.")),
+    "abort": (actions.abort, gettext_lazy("Aborted: everything is answered as before.")),
+    "undo": (actions.undo, gettext_lazy("Undone: everything is answered as before.")),
+    "release": (actions.release, gettext_lazy("Released: the replaced revision may be unloaded.")),
+}
+
+
+@require_GET
+def page(request: HttpRequest) -> HttpResponse:
+    ended = queries.rollouts().exclude(state__in=queries.ACTIVE_STATES)
+    names = Paginator(queries.routes(), ROUTES_PER_PAGE).get_page(request.GET.get("routes"))
+    context = active(request) | {
+        "routes": [route_row(route) for route in names],
+        "routes_page": names,
+        "page": Paginator(ended, PER_PAGE).get_page(request.GET.get("page")),
+    }
+    return render(request, "rollouts/list.html", context)
+
+
+@require_GET
+def active_now(request: HttpRequest) -> HttpResponse:
+    """The list's moving part."""
+    return render(request, "rollouts/partials/active.html", active(request))
+
+
+def active(request: HttpRequest) -> dict[str, Any]:
+    rows = list(queries.active_rollouts()[: MAX_ACTIVE + 1])
+    return {
+        "active": [picture(row) for row in rows[:MAX_ACTIVE]],
+        "has_more": len(rows) > MAX_ACTIVE,
+        "may_act": may_act(request),
+    }
+
+
+def may_act(request: HttpRequest) -> bool:
+    return permits(Who.OPERATOR, request.user)
+
+
+def route_row(route: Route) -> dict[str, Any]:
+    weights = {arm.revision_id: arm.weight for arm in route.arms.all()}
+    return {
+        "route": route,
+        "bar": bar(answering(weights)),
+        "kept": [name for name, weight in weights.items() if not weight],
+        "active": queries.active_of(route),
+    }
+
+
+@require_GET
+def rollout(request: HttpRequest, pk: int) -> HttpResponse:
+    return render(request, "rollouts/rollout.html", about(request, find(pk)))
+
+
+@require_GET
+def rollout_now(request: HttpRequest, pk: int) -> HttpResponse:
+    """The page's moving part."""
+    return render(request, "rollouts/partials/rollout_now.html", about(request, find(pk)))
+
+
+def about(request: HttpRequest, row: Rollout) -> dict[str, Any]:
+    entries = find_entries(target=target_of(row)).order_by("-seq")[:NUM_ENTRIES]
+    undoable = queries.undoable_of(row.route)
+    is_undoable = undoable is not None and undoable.pk == row.pk
+    return picture(row) | {
+        "entries": entries,
+        "may_act": may_act(request),
+        "is_undoable": is_undoable,
+        "kept": queries.kept_for_undo(row.route) if is_undoable else [],
+        "why_not": why_not(row.candidate) if row.candidate and row.is_active else "",
+        "forecast": undo_forecast(row.route, target=row.before) if row.is_active or is_undoable else None,
+    }
+
+
+def picture(row: Rollout) -> dict[str, Any]:
+    """What both the list and the page show of a rollout."""
+    standing, now = row.standing(), timezone.now()
+    order = [*row.before, *([row.candidate_id] if row.candidate_id else row.after)]
+    weights = answering(shares(row.route)) if row.is_active else row.after or row.before
+    moment = row.step_since if row.is_active else row.created_at
+    figures = since(route=row.route.name, revisions=dict.fromkeys(order), moment=moment)
+    return {
+        "rollout": row,
+        "bar": bar(weights, order=order),
+        "before": bar(row.before, order=order),
+        "steps": walk(standing, now=now),
+        "is_at_last": standing.is_at_last,
+        "seconds_left": standing.seconds_left(now),
+        "since": moment,
+        "arms": list(zip(bar(dict.fromkeys(order, 0)), figures, strict=True)),
+        "candidate": row.candidate,
+        "deployment": row.candidate.deployment if row.candidate else None,
+    }
+
+
+@require_POST
+def act(request: HttpRequest, pk: int, deed: str) -> HttpResponse:
+    if deed not in DEEDS:
+        raise Http404
+    do, said = DEEDS[deed]
+    wish: dict[str, Any] = {"rollout": find(pk).pk, "reason": request.POST.get("reason", "")[:300]}
+    if (version := request.POST.get("version", "")).isdecimal():
+        wish["version"] = int(version)
+    if deed == "promote":
+        wish["is_forced"] = request.POST.get("force") == "on"
+    try:
+        do(**by(request), **wish)
+    except RolloutRefused as refusal:
+        messages.error(request, str(refusal))
+    else:
+        messages.success(request, str(said))
+    return redirect("dashboard:rollout", pk)
+
+
+@require_GET
+def new(request: HttpRequest) -> HttpResponse:
+    """The form; its choices are in the address, so that other pages lead here with a candidate."""
+    wish = {name: request.GET[name] for name in ("route", "candidate") if request.GET.get(name)}
+    preset = request.GET.get("preset", "")
+    form = StartForm(initial=wish, offered=offered(), preset=preset)
+    return form_page(request, form, wish=wish)
+
+
+@require_POST
+def start(request: HttpRequest) -> HttpResponse:
+    form = StartForm(request.POST, offered=offered())
+    if not form.is_valid():
+        return form_page(request, form, wish=request.POST.dict(), status=422)
+    found = form.cleaned_data
+    try:
+        row = actions.start(
+            **by(request),
+            route=found["route"].name,
+            candidate=found["candidate"],
+            steps=form.steps(),
+            version=found["version"],
+            reason=found["reason"],
+        )
+    except (RolloutRefused, BadRoute, BadSteps) as refusal:
+        form.add_error(None, str(refusal))
+        return form_page(request, form, wish=request.POST.dict(), status=422)
+    messages.success(request, _("The rollout has begun: the candidate is loaded first."))
+    return redirect("dashboard:rollout", row.pk)
+
+
+def form_page(
+    request: HttpRequest, form: StartForm, *, wish: dict[str, Any], status: int = 200
+) -> HttpResponse:
+    """Beside the form stands what its route and its candidate are now."""
+    names = list(form.fields["route"].queryset)  # type: ignore[attr-defined]
+    chosen = next((one for one in names if one.name == wish.get("route")), names[0] if names else None)
+    known = Revision.objects.select_related("model", "deployment")
+    revision = known.filter(pk=wish.get("candidate", "")).first()
+    if revision is None:
+        revision = best_candidate(chosen)
+        form.initial.setdefault("candidate", revision.pk if revision else None)
+    context = {
+        "form": form,
+        "presets": list(PRESETS),
+        "route": chosen,
+        "bar": bar(answering(shares(chosen))) if chosen else [],
+        "is_busy": chosen is not None and queries.active_of(chosen) is not None,
+        "candidate": revision,
+        "deployment": revision.deployment if revision else None,
+        "why_not": why_not(revision) if revision else "",
+        "is_answering_all": bool(chosen and revision and shares(chosen).get(revision.pk) == ALL),
+    }
+    if chosen and not form.is_bound:
+        form.initial["version"] = chosen.version
+    return render(request, "rollouts/new.html", context, status=status)
+
+
+def best_candidate(route: Route | None) -> Revision | None:
+    """The newest revision of the route's models that does not answer yet, else any other."""
+    if route is None:
+        return None
+    now = answering(shares(route))
+    others = Revision.objects.select_related("model", "deployment").exclude(pk__in=now)
+    others = others.filter(deployment__files_deleted_at=None).order_by("-created_at")
+    return others.filter(model__revisions__in=list(now)).first() or others.first()
+
+
+def offered() -> list[Revision]:
+    return queries.offered_revisions(limit=MAX_OFFERED)
+
+
+def find(pk: int) -> Rollout:
+    return get_object_or_404(queries.rollouts(), pk=pk)

@@ -1,0 +1,60 @@
+"""What pages and programs read about routes and rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from django.db.models import Prefetch, QuerySet
+
+from console.catalog.models import Arm, Deployment, Revision, Route
+from console.catalog.routes import shares
+from console.rollouts.machine import ACTIVE, State
+from console.rollouts.models import Rollout
+from console.rollouts.shares import answering
+
+ACTIVE_STATES = [state.value for state in ACTIVE]
+
+
+def rollouts() -> QuerySet[Rollout]:
+    """All of them, newest first, with what a page shows of each."""
+    return Rollout.objects.select_related("route", "candidate__model", "candidate__deployment").order_by(
+        "-pk"
+    )
+
+
+def active_rollouts() -> QuerySet[Rollout]:
+    return rollouts().filter(state__in=ACTIVE_STATES)
+
+
+def routes() -> QuerySet[Route]:
+    """Every name that something answers to or once did, with its arms, in order of name."""
+    arms = Arm.objects.select_related("revision__model", "revision__deployment").order_by("pk")
+    return Route.objects.prefetch_related(Prefetch("arms", arms)).order_by("name")
+
+
+def active_of(route: Route) -> Rollout | None:
+    return active_rollouts().filter(route=route).first()
+
+
+def undoable_of(route: Route) -> Rollout | None:
+    """The newest change of a route, while it can be undone: nothing has been changed since."""
+    ended = [*ACTIVE_STATES, State.PROMOTED.value]
+    newest = rollouts().filter(route=route, state__in=ended).first()
+    if newest is None or newest.is_active or answering(shares(route)) != newest.reached:
+        return None
+    return newest
+
+
+def kept_for_undo(route: Route) -> list[str]:
+    """Revisions that stay loaded without answering anything."""
+    return [revision for revision, weight in shares(route).items() if not weight]
+
+
+def offered_revisions(*, limit: int) -> list[Revision]:
+    """What may be rolled out, newest first: everything whose files are there."""
+    there = Revision.objects.filter(deployment__files_deleted_at=None).defer("files")
+    return list(there.select_related("model", "deployment").order_by("-created_at")[:limit])
+
+
+def deployments_of(revisions: Iterable[str]) -> dict[str, Deployment]:
+    return {one.pk: one for one in Deployment.objects.filter(pk__in=list(revisions))}
