@@ -7,6 +7,7 @@ from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
+from console.catalog import quantize_work
 from console.catalog.actions import import_model
 from console.catalog.conversion import ConversionFailed
 from console.catalog.files import sweep
@@ -15,6 +16,8 @@ from console.catalog.models import Revision
 from console.catalog.sources.package import PackageRefused
 from console.jobs.kinds import JobFailed, Work, kind
 from console.jobs.models import Job
+
+__all__ = ["quantize_work"]  # its kinds are found through this module
 
 
 @kind("import", label=_("import a model"), where=Job.Where.WORKER)
