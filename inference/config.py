@@ -28,6 +28,9 @@ class EngineConfig:
     max_queued_requests: int = 1024
     max_queued_tokens: int = 1_000_000  # prompt tokens waiting
     prefix_caching: bool = True
+    cuda_graphs: bool = True  # decode steps replayed as one launch; like the two below, on NVIDIA GPUs alone
+    fused_layers: bool = True  # joined projections and fewer kernels, where the family is known
+    overlap: bool = True  # a step is launched before the tokens of the one before are read
     num_threads: int | None = None  # CPU threads of torch; None: the cores that there are
 
     def __post_init__(self) -> None:

@@ -12,14 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import transformers
 
+from inference.benchmark.shapes import SHAPES, random_model
 from inference.benchmark.workloads import WORKLOADS, Item
-from inference.config import EngineConfig, RevisionSpec
-from inference.engine.build import build_engine
+from inference.config import Attention, EngineConfig, RevisionSpec
+from inference.engine.build import assemble, build_engine
 from inference.engine.engine import Engine
 from inference.protocol import Deadlines, Event, Finish, GenerateRequest, Owner, Sampling
 
@@ -27,6 +28,7 @@ OWNER = Owner(id="benchmark", salt="benchmark")
 NO_DEADLINES = Deadlines(
     queue_seconds=None, first_token_seconds=None, between_tokens_seconds=None, total_seconds=None
 )
+DEFAULT_MODEL_LEN = 4096  # as the peers are set
 WARM_UP = Item(tuple(range(3, 35)), 8)
 
 
@@ -133,36 +135,56 @@ def environment(engine: Engine) -> dict[str, Any]:
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m inference.benchmark", description=__doc__)
-    parser.add_argument("folder", type=Path, help="a model folder: config.json, safetensors, tokenizer")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("folder", nargs="?", type=Path, help="a model folder: config, safetensors, tokenizer")
+    model.add_argument("--shape", choices=SHAPES, help="instead: random weights of this shape")
     parser.add_argument("--workloads", default="chat1,chat8,chat32", help=f"of: {', '.join(WORKLOADS)}")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
     parser.add_argument("--quantization", choices=("int8",))
+    parser.add_argument("--attention", choices=get_args(Attention), default="auto")
+    parser.add_argument("--max-model-len", type=int)
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
     parser.add_argument("--max-batch-tokens", type=int)
     parser.add_argument("--num-blocks", type=int)
     parser.add_argument("--prefix-caching", action="store_true", help="off by default, as in the peers")
+    parser.add_argument(
+        "--without", nargs="*", choices=("graphs", "fusing", "overlap"), default=(), help="switch these off"
+    )
     parser.add_argument("--json", type=Path, help="also write the report here")
     return parser.parse_args(argv)
 
 
-def spec_of(options: argparse.Namespace) -> RevisionSpec:
-    """The revision that the command line asks for."""
-    config = EngineConfig(
+def config_of(options: argparse.Namespace) -> EngineConfig:
+    """The engine's settings that the command line asks for."""
+    return EngineConfig(
         dtype=options.dtype,
+        attention=options.attention,
         quantization=options.quantization,
+        max_model_len=options.max_model_len,
         num_threads=options.threads,
         max_batch_tokens=options.max_batch_tokens,
         num_blocks=options.num_blocks,
         prefix_caching=options.prefix_caching,
+        cuda_graphs="graphs" not in options.without,
+        fused_layers="fusing" not in options.without,
+        overlap="overlap" not in options.without,
     )
-    return RevisionSpec(revision=options.folder.name, folder=options.folder, engine=config)
+
+
+def engine_of(options: argparse.Namespace) -> Engine:
+    """Loaded and ready."""
+    config = config_of(options)
+    if options.folder:
+        return build_engine(RevisionSpec(options.folder.name, options.folder, config))
+    loaded = random_model(options.shape, config, max_model_len=config.max_model_len or DEFAULT_MODEL_LEN)
+    return assemble(loaded, RevisionSpec(options.shape, Path(), config))
 
 
 def main(argv: Sequence[str] | None = None, *, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Measure the lists one after the other, each `repeats` times; returns and prints the report."""
     options = arguments(argv)
-    engine = build_engine(spec_of(options), lambda progress: None)
+    engine = engine_of(options)
     stopwatch = watched(engine)
     generate_all(engine, [WARM_UP])
     report: dict[str, Any] = {"environment": environment(engine), "workloads": {}}

@@ -15,6 +15,7 @@ from inference.engine.kv_cache import token_bytes
 from inference.engine.memory import free_host_bytes, plan_num_blocks
 from inference.engine.runner import ModelRunner
 from inference.engine.sampler import BatchSampler
+from inference.engine.steppers import Overlapped, Stepper, Synchronous
 from inference.engine.warmup import warm_up
 from inference.footprint import Pool
 from inference.models.loader import LoadedModel, load_model
@@ -41,7 +42,7 @@ def assemble(
     runner = _runner(loaded, config, num_blocks=num_blocks)
     progress(LoadProgress("warming up", 0.0))
     _warm_up(runner, sampler, config, loaded)
-    if not isinstance(runner, ModelRunner):
+    if config.cuda_graphs and not isinstance(runner, ModelRunner):
         runner.capture(lambda fraction: progress(LoadProgress("capturing graphs", fraction)))
     card = loaded.card(spec.revision)
     kv_bytes = runner.cache.num_bytes
@@ -57,6 +58,7 @@ def assemble(
         eos_token_ids=frozenset(loaded.eos_token_ids),
         runner=runner,
         sampler=sampler,
+        stepper=_stepper(runner, sampler, config),
         detokenizer_factory=lambda sampling: StreamDetokenizer(loaded.vocabulary, sampling),
     )
 
@@ -120,7 +122,17 @@ def _runner(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) -> Mo
         max_num_seqs=config.max_num_seqs,
         max_batch_tokens=config.max_batch_tokens,
         max_model_len=loaded.max_model_len,
+        fuses=config.fused_layers,
     )
+
+
+def _stepper(runner: ModelRunner | CudaRunner, sampler: BatchSampler, config: EngineConfig) -> Stepper:
+    if isinstance(runner, ModelRunner) or not config.overlap:
+        return Synchronous(runner, sampler)
+    from inference.engine.cuda_launcher import CudaLauncher
+
+    launcher = CudaLauncher(runner, sampler, max_num_seqs=config.max_num_seqs)
+    return Overlapped(runner, sampler, launcher)
 
 
 def _warm_up(

@@ -14,10 +14,11 @@ from inference.engine.block_pool import BlockPool
 from inference.engine.deadlines import DeadlineWatch
 from inference.engine.flight import Flight
 from inference.engine.interfaces import Detokenizer, Runner, Sampled, Sampler
-from inference.engine.isolation import Outcome, is_out_of_memory, run_step
+from inference.engine.isolation import Outcome, is_out_of_memory
 from inference.engine.prefix_cache import PrefixCache
 from inference.engine.scheduler import Scheduler
 from inference.engine.sequence import Sequence, Status
+from inference.engine.steppers import Stepper, Synchronous
 from inference.engine.timeline import Phase
 from inference.engine.validation import validate
 from inference.engine.waiting_queue import WaitingQueue
@@ -57,6 +58,7 @@ class Engine:
         runner: Runner,
         sampler: Sampler,
         detokenizer_factory: Callable[[Sampling], Detokenizer],
+        stepper: Stepper | None = None,
         clock: Callable[[], float] = time.monotonic,
         draw_seed: Callable[[], int] = lambda: secrets.randbits(63),
     ) -> None:
@@ -66,6 +68,7 @@ class Engine:
         self.eos_token_ids = eos_token_ids
         self.runner = runner
         self.sampler = sampler
+        self.stepper = stepper or Synchronous(runner, sampler)
         self.detokenizer_factory = detokenizer_factory
         self.clock = clock
         self.draw_seed = draw_seed
@@ -160,9 +163,9 @@ class Engine:
         waited_for = self.scheduler.waits_for  # as the step before left it
         plan = self.scheduler.schedule()
         self._note_moves(started_at, waited_for)
-        if not plan.rows:
+        if not plan.rows and self.stepper.is_idle:
             return bool(self.scheduler.preempted)
-        outcome = run_step(self.runner, self.sampler, plan)
+        outcome = self.stepper.step(plan)
         now = self.clock()
         self._deliver(outcome, now)
         self._num_steps += 1
@@ -206,7 +209,7 @@ class Engine:
 
     def close(self) -> None:
         """Let go of the model and the KV pool. Nothing may be called after it."""
-        del self.runner, self.sampler, self.detokenizer_factory
+        del self.runner, self.sampler, self.stepper, self.detokenizer_factory
 
     def _note_work(self, now: float) -> None:
         """The heartbeat counts from the moment at which there is something to compute."""
@@ -228,7 +231,8 @@ class Engine:
 
     def _deliver(self, outcome: Outcome, now: float) -> None:
         for row, sampled in outcome.done:
-            self.scheduler.advance(row)
+            if row.sequence not in outcome.preempted:
+                self.scheduler.advance(row)
             if sampled is not None:
                 self._accept(self.flights[row.sequence.id], sampled, now, batch=len(outcome.done))
         for sequence, error in outcome.failed.items():
@@ -249,7 +253,7 @@ class Engine:
         self._num_generated_tokens += 1
         if stop is not None:
             self._finish(flight, stop[0], matched_stop=stop[1])
-        elif flight.sequence.is_at_allowance:
+        elif flight.sequence.has_used_allowance:
             self._hold(flight, now)
         elif is_first:
             self.deadlines.watch(flight)
@@ -286,6 +290,7 @@ class Engine:
     ) -> None:
         """The only way out: frees what the request holds and sends its last events."""
         sequence = flight.sequence
+        sequence.drop_pending()
         self.scheduler.remove(sequence)
         del self.flights[sequence.id]
         self._num_held -= flight.timeline.phase is Phase.ALLOWANCE

@@ -40,10 +40,10 @@ class Flight:
     def accept(self, token_id: int, sampled: Sampled) -> Stop | None:
         """Append a token, send its delta, and say whether it is the last."""
         sequence, sampling = self.sequence, self.sequence.request.sampling
-        num_output_tokens = sequence.num_output_tokens + 1
+        num_output_tokens = sequence.num_known_output_tokens + 1
         is_stop_token = token_id in self.stop_ids and num_output_tokens > sampling.min_tokens
         text = "" if is_stop_token and token_id in self.silent_ids else self.detokenizer.push([token_id])
-        sequence.token_ids.append(token_id)
+        sequence.add_token(token_id)
         stop: Stop | None = None
         if is_stop_token:
             stop = FinishReason.STOP, token_id if token_id in sampling.stop_token_ids else None
@@ -51,7 +51,7 @@ class Flight:
             stop = FinishReason.STOP, self.detokenizer.matched_stop
         elif num_output_tokens >= sequence.max_tokens:
             stop = FinishReason.LENGTH, None
-        elif sequence.is_allowance_final and sequence.is_at_allowance:
+        elif sequence.is_allowance_final and sequence.has_used_allowance:
             stop = FinishReason.BUDGET, None
         self.on_event(Delta(text, (token_id,), () if sampled.logprob is None else (sampled.logprob,)))
         return stop

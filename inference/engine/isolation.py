@@ -17,6 +17,7 @@ class Outcome:
     """What became of a step's rows, in order. A row that samples no token has None beside it."""
 
     done: list[tuple[Row, Sampled | None]] = field(default_factory=list)
+    preempted: set[Sequence] = field(default_factory=set)  # since: tokens count, keys are lost
     failed: dict[Sequence, Exception] = field(default_factory=dict)
 
 

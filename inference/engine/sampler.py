@@ -37,30 +37,39 @@ class BatchSampler:
     @torch.inference_mode()
     def sample(self, logits: Tensor, sequences: Seq[Sequence]) -> list[Sampled]:
         """One outcome a row of `logits`, `[num_rows, vocab]`; `token_id=None` where they are not finite."""
-        raw = logits.float()
-        largest, chosen = raw.max(dim=-1)  # NaN and infinity both show in the maximum
-        adjusted = [row for row, sequence in enumerate(sequences) if is_adjusted(sequence)]
-        scores = raw.clone() if adjusted else raw
-        usable = largest.isfinite()
-        for row in adjusted:
-            adjust(scores[row], sequences[row], eos_token_ids=self.eos_token_ids)
-            best, chosen[row] = scores[row].max(dim=-1)
-            usable[row] &= best.isfinite()  # not where every token is forbidden by now
-        drawn = [row for row, sequence in enumerate(sequences) if is_drawn(sequence.request.sampling)]
-        if drawn:
-            chosen[drawn] = draw(scores[drawn], [sequences[row] for row in drawn])
+        chosen, usable = self.choose(logits, sequences)
         return [
-            Sampled(token_id=token_id, logprob=self._logprob(raw[row], token_id, sequences[row]))
+            Sampled(token_id=token_id, logprob=self._logprob(logits[row], token_id, sequences[row]))
             if is_usable
             else Sampled(token_id=None)
             for row, (token_id, is_usable) in enumerate(zip(chosen.tolist(), usable.tolist(), strict=True))
         ]
 
+    @torch.inference_mode()
+    def choose(self, logits: Tensor, sequences: Seq[Sequence]) -> tuple[Tensor, Tensor]:
+        """Token ids `[num_rows]`, and where they can be used; both on the logits' device."""
+        largest, chosen = logits.max(dim=-1)  # NaN and infinity both show in the maximum
+        adjusted = [row for row, sequence in enumerate(sequences) if is_adjusted(sequence)]
+        drawn = [row for row, sequence in enumerate(sequences) if is_drawn(sequence.request.sampling)]
+        usable = largest.isfinite()
+        if not (adjusted or drawn):
+            return chosen, usable
+        scores = logits.float()
+        if adjusted and scores is logits:
+            scores = scores.clone()
+        for row in adjusted:
+            adjust(scores[row], sequences[row], eos_token_ids=self.eos_token_ids)
+            best, chosen[row] = scores[row].max(dim=-1)
+            usable[row] &= best.isfinite()  # not where every token is forbidden by now
+        if drawn:
+            chosen[drawn] = draw(scores[drawn], [sequences[row] for row in drawn])
+        return chosen, usable
+
     def _logprob(self, raw: Tensor, token_id: int, sequence: Sequence) -> TokenLogprob | None:
         num_top = sequence.request.sampling.logprobs
         if num_top is None:
             return None
-        logprobs = raw.log_softmax(dim=-1)  # [vocab]
+        logprobs = raw.float().log_softmax(dim=-1)  # [vocab]
         best = logprobs.topk(min(num_top, self.vocab_size))
         top = [
             self._entry(top_id, logprob)

@@ -57,7 +57,7 @@ class Scheduler:
     def advance(self, row: Row) -> None:
         """A row was computed: its keys and values are in the pool."""
         sequence = row.sequence
-        sequence.num_computed_tokens = row.end
+        sequence.num_computed_tokens = max(sequence.num_computed_tokens, row.end)  # more may be under way
         first, end = row.start // self.pool.block_size, row.end // self.pool.block_size
         if end > first:
             self.prefix_cache.remember(sequence, first=first, end=end)
@@ -91,7 +91,7 @@ class Scheduler:
         rows: list[Row] = []
         prefilling: list[Sequence] = []
         for sequence in tuple(self.running):
-            if sequence.status is not Status.RUNNING or sequence.is_at_allowance:
+            if sequence.status is not Status.RUNNING or sequence.is_at_allowance or sequence.is_complete:
                 continue
             num_tokens, start = len(sequence.token_ids), sequence.num_computed_tokens
             if num_tokens - start > 1:
@@ -127,7 +127,7 @@ class Scheduler:
                 break
             if num_skipped == MAX_SKIPPED:
                 break
-            if sequence.is_at_allowance:
+            if sequence.is_at_allowance or sequence.num_pending:
                 continue
             found = self.prefix_cache.find(sequence)
             if self.prefix_cache.is_worth_waiting(sequence, num_found=len(found)):

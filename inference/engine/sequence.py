@@ -7,6 +7,8 @@ from enum import StrEnum
 
 from inference.protocol import GenerateRequest
 
+PENDING = -1  # stands for a token that the device has chosen and the host has not read yet
+
 
 class Status(StrEnum):
     """Where a sequence stands in the scheduler."""
@@ -31,6 +33,7 @@ class Sequence:
     num_computed_tokens: int = 0  # tokens whose keys and values are in the pool
     num_cached_tokens: int = 0  # of the prompt's, those that the prefix cache gave at first admission
     num_preemptions: int = 0
+    num_pending: int = 0  # of the last `token_ids`, those that are PENDING
     status: Status = Status.WAITING
     allowance: int | None = None  # output tokens granted so far
     is_allowance_final: bool = False
@@ -53,6 +56,11 @@ class Sequence:
         return len(self.token_ids) - self.num_prompt_tokens
 
     @property
+    def num_known_output_tokens(self) -> int:
+        """Output tokens without those that are still to be read."""
+        return self.num_output_tokens - self.num_pending
+
+    @property
     def output_token_ids(self) -> list[int]:
         return self.token_ids[self.num_prompt_tokens :]
 
@@ -67,7 +75,37 @@ class Sequence:
 
     @property
     def is_at_allowance(self) -> bool:
+        """No more is granted, counting what is still to be read."""
         return self.allowance is not None and self.num_output_tokens >= self.allowance
+
+    @property
+    def has_used_allowance(self) -> bool:
+        """All that was granted has been read."""
+        return self.allowance is not None and self.num_known_output_tokens >= self.allowance
+
+    @property
+    def is_complete(self) -> bool:
+        """It has all the tokens that it may have, or will have once they are read."""
+        return self.num_output_tokens >= self.max_tokens
+
+    def add_token(self, token_id: int) -> None:
+        """The next token is known: it takes the place of the first pending one, if there is one."""
+        if self.num_pending:
+            self.token_ids[-self.num_pending] = token_id
+            self.num_pending -= 1
+        else:
+            self.token_ids.append(token_id)
+
+    def add_pending(self) -> None:
+        """The next token is being computed."""
+        self.token_ids.append(PENDING)
+        self.num_pending += 1
+
+    def drop_pending(self) -> None:
+        """What is still to be read is not wanted any more."""
+        if self.num_pending:
+            del self.token_ids[-self.num_pending :]
+            self.num_pending = 0
 
 
 @dataclass(frozen=True, slots=True)

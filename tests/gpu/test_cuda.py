@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,12 +71,23 @@ def tokens_of(events: list[Event]) -> list[int]:
     return [token_id for event in events if isinstance(event, Delta) for token_id in event.token_ids]
 
 
+PATHS: dict[str, dict[str, Any]] = {
+    "all fast paths": {},
+    "no overlap": {"overlap": False},
+    "no graphs": {"cuda_graphs": False},
+    "transformers' layers": {"fused_layers": False},
+    "reference": {"attention": "reference"},
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("num_blocks", "steps_between_arrivals"), [(100, 3), (22, 0)])
 def test_chunks_prefix_hits_and_preemption_change_no_token(
-    tiny_folder: tuple[str, Path], num_blocks: int, steps_between_arrivals: int
+    tiny_folder: tuple[str, Path], num_blocks: int, steps_between_arrivals: int, path: str
 ) -> None:
     name, folder = tiny_folder
     config = EngineConfig(
+        **PATHS[path],
         device="cuda",
         dtype="float32",
         block_size=4,

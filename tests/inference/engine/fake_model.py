@@ -13,7 +13,8 @@ from typing import Any
 from inference.config import EngineConfig
 from inference.engine.engine import Engine
 from inference.engine.interfaces import Sampled
-from inference.engine.sequence import Plan, Sequence
+from inference.engine.sequence import PENDING, Plan, Sequence
+from inference.engine.steppers import Overlapped
 from inference.protocol import (
     Delta,
     Event,
@@ -65,6 +66,7 @@ class FakeRunner:
     plans: list[Plan] = field(default_factory=list)
     shared_blocks: Callable[[], set[int]] = set
     slots: dict[int, tuple[int, int]] = field(default_factory=dict)
+    last_tokens: dict[Sequence, int] = field(default_factory=dict)  # that the host has not read
     scrubbed: list[int] = field(default_factory=list)
 
     def scrub(self, block_ids: Iterable[int]) -> None:
@@ -83,10 +85,10 @@ class FakeRunner:
                 block_id = row.sequence.block_table[position // self.block_size]
                 if block_id in shared:
                     raise Broken("a shared block was written")
-                self.slots[self._slot(row.sequence, position)] = (
-                    position,
-                    row.sequence.token_ids[position],
-                )
+                token_id = row.sequence.token_ids[position]
+                if token_id == PENDING:
+                    token_id = self.last_tokens[row.sequence]
+                self.slots[self._slot(row.sequence, position)] = (position, token_id)
             if row.samples:
                 logits.append(next_token(self._read(row.sequence, row.end)))
         return logits
@@ -100,6 +102,34 @@ class FakeRunner:
         if [position for position, _ in read] != list(range(end)):
             raise Broken("a slot of another position was read")
         return [token_id for _, token_id in read]
+
+
+@dataclass
+class FakeLaunched:
+    tokens: list[int | None]
+
+    def read(self) -> list[int | None]:
+        return self.tokens
+
+
+@dataclass
+class FakeLauncher:
+    """Computes at once and tells when it is asked, as a device whose steps keep their order would."""
+
+    runner: FakeRunner
+    sampler: FakeSampler
+    num_launched: int = 0
+
+    def takes(self, plan: Plan) -> bool:
+        return all(sequence.request.sampling.logprobs is None for sequence in plan.sampling_sequences)
+
+    def launch(self, plan: Plan) -> FakeLaunched:
+        sequences = plan.sampling_sequences
+        sampled = self.sampler.sample(self.runner.run(plan), sequences)
+        self.num_launched += 1
+        for sequence, outcome in zip(sequences, sampled, strict=True):
+            self.runner.last_tokens[sequence] = EOS if outcome.token_id is None else outcome.token_id
+        return FakeLaunched([outcome.token_id for outcome in sampled])
 
 
 @dataclass
@@ -227,6 +257,7 @@ def make_bench(
     block_size: int = 4,
     faults: Callable[[Plan], None] | None = None,
     detokenizer_factory: Callable[[Sampling], Any] = FakeDetokenizer,
+    overlaps: bool = False,
     **config: Any,
 ) -> Bench:
     runner = FakeRunner(num_blocks=num_blocks, block_size=block_size, faults=faults)
@@ -240,6 +271,7 @@ def make_bench(
         runner=runner,
         sampler=sampler,
         detokenizer_factory=detokenizer_factory,
+        stepper=Overlapped(runner, sampler, FakeLauncher(runner, sampler)) if overlaps else None,
         clock=clock,
     )
     runner.shared_blocks = lambda: {

@@ -25,6 +25,7 @@ class EngineMachine(RuleBasedStateMachine):
         max_batch_tokens=st.sampled_from([1, 5, 16, 64]),
         max_num_seqs=st.integers(1, 6),
         prefix_caching=st.booleans(),
+        overlaps=st.booleans(),
     )
     def start(self, **config: Any) -> None:
         self.poison: set[str] = set()

@@ -1,0 +1,98 @@
+"""Attention on NVIDIA GPUs: Triton kernels over device-side block tables, fit for CUDA graphs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inference.attention.base import Cache, Step
+from inference.kernels.layer import write_kv
+from inference.kernels.paged_attention import (
+    NO_WINDOW,
+    decode_attention,
+    num_splits,
+    prefill_attention,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PagedBatch:
+    """What the kernels read of a packed batch, on the device: decode rows, then stretches of prefill."""
+
+    slots: Tensor  # [num_tokens], rows of the pool that the tokens' keys and values go to
+    tables: Tensor  # [num_rows, max_blocks], int32: block tables, a row for each sequence
+    num_decode: int  # sequences with one token each, at the front of the batch
+    rows: Tensor  # [num_decode], their rows of `tables`
+    lens: Tensor  # [num_decode], keys that they attend to
+    tiles: Tensor  # [num_tiles, 2], of the others: see kernels/paged_attention.py
+    sequences: Tensor  # [num_sequences, 4]
+
+
+class TritonStep(Step):
+    """One step on the GPU."""
+
+    def __init__(self, cache: Cache, batch: PagedBatch) -> None:
+        self.cache = cache
+        self.batch = batch
+        self.slots = batch.slots
+        properties = torch.cuda.get_device_properties(batch.slots.device)
+        self._splits = num_splits(
+            max(1, batch.num_decode), cache.keys[0].shape[1], properties.multi_processor_count
+        )
+
+    def write(self, layer: int, key: Tensor, value: Tensor) -> None:
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
+        write_kv(key, value, keys=keys, values=values, slots=self.slots)
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        scaling: float,
+        window: int | None,
+        softcap: float | None,
+    ) -> Tensor:
+        return self.attend_pool(layer, query, scaling=scaling, window=window, softcap=softcap)
+
+    def attend_pool(
+        self, layer: int, query: Tensor, *, scaling: float, window: int | None, softcap: float | None
+    ) -> Tensor:
+        """Attention of `query` [num_tokens, num_heads, head_dim] over what the pool holds by now."""
+        batch, keys, values = self.batch, self.cache.keys[layer], self.cache.values[layer]
+        query = query.contiguous()
+        out = torch.empty_like(query)
+        if batch.num_decode:
+            decode_attention(
+                query[: batch.num_decode],
+                keys,
+                values,
+                out[: batch.num_decode],
+                tables=batch.tables,
+                rows=batch.rows,
+                lens=batch.lens,
+                block_size=self.cache.block_size,
+                splits=self._splits,
+                scaling=scaling,
+                window=window or NO_WINDOW,
+                softcap=softcap or 0.0,
+            )
+        if batch.tiles.shape[0]:
+            prefill_attention(
+                query,
+                keys,
+                values,
+                out,
+                tables=batch.tables,
+                tiles=batch.tiles,
+                sequences=batch.sequences,
+                block_size=self.cache.block_size,
+                scaling=scaling,
+                window=window or NO_WINDOW,
+                softcap=softcap or 0.0,
+            )
+        return out

@@ -1,0 +1,86 @@
+"""Models of a well-known shape with random weights, made on the device: speed needs no trained weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, PreTrainedTokenizerFast
+from transformers.initialization import no_init_weights
+
+from inference.attention import base
+from inference.config import EngineConfig
+from inference.models.device import choose_attention, choose_device, choose_dtype
+from inference.models.loader import LoadedModel
+from inference.models.vocabulary import TokenBytes, byte_level_alphabet
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama-8b": {  # Llama-3.1-8B
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 8192,
+        "rope_theta": 500000.0,
+        "tie_word_embeddings": False,
+    },
+    "smollm2-135m": {
+        "vocab_size": 49152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 8192,
+        "rope_theta": 100000.0,
+        "tie_word_embeddings": True,
+    },
+}
+SPREAD = 0.02  # of the random weights, uniform to both sides
+
+
+def random_model(shape: str, config: EngineConfig, *, max_model_len: int) -> LoadedModel:
+    """A loaded model of one of SHAPES; its words are made up."""
+    device = choose_device(config)
+    dtype = choose_dtype(config, device)
+    base.register()
+    model_config: PretrainedConfig = LlamaConfig(**SHAPES[shape], architectures=["LlamaForCausalLM"])
+    torch.manual_seed(0)
+    with torch.device(device), no_init_weights():
+        model = AutoModelForCausalLM.from_config(model_config, dtype=dtype, attn_implementation=base.NAME)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.fill_(1.0)
+            else:
+                parameter.uniform_(-SPREAD, SPREAD)
+    tokenizer = made_up_tokenizer(model_config.vocab_size)
+    return LoadedModel(
+        model=model.requires_grad_(False).eval(),
+        tokenizer=tokenizer,
+        vocabulary=TokenBytes(tokenizer),
+        config=model.config,
+        device=device,
+        dtype=dtype,
+        attention=choose_attention(config, device),
+        batching=True,
+        note="",
+        max_model_len=max_model_len,
+    )
+
+
+def made_up_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
+    """Byte-level: the bytes, then words that nobody says."""
+    words = byte_level_alphabet()
+    for number in range(len(words), vocab_size):
+        words[f"w{number}"] = number
+    backend = Tokenizer(models.BPE(vocab=words, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend)

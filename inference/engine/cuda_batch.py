@@ -1,0 +1,118 @@
+"""A plan as device tensors for the Triton kernels: one pinned buffer, one copy, decode rows first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.attention.base import IntArray
+from inference.attention.triton import PagedBatch
+from inference.engine.block_tables import BlockTables
+from inference.engine.sequence import Plan, Row
+
+
+@dataclass(frozen=True, slots=True)
+class CudaBatch:
+    """What the model's forward is given; all on the device."""
+
+    input_ids: Tensor  # [num_tokens]
+    position_ids: Tensor  # [num_tokens]
+    logit_rows: Tensor | None  # [num_sampling]; None: every token's
+    table_rows: Tensor  # [num_sampling], the sampling sequences' rows of the block tables
+    paged: PagedBatch
+
+
+class Stage:
+    """A pinned buffer through which a step's numbers reach the device."""
+
+    def __init__(self, *, size: int, device: torch.device) -> None:
+        self._host = torch.empty(size, dtype=torch.int32, pin_memory=True)
+        self._array = self._host.numpy()
+        self._device = torch.empty(size, dtype=torch.int32, device=device)
+        self._copied = torch.cuda.Event()
+
+    def send(self, *parts: IntArray) -> list[Tensor]:
+        """The parts, each as a device tensor of its own shape."""
+        self._copied.synchronize()  # the copy before may still read the buffer
+        end, ends = 0, []
+        for part in parts:
+            self._array[end : end + part.size] = part.ravel()
+            end += part.size
+            ends.append(end)
+        self._device[:end].copy_(self._host[:end], non_blocking=True)
+        self._copied.record()
+        starts = [0, *ends[:-1]]
+        return [
+            self._device[start:stop].view(part.shape)
+            for start, stop, part in zip(starts, ends, parts, strict=True)
+        ]
+
+
+def num_decode_rows(rows: tuple[Row, ...]) -> int:
+    """How many rows at the front run a single token."""
+    for index, row in enumerate(rows):
+        if row.num_tokens > 1:
+            return index
+    return len(rows)
+
+
+def decode_numbers(rows: tuple[Row, ...], table_rows: list[int], block_size: int) -> IntArray:
+    """`[5, num_rows]`: token, position, slot, row of the block tables, keys of each sequence's token."""
+    numbers = np.empty((5, len(rows)), dtype=np.int64)
+    starts = [row.start for row in rows]
+    numbers[0] = [row.sequence.token_ids[row.start] for row in rows]
+    numbers[1] = starts
+    blocks = [row.sequence.block_table[row.start // block_size] for row in rows]
+    numbers[2] = np.array(blocks) * block_size + numbers[1] % block_size
+    numbers[3] = table_rows
+    numbers[4] = numbers[1] + 1
+    return numbers
+
+
+def pack_mixed(
+    plan: Plan, tables: BlockTables, stage: Stage, *, block_size: int, tokens_per_tile: int
+) -> CudaBatch:
+    """Lay any plan end to end, its single tokens first where they stand first."""
+    rows = plan.rows
+    table_rows = tables.rows_of([row.sequence for row in rows])
+    tables.flush()
+    num_decode = num_decode_rows(rows)
+    decode = decode_numbers(rows[:num_decode], table_rows[:num_decode], block_size)
+    tokens = np.empty((3, plan.num_tokens), dtype=np.int64)  # ids, positions, slots
+    tokens[:, :num_decode] = decode[:3]
+    offset, sequences, tiles = num_decode, list[tuple[int, ...]](), list[IntArray]()
+    logit_rows = [index for index, row in enumerate(rows[:num_decode]) if row.samples]
+    sampling = [table_row for table_row, row in zip(table_rows, rows, strict=True) if row.samples]
+    for index, row in enumerate(rows[num_decode:]):
+        end, span = offset + row.num_tokens, np.arange(row.start, row.end)
+        tokens[0, offset:end] = row.sequence.token_ids[row.start : row.end]
+        tokens[1, offset:end] = span
+        table = np.array(row.sequence.block_table)
+        tokens[2, offset:end] = table[span // block_size] * block_size + span % block_size
+        sequences.append((table_rows[num_decode + index], offset, row.num_tokens, row.end))
+        firsts = np.arange(0, row.num_tokens, tokens_per_tile)
+        tiles.append(np.stack([np.full_like(firsts, index), firsts], axis=1))
+        if row.samples:
+            logit_rows.append(end - 1)
+        offset = end
+    all_tiles = np.concatenate(tiles) if tiles else np.empty((0, 2), dtype=np.int64)
+    sent_tokens, sent_decode, (sent_logit_rows, sent_sampling), sent_tiles, sent_sequences = stage.send(
+        tokens,
+        decode[3:],
+        np.array([logit_rows, sampling], dtype=np.int64),
+        all_tiles,
+        np.array(sequences, dtype=np.int64).reshape(-1, 4),
+    )
+    paged = PagedBatch(
+        slots=sent_tokens[2],
+        tables=tables.tensor,
+        num_decode=num_decode,
+        rows=sent_decode[0],
+        lens=sent_decode[1],
+        tiles=sent_tiles,
+        sequences=sent_sequences,
+    )
+    return CudaBatch(sent_tokens[0], sent_tokens[1], sent_logit_rows, sent_sampling, paged)

@@ -1,0 +1,114 @@
+"""Runs plans on an NVIDIA GPU: pure decode replays a CUDA graph, whatever else is launched as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from inference.attention.triton import TritonStep
+from inference.engine.block_tables import BlockTables
+from inference.engine.cuda_batch import CudaBatch, Stage, decode_numbers, num_decode_rows, pack_mixed
+from inference.engine.decode_graphs import DecodeGraphs
+from inference.engine.kv_cache import KVCache
+from inference.engine.sequence import Plan
+from inference.kernels.layer import fill_pending
+from inference.kernels.paged_attention import tokens_per_tile
+from inference.models.fuse import FusedModel, can_fuse
+from inference.models.loader import LoadedModel
+
+
+class CudaRunner:
+    """A loaded model with its KV pool, and one block more for the rows that pad a graph."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        num_blocks: int,
+        block_size: int,
+        max_num_seqs: int,
+        max_batch_tokens: int,
+        max_model_len: int,
+        fuses: bool = True,
+    ) -> None:
+        self.loaded = loaded
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self.cache = KVCache(
+            loaded.text_config,
+            num_blocks=num_blocks + 1,
+            block_size=block_size,
+            dtype=loaded.dtype,
+            device=loaded.device,
+        )
+        max_blocks = -(-min(max_model_len, num_blocks * block_size) // block_size)
+        self.tables = BlockTables(
+            num_rows=2 * max_num_seqs + 1, max_blocks=max_blocks + 1, device=loaded.device
+        )
+        self.last_tokens = torch.zeros(len(self.tables.tensor), dtype=torch.int32, device=loaded.device)
+        self._stage = Stage(size=8 * max_batch_tokens + 16 * max_num_seqs + 1024, device=loaded.device)
+        config = loaded.text_config
+        num_kv_heads = self.cache.keys[0].shape[1]
+        self._tokens_per_tile = tokens_per_tile(config.num_attention_heads // num_kv_heads)
+        self._fused = FusedModel(loaded.model) if fuses and can_fuse(loaded.model) else None
+        self._graphs = DecodeGraphs(
+            self._forward,
+            self.tables.tensor,
+            max_batch=min(max_num_seqs, max_batch_tokens),
+            vocab_size=loaded.vocab_size,
+            spare_slot=num_blocks * block_size,
+            dtype=loaded.dtype,
+        )
+
+    @torch.inference_mode()
+    def capture(self, progress: Callable[[float], None] = lambda _: None) -> None:
+        """Make the graphs, before the first request pays for them. `progress`: fraction done."""
+        for done, _ in enumerate(self._graphs.capture(), start=1):
+            progress(done / len(self._graphs.sizes))
+
+    @torch.inference_mode()
+    def run(self, plan: Plan) -> Tensor:
+        """Logits `[num_sampling, vocab]` in the plan's order, good until the next run."""
+        return self.start(plan)[0]
+
+    @torch.inference_mode()
+    def start(self, plan: Plan) -> tuple[Tensor, Tensor]:
+        """Logits, as `run` gives them, and the places in `last_tokens` of the sequences that they are of."""
+        rows = plan.rows
+        is_decode = num_decode_rows(rows) == len(rows) and all(row.samples for row in rows)
+        if is_decode and self._graphs.fits(len(rows)):
+            table_rows = self.tables.rows_of([row.sequence for row in rows])
+            self.tables.flush()
+            return self._graphs.run(decode_numbers(rows, table_rows, self.block_size))
+        batch = pack_mixed(
+            plan,
+            self.tables,
+            self._stage,
+            block_size=self.block_size,
+            tokens_per_tile=self._tokens_per_tile,
+        )
+        return self._forward(batch), batch.table_rows
+
+    @torch.inference_mode()
+    def scrub(self, block_ids: Sequence[int]) -> None:
+        """Zero blocks that may hold NaN: attention masks what lies past the end, but 0 x NaN is NaN."""
+        self.cache.zero(block_ids)
+
+    def _forward(self, batch: CudaBatch) -> Tensor:
+        num_decode = batch.paged.num_decode
+        if num_decode:
+            fill_pending(batch.input_ids[:num_decode], batch.paged.rows, self.last_tokens)
+        step = TritonStep(self.cache, batch.paged)
+        if self._fused is not None:
+            return self._fused(batch.input_ids, batch.position_ids, logit_rows=batch.logit_rows, step=step)
+        output = self.loaded.model(
+            input_ids=batch.input_ids[None],
+            position_ids=batch.position_ids[None],
+            use_cache=False,
+            logits_to_keep=0 if batch.logit_rows is None else batch.logit_rows,
+            paged_step=step,
+        )
+        logits: Tensor = output.logits[0]
+        return logits

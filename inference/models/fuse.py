@@ -1,0 +1,170 @@
+"""The same model with fewer launches: one product for queries, keys and values, one for gate and up.
+
+Weights are not copied twice: the model's own layers become views of the joined ones, so that transformers'
+forward stays there as the oracle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inference.attention.triton import TritonStep
+from inference.kernels.layer import add_norm, rotate_and_write, silu_mul
+
+FUSED = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"})
+
+
+def can_fuse(model: Any) -> bool:
+    """Whether the model is of a family whose layers are known, with plain weights."""
+    if type(model).__name__ not in FUSED or model.config.hidden_act != "silu":
+        return False
+    layers = model.model.layers
+    names = ("q_proj", "k_proj", "v_proj", "o_proj")
+    linears = [getattr(layer.self_attn, name) for layer in layers for name in names]
+    linears += [
+        getattr(layer.mlp, name) for layer in layers for name in ("gate_proj", "up_proj", "down_proj")
+    ]
+    return all(type(linear) is nn.Linear for linear in linears)
+
+
+@dataclass(frozen=True, slots=True)
+class FusedLayer:
+    """What one decoder layer computes with."""
+
+    index: int
+    input_norm: Any
+    post_norm: Any
+    qkv: Tensor  # [(num_heads + 2 * num_kv_heads) * head_dim, width]
+    qkv_bias: Tensor | None
+    o: Any
+    gate_up: Tensor  # [2 * intermediate, width]
+    gate_up_bias: Tensor | None
+    down: Any
+    head_norms: tuple[Tensor, Tensor, float] | None  # of queries and keys, where the family has them
+    scaling: float
+    window: int | None
+
+
+class FusedModel:
+    """Runs a packed batch through a fused model. Called like the model itself, with a `TritonStep`."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        config = model.config.get_text_config()
+        self.num_heads: int = config.num_attention_heads
+        self.layers = [fuse_layer(layer, index) for index, layer in enumerate(model.model.layers)]
+
+    def __call__(
+        self, input_ids: Tensor, position_ids: Tensor, *, logit_rows: Tensor | None, step: TritonStep
+    ) -> Tensor:
+        """Logits `[num_rows, vocab]` of the tokens [num_tokens] that `logit_rows` names; of all for None."""
+        body = self.model.model
+        residual = body.embed_tokens(input_ids)
+        cos, sin = body.rotary_emb(residual[None], position_ids=position_ids[None])
+        cos, sin = cos[0].contiguous(), sin[0].contiguous()
+        x = residual
+        for layer in self.layers:
+            x = self._attention(layer, x, residual, cos, sin, step)
+            x = self._feed_forward(layer, x, residual)
+        x = add_norm(x, residual, body.norm.weight, epsilon(body.norm), adds=True)
+        logits: Tensor = self.model.lm_head(x if logit_rows is None else x[logit_rows])
+        return logits
+
+    def _attention(
+        self, layer: FusedLayer, x: Tensor, residual: Tensor, cos: Tensor, sin: Tensor, step: TritonStep
+    ) -> Tensor:
+        norm = layer.input_norm
+        normed = add_norm(x, residual, norm.weight, epsilon(norm), adds=layer.index > 0)
+        query = rotate_and_write(
+            F.linear(normed, layer.qkv, layer.qkv_bias),
+            cos,
+            sin,
+            keys=step.cache.keys[layer.index],
+            values=step.cache.values[layer.index],
+            slots=step.slots,
+            num_heads=self.num_heads,
+            norms=layer.head_norms,
+        )
+        out = step.attend_pool(layer.index, query, scaling=layer.scaling, window=layer.window, softcap=None)
+        attended: Tensor = layer.o(out.view(out.shape[0], -1))
+        return attended
+
+    @staticmethod
+    def _feed_forward(layer: FusedLayer, x: Tensor, residual: Tensor) -> Tensor:
+        norm = layer.post_norm
+        normed = add_norm(x, residual, norm.weight, epsilon(norm), adds=True)
+        out: Tensor = layer.down(silu_mul(F.linear(normed, layer.gate_up, layer.gate_up_bias)))
+        return out
+
+
+def fuse_layer(layer: Any, index: int) -> FusedLayer:
+    """Join the layer's weights; its own modules then look at parts of the joined ones."""
+    attention, mlp = layer.self_attn, layer.mlp
+    qkv, qkv_bias = join([attention.q_proj, attention.k_proj, attention.v_proj])
+    gate_up, gate_up_bias = join([mlp.gate_proj, mlp.up_proj])
+    norms = None
+    if hasattr(attention, "q_norm"):
+        norms = (attention.q_norm.weight, attention.k_norm.weight, epsilon(attention.q_norm))
+    return FusedLayer(
+        index=index,
+        input_norm=layer.input_layernorm,
+        post_norm=layer.post_attention_layernorm,
+        qkv=qkv,
+        qkv_bias=qkv_bias,
+        o=attention.o_proj,
+        gate_up=gate_up,
+        gate_up_bias=gate_up_bias,
+        down=mlp.down_proj,
+        head_norms=norms,
+        scaling=attention.scaling,
+        window=layer_window(attention),
+    )
+
+
+def join(linears: list[Any]) -> tuple[Tensor, Tensor | None]:
+    """One weight and bias for several layers of the same input, which become views of them."""
+    weight = _joined([linear.weight for linear in linears])
+    if linears[0].bias is None:
+        return weight, None
+    return weight, _joined([linear.bias for linear in linears])
+
+
+def _joined(parameters: list[Any]) -> Tensor:
+    """The parameters' rows in one tensor, of which they become views; the one that they share, if they do."""
+    tensors: list[Tensor] = [parameter.data for parameter in parameters]
+    num_rows = sum(tensor.shape[0] for tensor in tensors)
+    first = tensors[0]
+    if all(follows(before, after) for before, after in pairwise(tensors)):
+        return first.as_strided((num_rows, *first.shape[1:]), first.stride())
+    joined = torch.cat(tensors)
+    done = 0
+    for parameter in parameters:
+        end = done + parameter.shape[0]
+        parameter.data = joined[done:end]
+        done = end
+    return joined
+
+
+def follows(before: Tensor, after: Tensor) -> bool:
+    """Whether `after` lies right behind `before` in the same memory."""
+    is_same_storage = before.untyped_storage().data_ptr() == after.untyped_storage().data_ptr()
+    return is_same_storage and after.data_ptr() == before.data_ptr() + before.nbytes
+
+
+def layer_window(attention: Any) -> int | None:
+    """The sliding window of a layer, as its own forward would pass it on."""
+    window: int | None = getattr(attention, "sliding_window", None)
+    if window is None and type(attention).__name__ == "MistralAttention":
+        window = getattr(attention.config, "sliding_window", None)
+    return window
+
+
+def epsilon(norm: Any) -> float:
+    """The epsilon of an RMS norm."""
+    return float(norm.variance_epsilon)
