@@ -23,12 +23,12 @@ ENGINE_SETTINGS = (
     "max_model_len", "num_threads",
 )  # fmt: skip
 SECRETS = (
-    "SECRET_KEY", "KEY_PEPPER", "DATABASE_URL", "REDIS_URL", "PROMETHEUS_URL", "HUB_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
-    "OTEL_EXPORTER_OTLP_HEADERS",
+    "SECRET_KEY", "KEY_PEPPER", "DATABASE_URL", "REDIS_URL", "PROMETHEUS_URL", "HUB_TOKEN", "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN", "OTEL_EXPORTER_OTLP_HEADERS",
 )  # fmt: skip
 
 
-SECRET_FILES = "/run/secrets"
+SECRET_FILES = "/run/secrets"  # noqa: S105 - where they lie
 
 
 class Environment(BaseSettings):

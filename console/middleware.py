@@ -20,7 +20,7 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from console.audit.refusals import REFUSALS
 from console.audit.write import write
-from console.policy import Who, is_loopback, permits, who_may
+from console.policy import Who, is_near, permits, who_may
 from monitoring.metrics import observe_response
 
 Scope = MutableMapping[str, Any]
@@ -113,7 +113,7 @@ class PolicyMiddleware(MiddlewareMixin):
         match who_may(route):
             case Who.ANYONE | Who.ADMIN_SITE | Who.MANAGEMENT:
                 return None
-            case Who.LOOPBACK_OR_STAFF if is_loopback(request) or permits(Who.STAFF, request.user):
+            case Who.NEAR_OR_STAFF if is_near(request) or permits(Who.STAFF, request.user):
                 return None
             case Who.STAFF | Who.OPERATOR | Who.ADMIN as who if permits(who, request.user):
                 return None

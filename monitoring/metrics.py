@@ -84,6 +84,14 @@ TRACES = Counter(
     ("outcome",),
     registry=REGISTRY,
 )
+ROLLOUTS = Counter(
+    "pilothouse_rollouts_ended",
+    "Rollouts that ended, by how: promoted, aborted or undone.",
+    ("state",),
+    registry=REGISTRY,
+)
+for _state in ("promoted", "aborted", "undone"):
+    ROLLOUTS.labels(_state)  # from 0 on: a rise from nothing is none to Prometheus
 SOCKETS = Gauge("pilothouse_websocket_connections", "WebSocket connections that are open.", registry=REGISTRY)
 
 FIRST_TOKEN = Histogram(

@@ -50,3 +50,16 @@ def test_lists_are_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_secret_shows_in_a_repr(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEY_PEPPER", "very secret")
     assert "very secret" not in repr(Environment())
+
+
+def test_secrets_may_come_as_files_and_the_environment_counts_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    (tmp_path / "database_url").write_text("postgresql://house@db/house\n")
+    (tmp_path / "redis_url").write_text("redis://of-the-file")
+    monkeypatch.setenv("DATABASE_URL", "")
+    read = Environment(_env_file=None, _secrets_dir=tmp_path)
+    assert (read.database_url, read.redis_url) == ("postgresql://house@db/house", "redis://of-the-file")
+    monkeypatch.setenv("REDIS_URL", "redis://of-the-environment")
+    assert Environment(_env_file=None, _secrets_dir=tmp_path).redis_url == "redis://of-the-environment"

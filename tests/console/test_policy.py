@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_network
 
 import httpx
 import pytest
@@ -65,3 +66,24 @@ async def test_metrics_are_for_this_machine(client: str, headers: dict[str, str]
     transport = httpx.ASGITransport(app=application, client=(client, 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as session:
         assert (await session.get("/metrics", headers=headers)).status_code == status
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("client", "headers", "status"),
+    [
+        ("172.30.77.9", {}, 200),
+        ("::ffff:1.2.3.4", {}, 403),
+        ("172.30.78.9", {}, 403),
+        ("", {}, 403),
+        ("172.30.77.9", {"x-forwarded-for": "172.30.77.9"}, 403),
+    ],
+)
+async def test_metrics_are_for_the_networks_that_are_named(
+    client: str, headers: dict[str, str], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("console.policy.SCRAPERS", (ip_network("172.30.77.0/24"),))
+    transport = httpx.ASGITransport(app=application, client=(client, 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as session:
+        assert (await session.get("/metrics", headers=headers)).status_code == status
+        assert (await session.get("/keys/")).status_code != 200  # metrics, and nothing else
