@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 export VENV PYTHON
 
-.PHONY: help run test check fix test-clients bench assets messages screenshots migrations shell clean
+.PHONY: help run worker test check fix test-clients bench assets messages screenshots migrations shell clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-14s %s\n", $$1, $$2 }'
@@ -13,6 +13,10 @@ help: ## list the targets
 run: ## install, fetch the default model, serve on http://127.0.0.1:8000 (PORT, DATA_DIR, DATABASE_URL, REDIS_URL, ENGINE)
 	@.ci/install run
 	@exec $(BIN)/python manage.py serve
+
+worker: ## run long work outside the server, over Celery (REDIS_URL, DATABASE_URL, DATA_DIR as for the server)
+	@.ci/install run
+	@exec $(BIN)/celery -A console.celery worker --loglevel INFO
 
 test: ## every test that needs no network but the package index
 	@.ci/install dev

@@ -1,4 +1,4 @@
-"""What a process that died left behind: its jobs are begun again, or end; and lost words are sent again."""
+"""What a process that died left behind: its jobs are begun again, or end."""
 
 from __future__ import annotations
 

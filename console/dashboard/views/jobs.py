@@ -13,6 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 from django_htmx.http import trigger_client_event
 
+from console.catalog.models import Revision
 from console.dashboard.acting import by
 from console.environment import environment
 from console.jobs import actions
@@ -21,6 +22,7 @@ from console.jobs.queries import OPEN, find_jobs
 from console.policy import Who, permits
 
 PER_PAGE = 50
+NOTHING: tuple[object, ...] = (None, "", {}, [])  # what need not be shown of a wish
 STATES = [("", gettext_lazy("all")), (OPEN, gettext_lazy("queued or running")), *Job.State.choices]
 
 
@@ -52,11 +54,18 @@ def job(request: HttpRequest, job_id: str) -> HttpResponse:
         "job": found,
         "lines": lines,
         "last": lines[-1].pk if lines else 0,
+        "arguments": {name: value for name, value in found.arguments.items() if value not in NOTHING},
+        "made": made_by(found),
         "again": found.retries.order_by("-created_at").first(),
         "may_act": permits(Who.OPERATOR, request.user),
         "waits_for_celery": found.where == Job.Where.WORKER and bool(environment().redis_url),
     }
     return render(request, "jobs/job.html", context)
+
+
+def made_by(job: Job) -> Revision | None:
+    """The revision that it made, or was about."""
+    return Revision.objects.select_related("model").filter(pk=job.result.get("revision", "")).first()
 
 
 @require_GET

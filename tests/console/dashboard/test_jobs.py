@@ -11,6 +11,7 @@ from django.urls import reverse
 from console.accounts.roles import Role
 from console.jobs.actions import enqueue
 from console.jobs.models import Job, JobLine
+from tests.catalog_rows import make_revision
 from tests.console.dashboard.conftest import SignedIn
 from tests.console.jobs import kinds_of_work  # noqa: F401 - registers the kinds
 
@@ -104,6 +105,14 @@ def test_an_operator_cancels_and_tries_again(operator: Client) -> None:
     assert "tried again" in text(operator, "job", job.pk)
     operator.post(retry)
     assert Job.objects.filter(retry_of=job).count() == 1
+
+
+def test_a_job_leads_to_the_revision_that_it_made(operator: Client) -> None:
+    revision = make_revision("smollm2", "smollm2-2")
+    page = text(operator, "job", new(state="done", result={"revision": revision.pk}).pk)
+    assert f'href="/models/smollm2/{revision.pk}/"' in page
+    gone = new(state="done", result={"revision": "deleted-since"})
+    assert "deleted-since" in text(operator, "job", gone.pk)
 
 
 def test_a_viewer_sees_no_buttons(signed_in: SignedIn) -> None:
