@@ -93,7 +93,7 @@ def import_model(
             facts=converted.facts,
             ip=ip,
         )
-        if converted.folder == target and revision.path != target:
+        if converted.folder == target != revision.path and target.exists():
             shutil.rmtree(target)  # the same files are registered already
     return revision
 
