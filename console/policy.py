@@ -60,6 +60,8 @@ HTTP = {
     "dashboard:revision_unload": Who.OPERATOR,
     "dashboard:revision_keeping": Who.OPERATOR,
     "dashboard:revision_force": Who.OPERATOR,
+    "dashboard:revision_quantize": Who.OPERATOR,
+    "dashboard:revision_certify": Who.OPERATOR,
     "dashboard:revision_delete": Who.OPERATOR,
     "dashboard:revision_settings": Who.OPERATOR,
     "dashboard:revision_advice": Who.OPERATOR,

@@ -10,9 +10,9 @@ from django import forms
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from console.catalog import footprint, memory
-from console.catalog.advice import Advice, Plan, advise
+from console.catalog.advice import Advice, advise
 from console.catalog.models import Deployment, Revision
+from console.catalog.planning import faults, plan_of
 from console.environment import environment
 from inference.config import Attention, Device, Dtype, EngineConfig
 
@@ -170,20 +170,6 @@ class SettingsForm(forms.Form):
             given["quantization"] = None
         return kept | given
 
-    def plan(self) -> Plan:
-        kept = {name: getattr(self.revision, name) for name in ("folder", "files", "facts")}
-        draft = Revision(engine=self.engine(), **kept)  # not saved: what they would come to
-        config, on = memory.settings_of(draft), memory.device()
-        return Plan(
-            config,
-            draft.facts,
-            on,
-            weight_bytes=footprint.weight_bytes(draft, config, on),
-            pool=footprint.pool_of(draft, config, on),
-            most_bytes=memory.allowance(draft),
-            budget_bytes=memory.budget(),
-        )
-
     def advice(self) -> dict[str, Advice]:
         """For what was typed where it is sound, for the revision as it is where not."""
         if self.is_bound:
@@ -192,14 +178,13 @@ class SettingsForm(forms.Form):
             self.cleaned_data = {
                 name: self.get_initial_for_field(field, name) for name, field in self.fields.items()
             }
-        return advise(self.plan())
+        return advise(plan_of(self.revision, self.engine()))
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}
         if not self.errors:
-            for name, advice in advise(self.plan()).items():
-                if advice.kind == "bad":
-                    self.add_error(name if name in self.fields else None, advice.text)
+            for name, why in faults(self.revision, self.engine()).items():
+                self.add_error(name if name in self.fields else None, why)
         return cleaned
 
 

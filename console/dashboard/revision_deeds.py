@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from django.utils.translation import gettext as _
 
+from console.catalog.certificates import Standing
 from console.catalog.models import Deployment, Revision
 
 State, Wanted = Deployment.State, Deployment.Wanted
@@ -28,7 +29,7 @@ class Deeds:
     delete: str
 
 
-def deeds(revision: Revision, *, is_alone: bool) -> Deeds:
+def deeds(revision: Revision, *, standing: Standing, is_alone: bool) -> Deeds:
     """`revision` with its deployment and arms; is_alone: there is nothing to compare it with."""
     gone = _("Its files have been deleted.") if revision.deployment.files_deleted_at else ""
     is_wanted = revision.deployment.wanted == Wanted.LOADED
@@ -40,7 +41,7 @@ def deeds(revision: Revision, *, is_alone: bool) -> Deeds:
         force=gone or (_("It is forced already.") if revision.deployment.is_forced else ""),
         settings=gone,
         quantize=gone or _quantized(revision),
-        certify=gone or _original(revision),
+        certify=gone or _needless(standing),
         compare=gone or (_("There is no other revision to compare it with.") if is_alone else ""),
         roll_out=gone or _alone(revision),
         delete=gone or _in_route(revision) or (_("Unload it first.") if is_wanted else ""),
@@ -73,8 +74,9 @@ def _quantized(revision: Revision) -> str:
     return _("It is quantized already: %(method)s.") % {"method": method} if method else ""
 
 
-def _original(revision: Revision) -> str:
-    return "" if revision.parent_id else _("An original: there is no parent to compare it with.")
+def _needless(standing: Standing) -> str:
+    is_needed = standing.kind != "not_needed"
+    return "" if is_needed else _("It needs no certificate: its numbers are those of an original.")
 
 
 def _alone(revision: Revision) -> str:

@@ -9,10 +9,12 @@ from urllib.parse import urlencode
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
+from django.template.loader import select_template
 from django.urls import reverse
 from django.views.decorators.http import require_GET
 
 from console.audit.queries import find_entries
+from console.catalog.certificates import standing
 from console.catalog.disk import disk_use
 from console.catalog.models import Deployment, Revision, ServedModel
 from console.catalog.overview import (
@@ -34,6 +36,7 @@ NUM_ENTRIES = 20
 NUM_JOBS = 10
 NUM_CHILDREN = 20
 NUM_NAMES = 5
+CERTIFICATE = "catalog/certificate.html"
 
 
 @require_GET
@@ -78,6 +81,7 @@ def about(
     request: HttpRequest, revision: Revision, *, keeping_form: KeepingForm | None = None, status: int = 200
 ) -> HttpResponse:
     context = rows([revision])[0] | {
+        "certificate_template": select_template([CERTIFICATE, "catalog/partials/standing.html"]),
         "forced": forced_revision(),
         "entries": find_entries(target=revision.pk).order_by("-seq")[:NUM_ENTRIES],
         "jobs": Job.objects.filter(subject=revision.pk).order_by("-created_at")[:NUM_JOBS],
@@ -112,12 +116,13 @@ def rows(revisions: Iterable[Revision]) -> list[dict[str, Any]]:
 def row(revision: Revision, routed: dict[str, set[str]]) -> dict[str, Any]:
     deployment: Deployment = revision.deployment
     keeping = {"is_pinned": deployment.is_pinned, "idle_seconds": deployment.idle_seconds}
-    other, own = compared_with(revision), address(revision)
+    other, own, proof = compared_with(revision), address(revision), standing(revision)
     return {
         "revision": revision,
         "deployment": deployment,
         "arms": [arm for arm in revision.arms.all() if arm.weight],
-        "deeds": deeds(revision, is_alone=not other),
+        "standing": proof,
+        "deeds": deeds(revision, standing=proof, is_alone=not other),
         "is_on_the_way": is_on_the_way(deployment),
         "keeping_form": KeepingForm(initial=keeping, auto_id=f"{revision.pk}_%s"),
         "compared_with": other,

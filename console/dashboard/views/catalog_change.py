@@ -10,7 +10,7 @@ from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
-from console.catalog import deployments
+from console.catalog import deployments, quantizing
 from console.catalog.actions import DeleteRefused, delete_files
 from console.catalog.models import Revision
 from console.dashboard.acting import by
@@ -18,7 +18,12 @@ from console.dashboard.catalog_forms import KeepingForm
 from console.dashboard.views.catalog import about, find
 from console.jobs.models import Job
 
-REFUSALS = (deployments.DeploymentRefused, DeleteRefused)
+REFUSALS = (
+    deployments.DeploymentRefused,
+    quantizing.QuantizeRefused,
+    quantizing.CertifyRefused,
+    DeleteRefused,
+)
 
 
 @require_POST
@@ -57,6 +62,18 @@ def release(request: HttpRequest) -> HttpResponse:
     deployments.release(**by(request))
     messages.success(request, _("All models are served again."))
     return redirect("dashboard:models")
+
+
+@require_POST
+def quantize(request: HttpRequest, name: str, revision_id: str) -> HttpResponse:
+    found = find(name, revision_id)
+    return done(request, found, lambda: quantizing.start_quantize(**by(request), revision=found))
+
+
+@require_POST
+def certify(request: HttpRequest, name: str, revision_id: str) -> HttpResponse:
+    found = find(name, revision_id)
+    return done(request, found, lambda: quantizing.start_certify(**by(request), revision=found))
 
 
 @require_POST

@@ -14,6 +14,7 @@ from console.audit.models import Entry
 from console.catalog.models import Deployment, Revision
 from console.catalog.routes import set_shares
 from console.dashboard.catalog_forms import suggested_name
+from console.environment import environment
 from console.jobs.models import Job
 from tests.catalog_rows import make_revision, serve
 from tests.console.dashboard.conftest import SignedIn
@@ -39,6 +40,12 @@ def operator(signed_in: SignedIn) -> Client:
 def revision(db: None) -> Revision:
     serve("smol", "smol-0")
     return make_revision("smol", "smol-1", facts=FACTS)
+
+
+@pytest.fixture(autouse=True)
+def memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As much of it on every machine."""
+    monkeypatch.setattr(environment(), "memory_budget", 8 * 10**9)
 
 
 def last_entry() -> tuple[str, str, str]:
@@ -94,6 +101,7 @@ def test_what_cannot_be_done_says_why_before_anybody_tries(operator: Client) -> 
     page = " ".join(operator.get("/models/smol/smol-0/").content.decode().split())
     assert "smol sends it 100 % of its requests." in page
     assert "It is part of the route smol." in page
+    assert "It needs no certificate: its numbers are those of an original." in page
     assert "revision_unload" not in page and "/models/smol/smol-0/unload" not in page
 
 
@@ -159,6 +167,20 @@ def test_advice_follows_what_is_typed_before_anything_is_saved(operator: Client)
     text = operator.post("/models/smol/smol-1/advice", {"num_blocks": "nonsense"}).content.decode()
     assert text.count("hx-swap-oob") == 11
     assert Revision.objects.count() == 2
+
+
+@pytest.mark.usefixtures("revision")
+def test_quantizing_and_certifying_lead_to_their_jobs_and_say_what_is_refused(operator: Client) -> None:
+    answer = operator.post("/models/smol/smol-1/quantize")
+    job = Job.objects.get(kind="quantize")
+    assert answer["Location"] == f"/jobs/{job.pk}/" and job.subject == "smol-1"
+    assert job.pk in said(operator.post("/models/smol/smol-1/quantize", follow=True))  # at work already
+    assert "no certificate" in said(operator.post("/models/smol/smol-1/certify", follow=True))
+    parent = Revision.objects.get(pk="smol-1")
+    other = {"model.safetensors": {"sha256": "cd" * 32, "size": 1}}
+    make_revision("smol", "smol-2", parent=parent, files=other, facts={"quantization": "int8"})
+    assert "/jobs/" in operator.post("/models/smol/smol-2/certify")["Location"]
+    assert "quantized already" in said(operator.post("/models/smol/smol-2/quantize", follow=True))
 
 
 def folder(tmp_path: Path) -> Path:
@@ -243,7 +265,7 @@ def test_a_viewer_sees_no_action_and_may_do_none(signed_in: SignedIn) -> None:
         assert viewer.get(f"/models/{path}").status_code == 403
 
 
-ACTS = ("load", "unload", "keep", "force", "delete", "settings", "advice")
+ACTS = ("load", "unload", "keep", "force", "quantize", "certify", "delete", "settings", "advice")
 
 
 @pytest.mark.usefixtures("revision")
