@@ -1,4 +1,4 @@
-"""A real PostgreSQL and a real Redis for the length of a test session, on ports and folders of their own."""
+"""Real servers for the length of a test: PostgreSQL, Redis, Prometheus, on ports and folders of their own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.flow.house import free_port
+import httpx
+
+from tests.flow.house import ROOT, free_port
 
 START_SECONDS = 30.0
 
@@ -67,3 +69,34 @@ def run(command: list[object]) -> None:
     words = [str(part) for part in command]
     finished = subprocess.run(words, check=False, capture_output=True, text=True, cwd="/tmp")
     assert finished.returncode == 0, f"{command[0]}: {finished.stdout}{finished.stderr}"
+
+
+@contextmanager
+def prometheus(folder: Path, *, port: int, target: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Scrapes `target` by the shipped configuration, but every second; answers at `port`."""
+    shipped = (ROOT / "docker/prometheus/prometheus.yml").read_text()
+    assert "web:8000" in shipped and "scrape_interval: 15s" in shipped
+    configuration = folder / "prometheus.yml"
+    shipped = shipped.replace("web:8000", target).replace("scrape_interval: 15s", "scrape_interval: 1s")
+    configuration.write_text(shipped)
+    address = f"127.0.0.1:{port}"
+    command = [
+        "prometheus", f"--config.file={configuration}", f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address={address}", "--log.level=warn",
+    ]  # fmt: skip
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            while not is_up(f"http://{address}/-/ready"):
+                assert time.monotonic() < deadline and server.poll() is None, (folder / "log").read_text()
+                time.sleep(0.1)
+            yield server
+        finally:
+            server.terminate()
+
+
+def is_up(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False

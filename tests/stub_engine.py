@@ -91,6 +91,7 @@ class StubEngine(EngineClient):
         self._running: dict[str, Running] = {}
         self._is_draining = False
         self._num_generated = 0
+        self._num_prompt = 0
 
     async def start(self) -> None:
         self._is_draining = False
@@ -154,6 +155,7 @@ class StubEngine(EngineClient):
             raise UnknownRevision(f"{request.revision} is not loaded")
         if "refuse" in prompt:
             raise QueueFull("the queue is full", retry_after_seconds=2.0)
+        self._num_prompt += len(request.token_ids)
         running = Running(request)
         self._running[request.request_id] = running
         try:
@@ -244,6 +246,8 @@ class StubEngine(EngineClient):
             num_blocks=NUM_BLOCKS,
             num_blocks_used=min(NUM_BLOCKS, num_tokens // BLOCK_SIZE + len(running)),
             num_generated_tokens=self._num_generated,
+            num_prompt_tokens=self._num_prompt,
+            num_prefix_queries=self._num_prompt,  # and never a hit
             running=tuple(one.request.request_id for one in running),
             waits_for=WaitReason.BLOCKS if len(flights) > len(running) else None,
         )
