@@ -12,9 +12,9 @@ from torch import Tensor
 
 NO_WINDOW = 2**30
 # Tiles of keys, warps and pipeline stages, the quickest of a sweep on one H200: docs/benchmarks.md.
-DECODE = {"TILE": 64, "num_warps": 4, "num_stages": 3}
+DECODE = {"TILE": 64, "num_warps": 2, "num_stages": 3}
 DECODE_WIDE = {"TILE": 32, "num_warps": 4, "num_stages": 3}
-PREFILL = {"TILE": 64, "num_warps": 8, "num_stages": 3}
+PREFILL = {"TILE": 64, "num_warps": 4, "num_stages": 3}
 PREFILL_WIDE = {"TILE": 32, "num_warps": 8, "num_stages": 2}
 SMALLEST_DOT = 16  # tl.dot multiplies tiles of at least this many rows and columns
 MAX_SPLITS = 32

@@ -1,0 +1,116 @@
+"""Times the attention kernels over tile sizes, warps and stages: `python -m tests.gpu.sweep`, on a GPU.
+
+Prints the quickest shapes of each case with the share of the machine's rate that they reach; what is chosen
+from it stands in inference/kernels/paged_attention.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+from typing import Any
+
+import torch
+import triton
+
+from inference.kernels import paged_attention as kernels
+from tests.gpu.test_kernels import batch_of, pool, stretches
+
+HEADS, KV_HEADS, DIM, BLOCK = 32, 8, 128, 16
+COPY_BYTES_PER_SECOND = 4.2e12
+FLOPS = 776e12
+
+
+def prefill_cases() -> dict[str, list[tuple[int, int]]]:
+    return {"2 x 2048": [(2048, 2048)] * 2, "8 x 512": [(512, 512)] * 8, "4096 after 4096": [(4096, 8192)]}
+
+
+def decode_cases() -> dict[str, list[tuple[int, int]]]:
+    return {
+        "1 x 640": [(1, 640)],
+        "8 x 640": [(1, 640)] * 8,
+        "32 x 640": [(1, 640)] * 32,
+        "128 x 640": [(1, 640)] * 128,
+        "256 x 640": [(1, 640)] * 256,
+        "32 x 4096": [(1, 4096)] * 32,
+    }
+
+
+def milliseconds(run: Any) -> float:
+    return float(triton.testing.do_bench(run, warmup=5, rep=30, return_mode="median"))
+
+
+class Case:
+    """A batch of random numbers, ready to be attended to."""
+
+    def __init__(self, lengths: list[tuple[int, int]]) -> None:
+        num_blocks = sum(-(-kv // BLOCK) for _, kv in lengths) + 8
+        self.lengths = lengths
+        self.cache = pool(num_blocks, BLOCK, KV_HEADS, DIM, torch.bfloat16)
+        self.batch = batch_of(stretches(lengths, num_blocks, BLOCK), BLOCK, HEADS // KV_HEADS)
+        num_tokens = sum(new for new, _ in lengths)
+        self.query = torch.randn(num_tokens, HEADS, DIM, device="cuda", dtype=torch.bfloat16)
+        self.out = torch.empty_like(self.query)
+        self.options: dict[str, Any] = {
+            "tables": self.batch.tables,
+            "block_size": BLOCK,
+            "scaling": DIM**-0.5,
+            "window": kernels.NO_WINDOW,
+            "softcap": 0.0,
+        }
+
+    def decode(self, splits: int) -> None:
+        own = {"rows": self.batch.rows, "lens": self.batch.lens, "splits": splits}
+        keys, values = self.cache.keys[0], self.cache.values[0]
+        kernels.decode_attention(self.query, keys, values, self.out, **own, **self.options)
+
+    def prefill(self) -> None:
+        own = {"tiles": self.batch.tiles, "sequences": self.batch.sequences}
+        keys, values = self.cache.keys[0], self.cache.values[0]
+        kernels.prefill_attention(self.query, keys, values, self.out, **own, **self.options)
+
+    def decode_floor(self) -> float:
+        """Seconds that reading the keys and values takes at the least."""
+        return sum(kv for _, kv in self.lengths) * KV_HEADS * DIM * 2 * 2 / COPY_BYTES_PER_SECOND
+
+    def prefill_floor(self) -> float:
+        """Seconds that the products take at the least."""
+        return sum(4 * HEADS * DIM * (new * kv - new * new / 2) for new, kv in self.lengths) / FLOPS
+
+
+def say(name: str, floor: float, found: list[tuple[float, str]]) -> None:
+    for took, shape in sorted(found)[:4]:
+        print(f"{name}: {took * 1000:.1f} us, {floor / took * 1e5:.0f} % {shape}", flush=True)
+
+
+def sweep_prefill(name: str, lengths: list[tuple[int, int]]) -> None:
+    case, found = Case(lengths), list[tuple[float, str]]()
+    for tile, warps, stages in itertools.product((32, 64, 128), (4, 8), (2, 3, 4)):
+        kernels.PREFILL = {"TILE": tile, "num_warps": warps, "num_stages": stages}
+        try:
+            found.append((milliseconds(case.prefill), str(kernels.PREFILL)))
+        except triton.runtime.errors.OutOfResources:
+            continue
+    say(f"prefill {name}", case.prefill_floor(), found)
+
+
+def sweep_decode(name: str, lengths: list[tuple[int, int]]) -> None:
+    case, found = Case(lengths), list[tuple[float, str]]()
+    default = kernels.num_splits(len(lengths), KV_HEADS, 132)
+    for splits in (max(1, default // 2), default, 2 * default):
+        for tile, warps, stages in itertools.product((32, 64, 128), (2, 4), (2, 3, 5)):
+            kernels.DECODE = {"TILE": tile, "num_warps": warps, "num_stages": stages}
+            took = milliseconds(partial(case.decode, splits))
+            found.append((took, f"{kernels.DECODE} splits {splits}"))
+    say(f"decode {name}", case.decode_floor(), found)
+
+
+def main() -> None:
+    for name, lengths in prefill_cases().items():
+        sweep_prefill(name, lengths)
+    for name, lengths in decode_cases().items():
+        sweep_decode(name, lengths)
+
+
+if __name__ == "__main__":
+    main()
