@@ -1,4 +1,4 @@
-"""The default placement: each revision's engine in a thread of this process."""
+"""The default placement: the engines of all revisions in a thread of this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import IO, TypeVar
 from inference.client import EngineClient
 from inference.config import PlacementConfig, RevisionSpec
 from inference.host import Served, device, give_back, load
-from inference.placements.engine_thread import EngineThread
+from inference.placements.engine_thread import EngineThread, Turns
 from inference.placements.prompt_bounds import check_size
 from inference.placements.stream import Stream
 from inference.protocol import (
@@ -63,6 +63,7 @@ class InProcess(EngineClient):
     def __init__(self, config: PlacementConfig) -> None:
         super().__init__(config)
         self._residences: dict[str, Residence] = {}
+        self._turns = Turns()
         self._loading: set[str] = set()
         self._load_turn = threading.Lock()  # one load at a time: each plans by the memory that is free
         self._lock_file: IO[str] | None = None
@@ -208,7 +209,7 @@ class InProcess(EngineClient):
                 served = load(spec, progress)
                 if given_up.is_set():
                     raise LoadGivenUp
-                residence = Residence(served, EngineThread(served.engine))
+                residence = Residence(served, EngineThread(served.engine, self._turns))
                 self._residences[spec.revision] = residence
             return residence
 

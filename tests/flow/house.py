@@ -24,6 +24,7 @@ class House:
     """Starts `manage.py serve`; `key`, `password` are those that it printed."""
 
     start_seconds = START_SECONDS
+    awaited = "/ready"  # the address that answers 200 once it has started
 
     def __init__(self, data_dir: Path, *, command: list[str] | None = None, **environment: str) -> None:
         self.port = free_port()
@@ -57,6 +58,11 @@ class House:
     def restart(self) -> None:
         self._end_server()
         self._serve()
+
+    def kill(self) -> None:
+        """As a power cut: nothing is drained or written."""
+        self.process.kill()
+        self.process.wait()
 
     def __enter__(self) -> House:
         return self
@@ -110,7 +116,7 @@ class House:
         deadline = time.monotonic() + self.start_seconds
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
-                if httpx.get(f"{self.url}/ready").status_code == 200:
+                if httpx.get(f"{self.url}{self.awaited}").status_code == 200:
                     return
             except httpx.TransportError:
                 pass

@@ -30,10 +30,62 @@ def serve_also(name: str, revision: str) -> None:
     serve(name, revision, folder="stub")
 
 
+def offer(name: str, revision: str) -> None:
+    """Another revision of a model, for a rollout; no route leads to it yet."""
+    from tests.catalog_rows import make_revision
+
+    make_revision(name, revision, folder="stub")
+
+
 def serve_no_longer(name: str) -> None:
     from console.catalog.routes import set_shares
 
     set_shares(actor="test", name=name, weights={})
+
+
+def make(revision: str, steering: dict[str, Any], facts: dict[str, Any] | None = None) -> None:
+    """A revision of `stub` in a folder of its own; `steering` is what tests/stub_engine.py reads."""
+    from django.conf import settings
+
+    from tests.catalog_rows import make_revision
+
+    folder = Path(settings.DATA_DIR) / revision
+    folder.mkdir(exist_ok=True)
+    (folder / "stub.json").write_text(json.dumps(steering))
+    make_revision("stub", revision, folder=revision, facts=facts or {})
+
+
+def share(name: str, weights: dict[str, int]) -> None:
+    from console.catalog.routes import set_shares
+
+    set_shares(actor="test", name=name, weights=weights)
+
+
+def deploy(action: str, revision: str, arguments: dict[str, Any] | None = None) -> str:
+    """Do what people do with a deployment; why it was refused, or nothing."""
+    from console.catalog import deployments
+    from console.catalog.models import Revision
+
+    subject = {} if action == "release" else {"revision": Revision.objects.get(pk=revision)}
+    try:
+        getattr(deployments, action)(actor="test", **subject, **(arguments or {}))
+    except deployments.DeploymentRefused as refused:
+        return str(refused)
+    return ""
+
+
+def deployment(revision: str) -> dict[str, Any]:
+    from console.catalog.models import Deployment
+
+    row = Deployment.objects.filter(pk=revision).values().get()
+    return {name: str(value) if name.endswith("_at") else value for name, value in row.items()}
+
+
+def audited(target: str) -> list[list[str]]:
+    """Actor and action of the audit log's rows about something, oldest first."""
+    from console.audit.models import Entry
+
+    return [[row.actor, row.action] for row in Entry.objects.filter(target=target).order_by("seq")]
 
 
 def issue(name: str, access: dict[str, list[str]] | None = None) -> str:
@@ -154,7 +206,13 @@ VERBS = {
     for verb in (
         seed,
         serve_also,
+        offer,
         serve_no_longer,
+        make,
+        share,
+        deploy,
+        deployment,
+        audited,
         issue,
         revoke,
         budget,

@@ -85,6 +85,7 @@ WHERE_CODES_ARE_RAISED = (
     "console/keys",
     "console/accounts",
     "console/limits",
+    "console/catalog/waking.py",
     "inference/protocol.py",
     "inference/engine",
     "inference/placements",

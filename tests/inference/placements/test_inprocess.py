@@ -170,6 +170,64 @@ async def test_requests_stream_at_the_same_time(house: House) -> None:
     assert max(len(plan.rows) for plan in house.bench.runner.plans) > 1
 
 
+async def test_revisions_take_turns_in_one_thread_and_leave_it_one_by_one(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[str] = []
+    threads: set[int] = set()
+
+    def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> Any:
+        def step(plan: Plan) -> None:
+            turns.append(spec.revision)
+            threads.add(threading.get_ident())
+
+        bench = make_bench(faults=step, num_blocks=16)
+        bench.engine.clock = time.monotonic
+        return SimpleNamespace(engine=bench.engine)
+
+    monkeypatch.setattr(inprocess, "load", load)
+    for revision in ("one", "two"):
+        await house.client.load(RevisionSpec(revision, Path()), lambda news: None)
+    requests = [
+        GenerateRequest(
+            request_id=revision,
+            revision=revision,
+            token_ids=(1, 2),
+            owner=Owner("owner", "salt"),
+            sampling=Sampling(max_tokens=20, ignore_eos=True),
+        )
+        for revision in ("one", "two")
+    ]
+    await asyncio.gather(*(read(house.client.generate(request)) for request in requests))
+    assert len(threads) == 1
+    together = turns[turns.index("two") : 30]
+    assert 0.3 < together.count("one") / len(together) < 0.7
+    for revision in ("one", "two"):
+        await house.client.unload(revision)
+    token_ids, _ = await read(house.generate("r"))
+    assert len(token_ids) == 8
+
+
+async def test_an_engine_that_dies_takes_no_other_with_it(
+    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> Any:
+        bench = make_bench(faults=Gate(), num_blocks=16)
+        monkeypatch.setattr(bench.engine, "step", lambda: 1 / 0)
+        return SimpleNamespace(engine=bench.engine)
+
+    monkeypatch.setattr(inprocess, "load", load)
+    await house.client.load(RevisionSpec("ill", Path()), lambda news: None)
+    request = GenerateRequest("r", "ill", (1, 2), Owner("owner", "salt"))
+    _, finish = await read(house.client.generate(request))
+    assert finish.error is not None and finish.error.code == "engine_error"
+    assert [card.revision for card in house.client.models()] == ["fake"]
+    token_ids, _ = await read(house.generate("r"))
+    assert len(token_ids) == 8
+    await house.client.unload("ill")
+    caplog.clear()
+
+
 async def test_a_refusal_is_raised_from_the_first_step(house: House) -> None:
     with pytest.raises(InvalidValue) as caught:
         await anext(house.generate("r", token_ids=(1, 100)))
