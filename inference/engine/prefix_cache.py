@@ -66,8 +66,8 @@ class PrefixCache:
             self._forget_leader(block_hash, sequence)
 
     def withdraw(self, sequence: Sequence) -> None:
-        """The sequence leaves its blocks: what it has not computed, it will not compute now."""
-        for block_hash in sequence.block_hashes[sequence.num_computed_tokens // self.pool.block_size :]:
+        """The sequence leaves its blocks: what is not remembered by now, it will not compute."""
+        for block_hash in sequence.block_hashes:
             self._forget_leader(block_hash, sequence)
 
     def count(self, sequence: Sequence) -> None:

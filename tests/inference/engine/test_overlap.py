@@ -97,3 +97,13 @@ def test_what_raises_at_launch_fails_alone() -> None:
     assert streams["poison"].finish.reason is FinishReason.FAILED
     for name in ("one", "another"):
         assert streams[name].token_ids == oracle([*PROMPT, len(name)], max_tokens=4)
+
+
+def test_who_waits_for_a_prefix_goes_on_when_its_leader_is_aborted_under_way() -> None:
+    bench = overlapped(num_blocks=4, max_batch_tokens=5, max_num_seqs=1)
+    bench.submit("leader", [7] * 9, sampling=Sampling(max_tokens=1))
+    follower = bench.submit("follower", [7] * 9, sampling=Sampling(max_tokens=1))
+    bench.engine.step()
+    bench.engine.abort("leader")
+    bench.run()
+    assert follower.token_ids == oracle([7] * 9, max_tokens=1)
