@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_shutting_down
+from celery.signals import celeryd_init, worker_shutting_down
 
 from console.environment import environment, name_settings
 
@@ -28,6 +28,13 @@ app.conf.update(
     worker_hijack_root_logger=False,  # Django's logging redacts keys
 )
 app.autodiscover_tasks(["console.jobs"])
+
+
+@celeryd_init.connect
+def check_broker(**kwargs: Any) -> None:
+    """Celery would look for a broker of another kind, for ever."""
+    if not environment().redis_url:
+        raise SystemExit("REDIS_URL is not set. Without it the server runs jobs itself, and needs no worker.")
 
 
 @worker_shutting_down.connect

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -63,8 +64,9 @@ class Runner:
     def stop(self) -> None:
         """Leave, and hand over what runs to the next process. Blocks for seconds at most."""
         self.leave()
+        deadline = time.monotonic() + LEAVE_SECONDS
         for thread in self._threads:
-            thread.join(LEAVE_SECONDS)
+            thread.join(max(0.0, deadline - time.monotonic()))
         if self._threads:
             try:
                 hand_over_all()

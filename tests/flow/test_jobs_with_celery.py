@@ -92,6 +92,15 @@ def test_a_worker_runs_jobs_that_are_seen_to_move_and_cancelled(house: House) ->
         assert ended(house, long, seconds=3) == ["job.cancelled"]
 
 
+def test_a_worker_without_redis_says_why_it_does_not_start() -> None:
+    command = [sys.executable, "-m", "celery", "-A", "console.celery", "worker"]
+    environment = os.environ | {"REDIS_URL": ""}
+    ended = subprocess.run(
+        command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode != 0 and "REDIS_URL is not set" in ended.stderr
+
+
 def test_a_worker_that_is_stopped_hands_over_and_one_that_is_killed_is_recovered(
     house: House, tmp_path: Path
 ) -> None:
