@@ -192,7 +192,7 @@ def test_no_word_of_the_caller_and_no_key_is_sent(traced: House, receiver: Recei
 
 
 def test_pages_and_probes_are_not_traced(traced: House) -> None:
-    for path in ("/health", "/metrics", "/accounts/login/"):
+    for path in ("/health", "/metrics", "/account/sign-in/"):
         assert "x-trace-id" not in httpx.get(traced.url + path, follow_redirects=True).headers
 
 
