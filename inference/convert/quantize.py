@@ -26,10 +26,10 @@ def quantize_folder(source: Path, folder: Path, *, name: str) -> dict[str, Any]:
         quantization_config=quantization_config(name),
     )
     quantized.save_pretrained(folder)
-    for name, path in check_folder(source).items():
-        is_weights = name.endswith((".safetensors", ".safetensors.index.json"))
-        if not is_weights and not (folder / name).exists():
-            shutil.copyfile(path, folder / name)
+    for file, path in check_folder(source).items():
+        is_weights = file.endswith((".safetensors", ".safetensors.index.json"))
+        if not is_weights and not (folder / file).exists():
+            shutil.copyfile(path, folder / file)
     errors = weight_errors(exact, quantized)
     worst = max(errors, key=lambda layer: layer.weight_error)
     return {

@@ -85,6 +85,7 @@ def test_a_gguf_file_can_be_quantized_in_one_go(run: Callable[..., Outcome], tmp
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "tiny")
     assert model.model.layers[0].mlp.up_proj.weight.dtype == torch.int8
     receipt = json.loads((tmp_path / "tiny" / "converted.json").read_text())
+    assert receipt["quantization"]["method"] == "int8"
     assert receipt["quantization"]["num_layers"] == 14
     assert 0 < receipt["quantization"]["worst_weight_error"] < 0.02
 
