@@ -280,6 +280,9 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "ENUM_NAME_OVERRIDES": {
         "KeyState": "console.keys.queries.State.choices",
+        "JobState": "console.jobs.models.Job.State",
+        "RolloutState": "console.rollouts.models.Rollout.States",
+        "DeploymentState": "console.catalog.models.Deployment.State",
         "RequestState": "monitoring.live.State",
     },
     "SWAGGER_UI_DIST": "SIDECAR",

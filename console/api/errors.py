@@ -13,6 +13,9 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from console.accounts.actions import LastAdmin
+from console.catalog.actions import DeleteRefused, ImportRefused
+from console.catalog.deployments import DeploymentRefused
+from console.catalog.quantizing import CertifyRefused, QuantizeRefused
 from console.catalog.routes import BadRoute
 from console.jobs.actions import NotPossible
 from console.keys.actions import BadKey
@@ -23,6 +26,13 @@ from console.usage.actions import NotInFlight
 
 logger = logging.getLogger(__name__)
 
+CONFLICTS: dict[type[Exception], str] = {  # what cannot be done as things stand
+    NotPossible: "job_not_possible",
+    DeploymentRefused: "deployment_refused",
+    DeleteRefused: "files_in_use",
+    QuantizeRefused: "quantize_refused",
+    CertifyRefused: "certify_refused",
+}
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -43,14 +53,14 @@ def answer(error: Exception, context: dict[str, Any]) -> Response:
             return refusal(403, "insufficient_permissions", str(error) or "You may not do this.")
         case RolloutRefused():
             return refusal(409, error.code, str(error))
-        case BadKey() | BadLimit() | BadRoute() | BadSteps():
-            return refusal(400, "invalid_value", str(error))
+        case BadKey() | BadLimit() | BadRoute() | BadSteps() | ImportRefused():
+            return refusal(400, "invalid_value", str(error), getattr(error, "field", None) or None)
         case DjangoValidationError():
             return refusal(400, "invalid_value", " ".join(error.messages))
         case LastAdmin():
             return refusal(409, "last_admin", "This is the only admin: make somebody else an admin first.")
-        case NotPossible():
-            return refusal(409, "job_not_possible", str(error))
+        case _ if type(error) in CONFLICTS:
+            return refusal(409, CONFLICTS[type(error)], str(error))
         case NotInFlight():
             return refusal(404, "not_in_flight", "No request of that id runs here: it has ended.")
     logger.error("the management API failed", exc_info=error)

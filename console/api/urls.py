@@ -16,6 +16,7 @@ from console.api.views import (
     panels,
     people,
     requests,
+    revisions,
     rollouts,
     routes,
 )
@@ -36,6 +37,26 @@ urlpatterns = [
     path("people/<str:username>/password", people.PersonPassword.as_view(), name="person_password"),
     path("teams", people.Teams.as_view(), name="teams"),
     path("models", models.Models.as_view(), name="models"),
+    path("models/<str:name>", models.Model.as_view(), name="model"),
+    path("imports", revisions.Imports.as_view(), name="imports"),
+    path("revisions", revisions.Revisions.as_view(), name="revisions"),
+    path("revisions/<str:revision_id>", revisions.OneRevision.as_view(), name="revision"),
+    path("revisions/<str:revision_id>/load", revisions.RevisionLoad.as_view(), name="revision_load"),
+    path("revisions/<str:revision_id>/unload", revisions.RevisionUnload.as_view(), name="revision_unload"),
+    path("revisions/<str:revision_id>/keeping", revisions.RevisionKeeping.as_view(), name="revision_keeping"),
+    path("revisions/<str:revision_id>/force", revisions.RevisionForce.as_view(), name="revision_force"),
+    path(
+        "revisions/<str:revision_id>/settings", revisions.RevisionSettings.as_view(), name="revision_settings"
+    ),
+    path(
+        "revisions/<str:revision_id>/quantize", revisions.RevisionQuantize.as_view(), name="revision_quantize"
+    ),
+    path("revisions/<str:revision_id>/certify", revisions.RevisionCertify.as_view(), name="revision_certify"),
+    path(
+        "revisions/<str:revision_id>/delete-files",
+        revisions.RevisionDeleteFiles.as_view(),
+        name="revision_delete",
+    ),
     path("jobs", jobs.Jobs.as_view(), name="jobs"),
     path("jobs/<str:job_id>", jobs.OneJob.as_view(), name="job"),
     path("jobs/<str:job_id>/cancel", jobs.JobCancel.as_view(), name="job_cancel"),
