@@ -1,4 +1,4 @@
-"""An import as a job: validated before it is queued, relayed, cancelled, refused in words, never by halves."""
+"""An import as a job: validated before it is queued, relayed, cancelled, refused in words, never half."""
 
 from __future__ import annotations
 
