@@ -81,10 +81,12 @@ def prepare_database(say: Say) -> None:
 
 
 def ensure_something_to_serve(say: Say) -> None:
-    """The default model is fetched and converted where the catalog is empty."""
+    """The default model is fetched and converted where the catalog is empty. What a crash left goes first."""
     from console.catalog.actions import ensure_default_model
+    from console.catalog.files import sweep
     from console.catalog.models import Revision
 
+    sweep()
     if not Revision.objects.exists():
         ensure_default_model(progress=_shown(say), actor="serve")
 
