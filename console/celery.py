@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
-from celery.signals import celeryd_init, worker_shutting_down
+from celery.signals import celeryd_init, worker_init, worker_shutdown, worker_shutting_down
 
+from console import traces
 from console.environment import environment, name_settings
+from monitoring.tracing import ExtraMissing
 
 name_settings()
 QUEUE = "pilothouse.jobs"
@@ -35,6 +37,19 @@ def check_broker(**kwargs: Any) -> None:
     """Celery would look for a broker of another kind, for ever."""
     if not environment().redis_url:
         raise SystemExit("REDIS_URL is not set. Without it the server runs jobs itself, and needs no worker.")
+
+
+@worker_init.connect
+def start_traces(**kwargs: Any) -> None:
+    try:
+        traces.start()
+    except ExtraMissing as error:
+        raise SystemExit(str(error)) from error
+
+
+@worker_shutdown.connect
+def stop_traces(**kwargs: Any) -> None:
+    traces.stop()
 
 
 @worker_shutting_down.connect

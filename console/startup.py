@@ -15,7 +15,7 @@ from django.core.management import call_command
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
-from console import __version__
+from console import traces
 from console.audit.refusals import REFUSALS
 from console.environment import environment
 from console.figures import provide_figures
@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 Say = Callable[[str], None]
 MIN_FREE_BYTES = 200 * 1024 * 1024  # the database and its log; a model conversion checks for itself
 SETTLE_SECONDS = 0.05  # between two looks at whether the first loads are through
-FLUSH_SECONDS = 3.0  # for the last traces
 LANDING_SECONDS = 10.0  # for the last frames and usage rows once the engine has drained
 
 
@@ -53,14 +52,8 @@ class FirstStart:
 
 def start_tracing() -> None:
     """Send traces from now on, where OTEL_EXPORTER_OTLP_ENDPOINT says so."""
-    env = environment()
-    headers = env.otel_exporter_otlp_headers
     try:
-        tracing.start(
-            endpoint=env.otel_exporter_otlp_endpoint,
-            headers=headers.get_secret_value() if headers else "",
-            version=__version__,
-        )
+        traces.start()
     except tracing.ExtraMissing as error:
         raise CannotStart(str(error)) from error
 
@@ -183,7 +176,7 @@ async def stop_engine() -> None:
     await asyncio.to_thread(WATCH.stop)
     await asyncio.to_thread(REFUSALS.stop)
     await asyncio.to_thread(ledger().close)
-    await asyncio.to_thread(tracing.stop, FLUSH_SECONDS)
+    await asyncio.to_thread(traces.stop)
 
 
 async def lifespan(scope: Any, receive: Any, send: Any) -> None:

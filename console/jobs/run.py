@@ -16,6 +16,7 @@ from console.jobs.models import Job
 from console.jobs.running import LEAVING, RunningJob
 from console.jobs.transitions import end, queue_again, take, this_run
 from console.lease import own_lease
+from monitoring import semconv, tracing
 
 __all__ = ["hand_over_all", "run", "take"]
 
@@ -52,7 +53,9 @@ def _outcome(job: Job, work: RunningJob) -> Callable[[], object]:
     try:
         if (kind := KINDS.get(job.kind)) is None:
             raise JobFailed(f"This process knows no work called {job.kind}.", code="unknown_kind")
-        result: Mapping[str, Any] = kind.function(work)
+        about = {semconv.JOB_ID: job.pk, semconv.JOB_KIND: job.kind}
+        with tracing.opened(f"job {job.kind}", kind="consumer", attributes=about):
+            result: Mapping[str, Any] = kind.function(work)
         return partial(_done, job, result)
     except Cancelled:
         return partial(_hand_over, job) if LEAVING.is_set() else partial(end, mine, job, Job.State.CANCELLED)

@@ -99,6 +99,24 @@ def test_only_a_well_formed_traceparent_counts(given: str, parent: Parent | None
     assert parent_of([(b"traceparent", given.encode())]) == parent
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_jobs_run_is_a_trace_of_its_own(receiver: Receiver) -> None:
+    from console.jobs.actions import enqueue
+    from console.jobs.run import run
+    from console.jobs.transitions import take
+    from tests.console.jobs import kinds_of_work  # noqa: F401 - registers the kinds
+
+    tracing.start(endpoint=receiver.url)
+    job = enqueue(actor="mia", kind="test.steps", subject="a model", arguments={"steps": 1})
+    mine = take(job.pk)
+    assert mine is not None
+    run(mine)
+    tracing.stop(3.0)
+    (told,) = receiver.spans
+    assert told.name == "job test.steps" and not told.parent_id and not told.is_failed
+    assert told.attributes == {"pilothouse.job.id": job.pk, "pilothouse.job.kind": "test.steps"}
+
+
 def test_two_traceparents_count_as_none() -> None:
     header = (b"traceparent", f"00-{TRACE}-{SPAN}-01".encode())
     assert parent_of([header, header]) is None
