@@ -125,7 +125,7 @@ def test_the_lists_are_quick_over_ten_thousand_revisions(operator: Call, smol: R
         batch_size=1000,
     )
     Deployment.objects.bulk_create((Deployment(revision=one) for one in made), batch_size=2000)
-    for path in ("models", "revisions", "revisions?model=smol&limit=200"):
+    for path in ("models", "revisions", "revisions?model=smol"):
         operator("GET", path)
         started = time.perf_counter()
         told(operator("GET", path))
