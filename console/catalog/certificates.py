@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 
 import console
 from console.audit.write import write
-from console.catalog.certificate_checks import THRESHOLDS, Check, checks
+from console.catalog.certificate_checks import THRESHOLDS, Check, checks, written
 from console.catalog.file_check import altered_file
 from console.catalog.models import Certificate, Revision
 from console.environment import environment
@@ -24,6 +24,7 @@ NUMERICS = ("dtype", "quantization")  # settings that change what is computed, n
 MEASURED_WITH = ("torch", "transformers")  # packages whose versions the figures depend on
 
 Kind = Literal["not_needed", "missing", "failed", "passed", "outdated"]
+NUM_LAYERS_SHOWN = 5
 SOUND: tuple[Kind, ...] = ("not_needed", "passed")
 
 
@@ -50,8 +51,26 @@ class Standing:
         return checks(self.certificate.figures, self.certificate.thresholds) if self.certificate else []
 
     @property
-    def worst_layers(self) -> list[dict[str, Any]]:
-        return list(self.certificate.figures["layers"][:5]) if self.certificate else []
+    def worst_layers(self) -> list[dict[str, str]]:
+        """Names and errors, the worst first."""
+        layers = self.certificate.figures["layers"][:NUM_LAYERS_SHOWN] if self.certificate else []
+        return [
+            {"name": layer["name"], "shown": written("worst_weight_error", layer["weight_error"])}
+            for layer in layers
+        ]
+
+    @property
+    def texts(self) -> list[dict[str, Any]]:
+        """The figures by kind of text."""
+        texts = self.certificate.figures["texts"] if self.certificate else []
+        return [
+            {
+                **text,
+                "kind": text["kind"].replace("_", " "),
+                "agreement": written("top1_agreement", text["top1_agreement"]),
+            }
+            for text in texts
+        ]
 
 
 def standing(revision: Revision) -> Standing:
