@@ -79,9 +79,9 @@ class Reconciler:
 
     _loop: asyncio.AbstractEventLoop  # the one that serves
     _report: Report
-    _thread: threading.Thread
 
     def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
         self._looker = Looker(retry_seconds)
         self._loading: Loading | None = None
         self._leaving: dict[str, Leaving] = {}
@@ -94,6 +94,7 @@ class Reconciler:
 
     def start(self, loop: asyncio.AbstractEventLoop, report: Report) -> None:
         self._loop, self._report = loop, report
+        self._is_stopping.clear()
         self._thread = threading.Thread(target=self._run, name="reconciler", daemon=True)
         self._thread.start()
 
@@ -101,7 +102,9 @@ class Reconciler:
         """Begin nothing more; a load under way is given up. What is in memory stays."""
         self._is_stopping.set()
         CHANGED.set()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
 
     def _run(self) -> None:
         try:
