@@ -22,7 +22,7 @@ test: ## every test that needs no network but the package index
 	@.ci/install dev
 	@.ci/browser
 	@.ci/services
-	$(BIN)/python -X dev -m pytest tests --ignore=tests/clients
+	$(BIN)/python -X dev -m pytest tests --ignore=tests/clients --ignore=tests/reliability
 
 check: ## format, lint, types, import contracts, migrations
 	@.ci/install dev
@@ -40,6 +40,10 @@ fix: ## format and repair what ruff can
 test-clients: ## real client libraries, in environments of their own, against the real server
 	@.ci/install dev
 	$(BIN)/python -m pytest tests/clients
+
+test-reliability: ## long runs: ten canaries under traffic (minutes; wants a machine of its own)
+	@.ci/install dev
+	$(BIN)/python -m pytest tests/reliability -s -p no:logging
 
 bench: ## tokens/s served, beside transformers' own server, in one run (about 15 minutes)
 	@.ci/install dev

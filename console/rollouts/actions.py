@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TypedDict, Unpack
 
-from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -16,8 +15,10 @@ from console.catalog.routes import ALL, BadRoute, RouteChanged, apply_shares, se
 from console.rollouts.machine import ACTIVE, BadSteps, Event, State, Step, begin
 from console.rollouts.models import Rollout
 from console.rollouts.move import locked, move, note, prove
+from console.rollouts.proof import look_at_files
 from console.rollouts.refused import RolloutChanged, RolloutRefused
 from console.rollouts.shares import answering, to_pairs
+from console.rollouts.turn import in_turn
 
 
 class _Wish(TypedDict, total=False):
@@ -28,7 +29,6 @@ class _Wish(TypedDict, total=False):
     ip: str
 
 
-@transaction.atomic
 def start(
     *,
     actor: str,
@@ -43,6 +43,23 @@ def start(
 
     `version` is the route's. Raises `RolloutRefused`, `BadSteps`, `BadRoute` and `Route.DoesNotExist`.
     """
+    look_at_files([candidate])
+    return _start(
+        actor=actor, route=route, candidate=candidate, steps=steps, version=version, reason=reason, ip=ip
+    )
+
+
+@in_turn
+def _start(
+    *,
+    actor: str,
+    route: str,
+    candidate: str,
+    steps: Sequence[Step],
+    version: int | None,
+    reason: str,
+    ip: str,
+) -> Rollout:
     now = timezone.now()
     row = _free_route(Route.objects.select_for_update().get(name=route), version)
     before = answering(shares(row))
@@ -75,19 +92,29 @@ def resume(**wish: Unpack[_Wish]) -> Rollout:
     return move(event=Event.RESUME, now=timezone.now(), **wish)
 
 
-@transaction.atomic
 def advance(**wish: Unpack[_Wish]) -> Rollout:
     """To the next step, whatever is left of this one's pause."""
+    _look_at_candidate(wish["rollout"])
+    return _advance(**wish)
+
+
+@in_turn
+def _advance(**wish: Unpack[_Wish]) -> Rollout:
     _require_ready(wish["rollout"])
     return move(event=Event.ADVANCE, now=timezone.now(), **wish)
 
 
-@transaction.atomic
 def promote(*, is_forced: bool = False, **wish: Unpack[_Wish]) -> Rollout:
     """Give all of the traffic to the candidate, which must be certified and ready.
 
     Before the last step only when `is_forced`. What it replaces stays loaded, for an undo.
     """
+    _look_at_candidate(wish["rollout"])
+    return _promote(is_forced=is_forced, **wish)
+
+
+@in_turn
+def _promote(*, is_forced: bool, **wish: Unpack[_Wish]) -> Rollout:
     row = locked(wish["rollout"], wish.get("version"))
     _require_ready(row.pk)
     is_early = row.is_active and not row.standing().is_at_last
@@ -101,7 +128,7 @@ def abort(**wish: Unpack[_Wish]) -> Rollout:
     return move(event=Event.ABORT, now=timezone.now(), **wish)
 
 
-@transaction.atomic
+@in_turn
 def undo(**wish: Unpack[_Wish]) -> Rollout:
     """The shares go back to what they were before a promotion or a switch."""
     row = locked(wish["rollout"], wish.get("version"))
@@ -113,7 +140,7 @@ def undo(**wish: Unpack[_Wish]) -> Rollout:
     return move(event=Event.UNDO, now=timezone.now(), **wish)
 
 
-@transaction.atomic
+@in_turn
 def release(
     *, actor: str, rollout: int, version: int | None = None, reason: str = "", ip: str = ""
 ) -> Rollout:
@@ -133,7 +160,7 @@ def release(
     return row
 
 
-@transaction.atomic
+@in_turn
 def create_route(
     *, actor: str, route: str, weights: Mapping[str, int], reason: str = "", ip: str = ""
 ) -> None:
@@ -143,7 +170,6 @@ def create_route(
     switch(actor=actor, route=route, weights=weights, reason=reason, ip=ip)
 
 
-@transaction.atomic
 def switch(
     *,
     actor: str,
@@ -157,6 +183,20 @@ def switch(
 
     It can be undone like a promotion: what it replaces stays loaded. None: there was nothing to change.
     """
+    look_at_files(weights)
+    return _switch(actor=actor, route=route, weights=weights, version=version, reason=reason, ip=ip)
+
+
+@in_turn
+def _switch(
+    *,
+    actor: str,
+    route: str,
+    weights: Mapping[str, int],
+    version: int | None,
+    reason: str,
+    ip: str,
+) -> Rollout | None:
     row = Route.objects.select_for_update().filter(name=route).first()
     before = answering(shares(_free_route(row, version))) if row else {}
     after = answering(weights)
@@ -213,6 +253,11 @@ def _require_ready(rollout: int) -> None:
         return  # the state machine says that it is over
     if row.candidate.deployment.state != Deployment.State.READY:
         raise RolloutRefused("candidate_not_ready", _("The candidate is not loaded: wait until it is ready."))
+
+
+def _look_at_candidate(rollout: int) -> None:
+    candidate = Rollout.objects.values_list("candidate_id", flat=True).get(pk=rollout)
+    look_at_files([candidate] if candidate else [])
 
 
 def _load(actor: str, candidate: str, ip: str) -> None:

@@ -9,13 +9,15 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from console.audit.write import write
+from console.catalog.certificates import NotCertified
 from console.catalog.models import Route
 from console.catalog.routes import BadRoute, apply_shares, shares
 from console.rollouts.machine import ACTIVE, Event, NotPossible, State, transition
 from console.rollouts.models import Rollout
-from console.rollouts.proof import NotProven, require_proof
+from console.rollouts.proof import require_proof
 from console.rollouts.refused import RolloutChanged, RolloutRefused
 from console.rollouts.shares import answering, to_pairs
+from console.rollouts.turn import in_turn
 from monitoring.metrics import ROLLOUTS
 
 ACTIONS = {  # event -> action of the audit entry
@@ -32,7 +34,7 @@ ACTIONS = {  # event -> action of the audit entry
 }
 
 
-@transaction.atomic
+@in_turn
 def move(
     *,
     actor: str,
@@ -70,7 +72,7 @@ def move(
     return row
 
 
-@transaction.atomic
+@in_turn
 def abandon(*, actor: str, rollout: int, version: int, now: datetime) -> None:
     """End a rollout whose route somebody has changed past it; the shares stay as they are."""
     row = locked(rollout, version)
@@ -115,7 +117,7 @@ def target_of(row: Rollout) -> str:
 def prove(before: dict[str, int], after: dict[str, int]) -> None:
     try:
         require_proof(before, after)
-    except NotProven as error:
+    except NotCertified as error:
         raise RolloutRefused("not_certified", str(error)) from error
 
 

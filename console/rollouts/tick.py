@@ -13,6 +13,7 @@ from console.catalog.routes import shares
 from console.rollouts.machine import ACTIVE, Event, State
 from console.rollouts.models import Rollout
 from console.rollouts.move import abandon, move
+from console.rollouts.proof import look_at_files
 from console.rollouts.refused import RolloutChanged, RolloutRefused
 from console.rollouts.shares import answering
 
@@ -41,6 +42,8 @@ def _tick(row: Rollout, now: datetime) -> None:
     if due is None:
         return
     event, reason = due
+    if event is Event.PASSED and row.candidate_id:
+        look_at_files([row.candidate_id])
     go = partial(move, actor=ACTOR, rollout=row.pk, version=row.version, now=now)
     try:
         go(event=event, reason=reason)

@@ -37,6 +37,18 @@ def offer(name: str, revision: str) -> None:
     make_revision(name, revision, folder="stub")
 
 
+def import_folder(name: str, folder: str) -> str:
+    """Import a model where it lies; its revision."""
+    from django.core.management import call_command
+
+    from console.catalog.actions import import_model
+    from console.catalog.importing import ImportRequest
+
+    call_command("migrate", verbosity=0)
+    request = ImportRequest(name, "folder", folder)
+    return import_model(actor="test", request=request, progress=lambda stage, fraction: None).pk
+
+
 def serve_no_longer(name: str) -> None:
     from console.catalog.routes import set_shares
 
@@ -206,6 +218,7 @@ VERBS = {
     for verb in (
         seed,
         serve_also,
+        import_folder,
         offer,
         serve_no_longer,
         make,

@@ -6,12 +6,11 @@ import pytest
 from django.utils import timezone
 
 from console.accounts.roles import Role
-from console.catalog.models import Deployment, Revision
+from console.catalog.models import Deployment
 from console.rollouts.models import Rollout
 from console.rollouts.tick import tick
-from tests.catalog_rows import make_revision
 from tests.console.api.conftest import Call, entries_since, error_of, last_seq
-from tests.console.rollouts.rows import answers, furnish, observe
+from tests.console.rollouts.rows import answers, furnish, make_quantized, observe
 
 pytestmark = pytest.mark.django_db
 
@@ -66,7 +65,7 @@ def test_what_is_refused_has_a_code(operator: Call, deed: str, body: dict[str, o
 
 
 def test_a_second_rollout_and_an_uncertified_promotion_are_refused(operator: Call) -> None:
-    make_revision("stub", "stub-int8", parent=Revision.objects.get(pk="stub-1"))
+    make_quantized()
     body = {"route": "stub", "candidate": "stub-int8", "steps": [{"weight": 10}]}
     made = operator("POST", "rollouts", body).json()  # type: ignore[attr-defined]
     answer = operator("POST", "rollouts", body | {"candidate": "stub-2"})

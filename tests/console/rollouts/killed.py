@@ -38,7 +38,7 @@ class Killer:
 
 def killed_at(point: int, act: Act) -> bool:
     """Whether a child that does `act` was killed at its write number `point`; else it has succeeded."""
-    from django.db import connection
+    from django.db import connection, transaction
 
     connection.close()
     child = os.fork()
@@ -51,7 +51,7 @@ def killed_at(point: int, act: Act) -> bool:
             killer.reached()
 
         connection._commit = commit_or_die  # type: ignore[attr-defined]
-        with connection.execute_wrapper(killer):
+        with connection.execute_wrapper(killer), transaction.atomic():  # in this thread, not in the ledger's
             act()
         os._exit(0)
     _, status = os.waitpid(child, 0)
@@ -61,7 +61,7 @@ def killed_at(point: int, act: Act) -> bool:
 
 def survive(act: Act, data: Path, kept: Path) -> int:
     """Kill `act` at each of its writes; after each kill, look and do it again. At last it is done."""
-    from django.db import connection
+    from django.db import connection, transaction
 
     from console.rollouts.models import Rollout
     from tests.console.rollouts.rows import assert_legal
@@ -75,7 +75,8 @@ def survive(act: Act, data: Path, kept: Path) -> int:
     while killed_at(point, act):
         assert_legal()
         if standing() == before:  # the kill came before the commit: nothing has happened
-            act()
+            with transaction.atomic():
+                act()
             assert_legal()
         connection.close()
         shutil.rmtree(data)

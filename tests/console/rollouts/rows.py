@@ -9,12 +9,14 @@ from django.utils import timezone
 
 from console.audit.models import Entry
 from console.audit.verify import verify
-from console.catalog.models import Certificate, Deployment, Revision, Route
+from console.catalog.certificates import _versions, issue
+from console.catalog.models import Deployment, Revision, Route
 from console.catalog.routes import shares
 from console.rollouts import actions
 from console.rollouts.machine import ALL, Step
 from console.rollouts.models import Rollout
 from console.rollouts.shares import answering
+from inference import corpus
 from tests.catalog_rows import make_revision, serve
 
 STEPS = (Step(10, 60), Step(50, 60), Step(ALL))
@@ -44,20 +46,29 @@ def answers(route: str = "stub") -> dict[str, int]:
     return answering(shares_of(route))
 
 
+def make_quantized(revision: str = "stub-int8", parent: str = "stub-1") -> None:
+    """A child that computes otherwise than its parent: it needs a certificate."""
+    above = Revision.objects.get(pk=parent)
+    make_revision("stub", revision, parent=above, engine={"quantization": "int8"})
+
+
 def certify(revision: str, *, has_passed: bool = True) -> None:
-    child = Revision.objects.get(pk=revision)
-    assert child.parent is not None
-    Certificate.objects.create(
-        revision=child,
-        parent=child.parent,
-        files_digest="f",
-        parent_digest="p",
-        corpus_digest="c",
-        measured_by={},
-        figures={},
-        thresholds={},
-        has_passed=has_passed,
-    )
+    """As the job would, of figures that are good, or not."""
+    worst = {"name": "lm_head", "weight_error": 0.012}
+    figures = {
+        "top1_agreement": 0.96 if has_passed else 0.5,
+        "perplexity_ratio": 1.004,
+        "kl_mean": 0.003,
+        "kl_p99": 0.02,
+        "worst_weight_error": 0.012,
+        "worst_layer": "lm_head",
+        "num_broken": 0,
+        "layers": [worst],
+    }
+    runs_on = {"device": "cpu", "dtype": "float32"}
+    measured_by = {**_versions(), "revision": runs_on, "parent": runs_on}
+    measured = {"figures": figures, "corpus_digest": corpus.digest(), "measured_by": measured_by}
+    issue(actor="test", revision=Revision.objects.get(pk=revision), measured=measured, job="job-1")
 
 
 def assert_legal() -> None:

@@ -10,7 +10,7 @@ from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from console.audit.models import Entry
-from console.catalog.models import Deployment, Revision, Route
+from console.catalog.models import Deployment, Route
 from console.catalog.routes import BadRoute
 from console.rollouts import actions
 from console.rollouts.machine import BadSteps, Event, Step
@@ -25,6 +25,7 @@ from tests.console.rollouts.rows import (
     begun,
     certify,
     furnish,
+    make_quantized,
     observe,
     shares_of,
 )
@@ -113,7 +114,7 @@ def test_a_candidate_that_is_not_loaded_is_not_promoted() -> None:
 
 
 def test_without_a_certificate_a_quantized_candidate_gets_a_share_but_never_all() -> None:
-    make_revision("stub", "stub-int8", parent=Revision.objects.get(pk="stub-1"))
+    make_quantized()
     row = begun(candidate="stub-int8")
     observe("stub-int8", Deployment.State.READY)
     move(actor="rollout", rollout=row.pk, event=Event.READY, now=timezone.now())
@@ -132,7 +133,7 @@ def test_without_a_certificate_a_quantized_candidate_gets_a_share_but_never_all(
 
 def test_no_other_door_leads_everything_to_an_unproven_revision() -> None:
     for name in ("stub-a", "stub-b"):
-        make_revision("stub", name, parent=Revision.objects.get(pk="stub-1"))
+        make_quantized(name)
     refused("not_certified", lambda: switched({"stub-a": 100}))
     refused("not_certified", lambda: switched({"stub-a": 50, "stub-b": 50}))
     refused("not_certified", lambda: begun(candidate="stub-a", steps=(Step(100),)))

@@ -8,14 +8,23 @@ import pytest
 from django.utils import timezone
 
 from console.audit.models import Entry
-from console.catalog.models import Deployment, Revision
+from console.catalog.models import Deployment
 from console.catalog.routes import set_shares
 from console.rollouts import actions
 from console.rollouts.machine import Step
 from console.rollouts.models import Rollout
 from console.rollouts.tick import tick
 from tests.catalog_rows import make_revision
-from tests.console.rollouts.rows import answers, assert_legal, begun, certify, furnish, observe, shares_of
+from tests.console.rollouts.rows import (
+    answers,
+    assert_legal,
+    begun,
+    certify,
+    furnish,
+    make_quantized,
+    observe,
+    shares_of,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -101,7 +110,7 @@ def test_a_candidate_that_is_unloaded_on_the_way_is_waited_for() -> None:
 
 
 def test_without_a_certificate_it_is_held_before_100_percent_until_there_is_one() -> None:
-    make_revision("stub", "stub-int8", parent=Revision.objects.get(pk="stub-1"))
+    make_quantized()
     row = begun(candidate="stub-int8", steps=(Step(50, 60), Step(100, 60)))
     observe("stub-int8", READY)
     tick(later(0))
