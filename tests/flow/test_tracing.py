@@ -64,11 +64,11 @@ def family(receiver: Receiver, row: dict[str, Any]) -> tuple[Received, Received,
 
 
 def agrees(row: dict[str, Any], server: Received, chat: Received, stretches: list[Received]) -> None:
-    """The trace tells the times of the ledger, to 1 % of the whole."""
+    """The trace tells the times of the ledger, to what its roundings leave; its last stretch has the commit
+    in it, which the row cannot know."""
     told = [one for one in row["spans"] if one["name"] != "answer" and one["end"] > one["start"]]
     assert [one.name for one in stretches] == [one["name"] for one in told]
-    off = 0.01 * row["total_seconds"] + 0.005  # the trace's last stretch has the commit in it
-    assert chat.seconds == pytest.approx(row["total_seconds"], abs=off)
+    assert row["total_seconds"] - 2e-5 <= chat.seconds <= row["total_seconds"] + 1.0
     for span, one in zip(stretches, told, strict=True):
         assert span.start - chat.start == pytest.approx(one["start"], abs=2e-5)
         if span.name != "settle":
