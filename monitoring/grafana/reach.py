@@ -14,7 +14,7 @@ import httpx
 from monitoring.panels.range_query import certificates, why
 
 CONNECT_SECONDS, READ_SECONDS, TOTAL_SECONDS = 1.5, 2.5, 4.0
-KEPT_SECONDS = 15.0
+KEPT_SECONDS = 5.0
 
 
 class State(Enum):
@@ -58,6 +58,8 @@ class Prober:
                 ) as client,
             ):
                 health = await client.get(f"{self._url}/api/health")
+                if health.is_server_error:
+                    return Reach(State.UNREACHABLE, f"/api/health: {health.status_code}")
                 if not is_grafana(health):
                     return Reach(State.NOT_GRAFANA, f"/api/health: {health.status_code}")
                 panel = await client.get(f"{self._url}{path}", params={"auth_token": token})

@@ -18,6 +18,15 @@ function row(...cells) {
   return made;
 }
 
+// A frame of another origin, which may run its own scripts there and nothing here. Its address comes first: a sandbox
+// around an empty frame would be one around our own origin.
+function framed(address, title) {
+  const frame = document.createElement("iframe");
+  Object.assign(frame, { src: address, title, loading: "lazy", referrerPolicy: "no-referrer" });
+  frame.setAttribute("sandbox", "allow-scripts allow-same-origin");
+  return frame;
+}
+
 // One card: its chart, its legend, its table.
 class Panel {
   constructor(root) {
@@ -132,7 +141,11 @@ document.addEventListener("alpine:init", () => {
         return;
       }
       const { frames, seconds } = await answer.json();
-      for (const frame of this.$root.querySelectorAll("[data-frame]")) frame.src = frames[frame.dataset.frame];
+      for (const place of this.$root.querySelectorAll("[data-frame]")) {
+        const address = frames[place.dataset.frame];
+        if (place.firstElementChild) place.firstElementChild.src = address;
+        else place.append(framed(address, place.dataset.title));
+      }
       this.timer = setTimeout(() => this.refresh(), seconds * 1000);
     },
   }));
