@@ -170,7 +170,7 @@ NAMES = "abcd"
 
 @st.composite
 def houses(draw: st.DrawFn) -> Simulated:
-    wishes, holdings = {}, {}
+    wishes, holdings = dict[str, Wish](), dict[str, Holding]()
     forced = draw(st.sampled_from([None, None, *NAMES]))
     budget = draw(st.integers(20, 60))
     for name in NAMES:
