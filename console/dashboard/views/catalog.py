@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
-from django.template.loader import select_template
 from django.urls import reverse
 from django.views.decorators.http import require_GET
 
@@ -36,7 +35,6 @@ NUM_ENTRIES = 20
 NUM_JOBS = 10
 NUM_CHILDREN = 20
 NUM_NAMES = 5
-CERTIFICATE = "catalog/certificate.html"
 
 
 @require_GET
@@ -81,7 +79,6 @@ def about(
     request: HttpRequest, revision: Revision, *, keeping_form: KeepingForm | None = None, status: int = 200
 ) -> HttpResponse:
     context = rows([revision])[0] | {
-        "certificate_template": select_template([CERTIFICATE, "catalog/partials/standing.html"]),
         "forced": forced_revision(),
         "entries": find_entries(target=revision.pk).order_by("-seq")[:NUM_ENTRIES],
         "jobs": Job.objects.filter(subject=revision.pk).order_by("-created_at")[:NUM_JOBS],

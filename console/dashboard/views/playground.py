@@ -53,12 +53,13 @@ def models(served: tuple[Served, ...], *, asked: list[str]) -> list[dict[str, An
     revisions = Revision.objects.filter(pk__in=wanted, deployment__files_deleted_at=None)
     names = [(one.name, one.revision, shares(one)) for one in served]
     names += [
-        (f"{model}@{revision}", revision, led_to(revision, served))
+        (f"{model}@{revision}", revision, led_to(revision, model, served))
         for revision, model in revisions.order_by("pk").values_list("pk", "model__name")
     ]
     return [
         {
             "name": name,
+            "label": short(name),
             "revision": revision,
             "share": share,
             "colour": COLOURS[place % len(COLOURS)],
@@ -66,6 +67,12 @@ def models(served: tuple[Served, ...], *, asked: list[str]) -> list[dict[str, An
         }
         for place, (name, revision, share) in enumerate(names)
     ]
+
+
+def short(name: str) -> str:
+    """name@revision without the name a second time: a revision's id begins with it."""
+    model, sign, revision = name.partition("@")
+    return f"{model}{sign}{revision.removeprefix(f'{model}-')}"
 
 
 def shares(served: Served) -> str:
@@ -76,10 +83,12 @@ def shares(served: Served) -> str:
     return " / ".join(f"{share} %" for share in divided.values())
 
 
-def led_to(revision: str, served: tuple[Served, ...]) -> str:
-    """Which part of which name's requests a revision answers."""
+def led_to(revision: str, model: str, served: tuple[Served, ...]) -> str:
+    """Which part of which name's requests a revision answers; its model's own name goes without saying."""
     parts = [
-        _("%(share)d %% of %(name)s") % {"share": share, "name": one.name}
+        f"{share} %"
+        if one.name == model
+        else _("%(share)d %% of %(name)s") % {"share": share, "name": one.name}
         for one in served
         if (share := one.shares.get(revision))
     ]

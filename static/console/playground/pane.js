@@ -39,7 +39,7 @@ export class Pane {
 
   fillChoice() {
     const select = this.part("model");
-    select.append(...config.models.map((one) => new Option(one.context ? one.name : `${one.name} (${say("notLoaded")})`, one.name)));
+    select.append(...config.models.map((one) => new Option(one.context ? one.label : `${one.label} (${say("notLoaded")})`, one.name)));
     select.addEventListener("change", () => {
       this.choose(config.models.find((one) => one.name === select.value));
       this.page.changed();
@@ -51,6 +51,7 @@ export class Pane {
   choose(model) {
     this.model = model;
     this.part("model").value = model.name;
+    this.part("model").title = model.name;
     this.part("name").textContent = model.name;
     this.part("revision").textContent = model.name.includes("@") ? "" : model.revision;
     this.part("share").textContent = model.share;

@@ -275,4 +275,4 @@ def test_the_playground_opens_with_the_panes_that_the_address_names(operator: Cl
     config = answer.context["config"]
     assert config["panes"] == ["smol", "smol@smol-1"]
     offered = {one["name"]: one["share"] for one in config["models"]}
-    assert offered == {"smol": "90 % / 10 %", "smol@smol-1": "10 % of smol"}
+    assert offered == {"smol": "90 % / 10 %", "smol@smol-1": "10 %"}
