@@ -46,7 +46,7 @@ class PanelLine(Base):
 
 class PanelLines(Base):
     id = serializers.CharField()
-    source = serializers.ChoiceField([("prometheus", "prometheus"), ("own", "own")])
+    answered_by = serializers.ChoiceField([("prometheus", "prometheus"), ("own", "own")])
     fault = serializers.CharField(
         allow_blank=True, help_text="why Prometheus was not asked, where it is configured"
     )
@@ -87,7 +87,7 @@ class Panel(APIView):
         (drawn,) = answer.drawn
         facts = {
             "id": panel_id,
-            "source": "own" if answer.is_own else "prometheus",
+            "answered_by": "own" if answer.is_own else "prometheus",
             "fault": answer.fault,
             "times": drawn.times,
             "lines": drawn.lines,

@@ -80,6 +80,15 @@ def test_nothing_is_framed_unless_grafana_is_configured(viewer: Client) -> None:
     assert viewer.get("/panels/frames").json() == {"frames": {}, "seconds": 0}
 
 
+def test_the_management_api_tells_the_same(viewer: Client) -> None:
+    listed = viewer.get("/api/v1/panels").json()["data"]
+    assert [one["id"] for one in listed] == list(PANELS)
+    one = viewer.get("/api/v1/panels/sockets?range=15m").json()
+    assert (one["id"], one["answered_by"], one["fault"]) == ("sockets", "own", "")
+    assert viewer.get("/api/v1/panels/sockets?range=9y").status_code == 400
+    assert viewer.get("/api/v1/panels/nothing").status_code == 404
+
+
 def test_strangers_get_neither_figures_nor_tokens(client: Client, settings: Any) -> None:
     settings.GRAFANA_URL = "http://grafana.example:3000"
     for path in ("/panels/", "/panels/series?panel=requests", "/panels/frames"):
