@@ -24,6 +24,7 @@ UNDO_SECONDS = 2.0
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     with House(tmp_path_factory.mktemp("rollouts")) as house:
         house.ask("offer", "stub", "stub-2")
+        house.ask("serve_also", "killed", "stub-1")
         yield house
 
 
@@ -42,14 +43,14 @@ def test_a_canary_there_and_back_is_not_noticed(house: House) -> None:
 
 def test_a_rollout_goes_on_after_kill_9(house: House) -> None:
     steering, key = Steering(house), house.new_key("traffic after the kill")
-    rollout = steering.start(route="stub", candidate="stub-2", steps=[(10, 4), (50, 1), (100, None)])
+    rollout = steering.start(route="killed", candidate="stub-2", steps=[(10, 4), (50, 1), (100, None)])
     steering.wait_for(rollout, step=1)
     house.process.kill()
     house.process.wait()
     house.restart()
     assert steering.look(rollout)["state"] == "stepping"
     steering.wait_for(rollout, step=3)
-    with Traffic(house, key) as traffic:
+    with Traffic(house, key, model="killed") as traffic:
         time.sleep(1)
     assert_sound(traffic.answers, revisions={"stub-2"})
     steering.call("POST", f"rollouts/{rollout}/abort")

@@ -130,7 +130,7 @@ class Steering:
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         url = f"{self._house.url}/api/v1/{path}"
-        answer = httpx.request(method, url, json=body, headers=self._headers, timeout=30)
+        answer = httpx.request(method, url, json=body, headers=self._headers, timeout=120)
         assert answer.status_code < 300, answer.text
         return answer.json()
 
