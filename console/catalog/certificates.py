@@ -171,7 +171,7 @@ def _standing(revision: Revision) -> Standing:
         "passed",
         revision,
         certificate,
-        _("It keeps to its parent %(parent)s.") % {"parent": subject.parent_id},
+        _("It does what its parent %(parent)s does.") % {"parent": subject.parent_id},
     )
 
 

@@ -28,8 +28,8 @@ from console.jobs.run import run
 from console.jobs.transitions import take
 from inference.convert import __main__ as convert_child
 from inference.convert import certify as certify_child
-from inference.convert.model_folder import UnsafeModel
 from inference.convert.output import CannotWrite
+from inference.models.model_folder import UnsafeModel
 from tests.inference.convert.hostile import model_folder
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -47,30 +47,33 @@ def data_dir(tmp_path: Path, settings: LazySettings, monkeypatch: pytest.MonkeyP
     yield tmp_path / "data"
 
 
+def run_here(module: str, *arguments: str | Path, progress: Any) -> dict[str, Any]:
+    """A child's work in this process: what a child is, other tests see."""
+    main = {"inference.convert": convert_child, "inference.convert.certify": certify_child}[module]
+    progress(f"running {module}", 0.5)
+    try:
+        return main.run(main._parser().parse_args([str(argument) for argument in arguments]))
+    except (CannotWrite, UnsafeModel) as error:
+        raise conversion.ConversionFailed("cannot_write", str(error)) from error
+
+
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The children's work in this process and on short texts: what a child is, other tests see."""
+    """No child processes, and short texts."""
     threads = torch.get_num_threads()
-
-    def run_child(module: str, *arguments: str | Path, progress: Any) -> dict[str, Any]:
-        main = {"inference.convert": convert_child, "inference.convert.certify": certify_child}[module]
-        progress(f"running {module}", 0.5)
-        try:
-            return main.run(main._parser().parse_args([str(argument) for argument in arguments]))
-        except (CannotWrite, UnsafeModel) as error:
-            raise conversion.ConversionFailed("cannot_write", str(error)) from error
-
     for place in (conversion, quantizing):
-        monkeypatch.setattr(place, "run_child", run_child)
+        monkeypatch.setattr(place, "run_child", run_here)
     monkeypatch.setattr(certify_child, "MAX_TEXT", 130)
     yield
     torch.set_num_threads(threads)
 
 
 @pytest.fixture
-def original(tmp_path: Path) -> Revision:
+def original(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Revision:
     request = ImportRequest("tiny", "folder", str(model_folder(tmp_path / "tiny")), engine=SETTINGS)
-    return import_model(actor="mia", request=request, progress=lambda stage, fraction: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(conversion, "run_child", run_here)
+        return import_model(actor="mia", request=request, progress=lambda stage, fraction: None)
 
 
 def worked(job: Job) -> Job:
@@ -239,7 +242,7 @@ def test_cancelling_ends_the_child_and_leaves_nothing_half_made(
 
 
 def test_a_child_that_is_killed_fails_the_job_and_the_next_one_succeeds(
-    original: Revision, monkeypatch: pytest.MonkeyPatch
+    original: Revision, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     from console.jobs.running import RunningJob
 
@@ -256,6 +259,7 @@ def test_a_child_that_is_killed_fails_the_job_and_the_next_one_succeeds(
         job = worked(start_quantize(actor="mia", revision=original))
     assert (job.state, job.error_code) == (Job.State.FAILED, "died")
     assert Revision.objects.count() == 1
+    request.getfixturevalue("here")
     _, made = quantized(original)
     assert standing(made).kind == "passed"
 
