@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
-from typing import Protocol
+from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from inference.config import EngineConfig
-from inference.engine.build import DEFAULT_BATCH_TOKENS
-from inference.engine.runner import ModelRunner
+from inference.engine.build import DEFAULT_BATCH_TOKENS, runner_for
 from inference.engine.sequence import Plan, Row, Sequence
 from inference.models.loader import LoadedModel
 from inference.protocol import GenerateRequest, Owner, Sampling
 
 MAX_CHUNK = 512  # tokens whose logits are held at once
+MAX_SEQUENCES = 64  # that are continued together
 
 
 class Serving(Protocol):
@@ -41,6 +42,7 @@ class Paged:
         self._eos = frozenset(loaded.eos_token_ids)
         budget = config.max_batch_tokens or DEFAULT_BATCH_TOKENS[loaded.device.type]
         self._chunk = min(budget, MAX_CHUNK)
+        self._config = replace(config, max_batch_tokens=MAX_CHUNK, max_num_seqs=MAX_SEQUENCES)
         self._block_size = config.block_size
         self._longest = longest
         self._runner = self._over(1, loaded)
@@ -73,9 +75,8 @@ class Paged:
     def _blocks_each(self) -> int:
         return -(-self._longest // self._block_size)
 
-    def _over(self, num_sequences: int, loaded: LoadedModel) -> ModelRunner:
-        num_blocks = num_sequences * self._blocks_each
-        return ModelRunner(loaded, num_blocks=num_blocks, block_size=self._block_size)
+    def _over(self, num_sequences: int, loaded: LoadedModel) -> Any:
+        return runner_for(loaded, self._config, num_blocks=num_sequences * self._blocks_each)
 
     def _sequence(self, token_ids: Seq[int], *, index: int) -> Sequence:
         request = GenerateRequest(

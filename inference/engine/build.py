@@ -39,7 +39,7 @@ def assemble(
     pool = _pool(loaded, config)
     step_bytes = _reserve_step_memory(loaded, config, sampler) if pool.is_cuda else 0
     num_blocks = config.num_blocks or _plan(loaded, pool, spec.memory_bytes, step_bytes=step_bytes)
-    runner = _runner(loaded, config, num_blocks=num_blocks)
+    runner = runner_for(loaded, config, num_blocks=num_blocks)
     progress(LoadProgress("warming up", 0.0))
     _warm_up(runner, sampler, config, loaded)
     if config.cuda_graphs and not isinstance(runner, ModelRunner):
@@ -101,15 +101,15 @@ def _reserve_step_memory(loaded: LoadedModel, config: EngineConfig, sampler: Bat
     before = torch.cuda.memory_allocated(loaded.device)
     torch.cuda.reset_peak_memory_stats(loaded.device)
     num_blocks = max(config.max_num_seqs, -(-config.max_batch_tokens // config.block_size))
-    runner = _runner(loaded, config, num_blocks=num_blocks)
+    runner = runner_for(loaded, config, num_blocks=num_blocks)
     _warm_up(runner, sampler, config, loaded)
     torch.cuda.synchronize(loaded.device)
     peak = torch.cuda.max_memory_allocated(loaded.device) - before - runner.cache.num_bytes
     return max(0, peak)
 
 
-def _runner(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) -> ModelRunner | CudaRunner:
-    """Triton's kernels have a runner of their own; the others share the plain one."""
+def runner_for(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) -> ModelRunner | CudaRunner:
+    """Triton's kernels have a runner of their own; the others share the plain one. `config` is resolved."""
     if loaded.attention != "triton":
         return ModelRunner(loaded, num_blocks=num_blocks, block_size=config.block_size)
     from inference.engine.cuda_runner import CudaRunner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -74,6 +75,11 @@ class CudaRunner:
         return self.start(plan)[0]
 
     @torch.inference_mode()
+    def score(self, plan: Plan) -> Tensor:
+        """As `run`, but the logits after every token of the plan: to measure, not to serve."""
+        return self._forward(replace(self._packed(plan), logit_rows=None))
+
+    @torch.inference_mode()
     def start(self, plan: Plan) -> tuple[Tensor, Tensor]:
         """Logits, as `run` gives them, and the places in `last_tokens` of the sequences that they are of."""
         rows = plan.rows
@@ -82,19 +88,22 @@ class CudaRunner:
             table_rows = self.tables.rows_of([row.sequence for row in rows])
             self.tables.flush()
             return self._graphs.run(decode_numbers(rows, table_rows, self.block_size))
-        batch = pack_mixed(
-            plan,
-            self.tables,
-            self._stage,
-            block_size=self.block_size,
-            tokens_per_tile=self._tokens_per_tile,
-        )
+        batch = self._packed(plan)
         return self._forward(batch), batch.table_rows
 
     @torch.inference_mode()
     def scrub(self, block_ids: Sequence[int]) -> None:
         """Zero blocks that may hold NaN: attention masks what lies past the end, but 0 x NaN is NaN."""
         self.cache.zero(block_ids)
+
+    def _packed(self, plan: Plan) -> CudaBatch:
+        return pack_mixed(
+            plan,
+            self.tables,
+            self._stage,
+            block_size=self.block_size,
+            tokens_per_tile=self._tokens_per_tile,
+        )
 
     def _forward(self, batch: CudaBatch) -> Tensor:
         num_decode = batch.paged.num_decode
