@@ -10,9 +10,10 @@ from typing import Any
 
 from inference.convert.child import progress, report
 from inference.convert.facts import facts, licence
-from inference.convert.gguf_header import BadHeader, check_gguf
-from inference.convert.model_folder import RECEIPT, UnsafeModel, check_folder, manifest, sha256
+from inference.convert.gguf_header import check_gguf
 from inference.convert.output import CannotWrite, check_disk, whole_folder
+from inference.models.model_folder import RECEIPT, UnsafeModel, check_folder, manifest, sha256
+from inference.models.safetensors_header import BadHeader
 
 SPARE_BYTES = 64 * 2**20  # tokenizer, configuration, headers
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}

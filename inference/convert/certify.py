@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from inference import corpus
 from inference.config import EngineConfig
 from inference.convert.child import progress, report
-from inference.convert.model_folder import UnsafeModel, check_folder
+from inference.models.model_folder import UnsafeModel, check_folder
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inference.convert.safetensors_header import Tensor, read_header
+from inference.models.safetensors_header import Tensor, read_header
 
 CACHE_ELEMENT_BYTES = 2  # of an unquantized KV cache
 TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}

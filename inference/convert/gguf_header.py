@@ -10,6 +10,8 @@ from pathlib import Path
 
 from gguf.constants import GGML_QUANT_SIZES
 
+from inference.models.safetensors_header import BadHeader
+
 MAX_TENSORS = 65_536
 MAX_KEYS = 65_536
 MAX_NAME_BYTES = 65_535
@@ -35,10 +37,6 @@ STRING, ARRAY = 8, 9
 BLOCK_SIZES = {
     int(kind): size for kind, size in GGML_QUANT_SIZES.items()
 }  # type -> (weights, bytes) of a block
-
-
-class BadHeader(ValueError):
-    """A file that is not what it claims to be."""
 
 
 @dataclass(frozen=True, slots=True)

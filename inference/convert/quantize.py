@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM
 
-from inference.convert.model_folder import check_folder
+from inference.models.model_folder import check_folder
 from inference.quantization.base import quantization_config
 from inference.quantization.error import weight_errors
 

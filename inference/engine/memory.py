@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from inference.footprint import Pool
-from inference.models.files import CannotLoad
+from inference.models.model_folder import CannotLoad
 
 CPU_SHARE = 0.25  # of what is free: the console, the page cache and the weights' own buffers need the rest
 CUDA_SHARE = 0.90  # of what is free after the largest step: the rest is for fragmentation

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from inference.config import EngineConfig
-from inference.models.files import CannotLoad
+from inference.models.model_folder import CannotLoad
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -15,8 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from inference.attention import base
 from inference.config import EngineConfig
 from inference.models.device import choose_attention, choose_device, choose_dtype
-from inference.models.files import CannotLoad, check_folder
 from inference.models.layout import transpose_linear_weights
+from inference.models.model_folder import CannotLoad, check_folder
 from inference.models.supported import why_not_batched
 from inference.models.tokenizer import load_tokenizer
 from inference.models.vocabulary import TokenBytes

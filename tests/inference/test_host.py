@@ -9,7 +9,7 @@ import pytest
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
 from inference.engine.engine import Engine
 from inference.host import load
-from inference.models.files import CannotLoad
+from inference.models.model_folder import CannotLoad
 from inference.placements.inprocess import InProcess
 from inference.protocol import Finish, GenerateRequest, LoadProgress, Owner, PrepareRequest, Sampling
 from inference.tasks.sequential import SequentialEngine

@@ -30,8 +30,8 @@ from inference.convert.hub.snapshot import (
     WrongBytes,
 )
 from inference.convert.hub.transfer import TIMEOUT, Transfer
-from inference.convert.model_folder import UnsafeModel, check_descriptions
 from inference.convert.output import CannotWrite, check_disk
+from inference.models.model_folder import UnsafeModel, check_descriptions
 
 KINDS: dict[str, type[huggingface.HuggingFace] | type[modelscope.ModelScope]] = {
     "huggingface": huggingface.HuggingFace,

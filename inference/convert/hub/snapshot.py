@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from inference.convert.model_folder import INDEX, MODEL_SUFFIXES
+from inference.models.model_folder import INDEX, MODEL_SUFFIXES
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,250}")

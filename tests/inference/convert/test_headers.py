@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.convert.gguf_header import BadHeader, check_gguf
-from inference.convert.safetensors_header import read_header
+from inference.convert.gguf_header import check_gguf
+from inference.models.safetensors_header import BadHeader, read_header
 from tests.inference.convert.hostile import gguf_bytes, key, safetensors_bytes, string
 
 F32, Q4_0 = 0, 2

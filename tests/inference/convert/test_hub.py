@@ -15,7 +15,7 @@ import pytest
 
 from inference.convert import output
 from inference.convert.hub import __main__ as child
-from inference.convert.model_folder import check_folder
+from inference.models.model_folder import check_folder
 from tests.hub import COMMIT, Hub, Repository, serving
 from tests.inference.convert.hostile import model_folder
 

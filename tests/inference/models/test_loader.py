@@ -13,9 +13,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from inference.attention import base
 from inference.config import EngineConfig
-from inference.models.files import CannotLoad
 from inference.models.layout import transpose_linear_weights
 from inference.models.loader import load_model
+from inference.models.model_folder import CannotLoad
 from inference.protocol import LoadProgress
 from tests.inference import tiny
 
@@ -143,16 +143,16 @@ def no_folder(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (pickled, "pytorch_model.bin is a pickle"),
-        (remote_code, "config.json wants code"),
-        (remote_tokenizer, "tokenizer_config.json wants code"),
-        (escaping_link, "extra.json points outside"),
+        (pickled, "pytorch_model.bin: files that can carry code"),
+        (remote_code, "config.json wants to run its own code"),
+        (remote_tokenizer, "tokenizer_config.json wants to run its own code"),
+        (escaping_link, "extra.json is a link that leaves"),
         (escaping_shard, "other.safetensors"),
         (adapter, "adapter"),
         (no_config, "config.json is missing"),
-        (broken_config, "config.json cannot be read"),
-        (list_config, "config.json is not a JSON object"),
-        (truncated, "the weights cannot be loaded"),
+        (broken_config, "config.json is not JSON"),
+        (list_config, "config.json names no model_type"),
+        (truncated, "model.safetensors: the tensors take"),
         (incomplete, "the weights lack model.layers.1.mlp.up_proj.weight"),
         (unknown_kind, "not one that transformers knows"),
         (no_folder, "is not a folder"),

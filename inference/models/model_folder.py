@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from inference.convert.gguf_header import BadHeader
-from inference.convert.safetensors_header import read_header
+from inference.models.safetensors_header import BadHeader, read_header
+from inference.protocol import Refusal
 
 RECEIPT = "converted.json"  # about a conversion: for people, no part of the model
 INDEX = "model.safetensors.index.json"
@@ -23,7 +23,13 @@ CODE_SUFFIXES = {
 TOKENIZERS = ({"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"})
 
 
-class UnsafeModel(ValueError):
+class CannotLoad(Refusal):
+    """A model that will not be loaded, with the reason."""
+
+    code = "model_cannot_load"
+
+
+class UnsafeModel(CannotLoad):
     """A folder that is refused; the message says why."""
 
 
@@ -67,13 +73,14 @@ def sha256(path: Path) -> str:
 
 def _files(folder: Path) -> dict[str, Path]:
     root = folder.resolve()
+    for path in root.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise UnsafeModel(
+                f"{path.name} is a link that leaves the folder (cp -rL makes a copy without links)"
+            )
     files: dict[str, Path] = {}
     for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
         path = Path(entry.path)
-        if entry.is_symlink() and not path.resolve().is_relative_to(root):
-            raise UnsafeModel(
-                f"{entry.name} is a link that leaves the folder (cp -rL makes a copy without links)"
-            )
         if path.suffix.lower() in CODE_SUFFIXES:
             raise UnsafeModel(
                 f"{entry.name}: files that can carry code are refused; weights must be safetensors"

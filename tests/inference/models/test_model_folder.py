@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from inference.convert.model_folder import UnsafeModel, check_folder, manifest, sha256
+from inference.models.model_folder import UnsafeModel, check_folder, manifest, sha256
 from tests.inference.convert.hostile import model_folder, safetensors_bytes
 
 PICKLE = b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x04true\x85R."
@@ -31,6 +31,11 @@ def link_outside(folder: Path) -> None:
     secret.write_text("{}")
     (folder / "generation_config.json").unlink()
     (folder / "generation_config.json").symlink_to(secret)
+
+
+def link_outside_deep_inside(folder: Path) -> None:
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "x.jinja").symlink_to("/etc/passwd")
 
 
 def replace_weights_by_pickle(folder: Path) -> None:
@@ -69,6 +74,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "a vocabulary elsewhere": (set_json("tokenizer_config.json", vocab_file="/etc/passwd"), "elsewhere"),
     "a base model elsewhere": (set_json("adapter_config.json", base_model_name_or_path="x/y"), "adapter"),
     "a link that leaves": (link_outside, "leaves the folder"),
+    "a link deep inside": (link_outside_deep_inside, "leaves the folder"),
     "weights elsewhere": (split_weights_elsewhere, "is not in"),
     "an index of nothing": (set_json("model.safetensors.index.json", weight_map={}), "no weight_map"),
     "no tokenizer": (remove("tokenizer.json"), "no tokenizer"),
