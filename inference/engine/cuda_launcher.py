@@ -7,8 +7,9 @@ from torch import Tensor
 
 from inference.engine.adjustments import is_adjusted
 from inference.engine.cuda_runner import CudaRunner
-from inference.engine.sampler import BatchSampler
+from inference.engine.sampler import BatchSampler, is_drawn
 from inference.engine.sequence import Plan, Sequence
+from inference.kernels.greedy import choose_greedily
 
 NUM_BUFFERS = 3  # steps whose tokens may be unread at the same time, and one to spare
 
@@ -32,7 +33,7 @@ class CudaLauncher:
         self._runner = runner
         self._sampler = sampler
         self._buffers = [
-            torch.empty(max_num_seqs, dtype=torch.int64, pin_memory=True) for _ in range(NUM_BUFFERS)
+            torch.empty(max_num_seqs, dtype=torch.int32, pin_memory=True) for _ in range(NUM_BUFFERS)
         ]
         self._num_launched = 0
 
@@ -46,12 +47,19 @@ class CudaLauncher:
         buffer = self._buffers[self._num_launched % NUM_BUFFERS][: len(sequences)]
         self._num_launched += 1
         if sequences:
-            chosen, usable = self._sampler.choose(logits, sequences)
-            self._runner.last_tokens.index_copy_(0, rows.long(), chosen.to(torch.int32))
-            buffer.copy_(torch.where(usable, chosen, -1), non_blocking=True)
+            buffer.copy_(self._choose(logits, rows, sequences), non_blocking=True)
         arrived = torch.cuda.Event()
         arrived.record()
         return CudaLaunched(buffer, arrived)
+
+    def _choose(self, logits: Tensor, rows: Tensor, sequences: list[Sequence]) -> Tensor:
+        """Token ids `[num_rows]`, -1 where the logits were not finite; also left for the next step."""
+        last_tokens = self._runner.last_tokens
+        if not any(is_drawn(sequence.request.sampling) for sequence in sequences):
+            return choose_greedily(logits, rows, last_tokens)
+        chosen, usable = self._sampler.choose(logits, sequences)
+        last_tokens.index_copy_(0, rows.long(), chosen.to(torch.int32))
+        return torch.where(usable, chosen, -1).to(torch.int32)
 
 
 def looks_back(sequence: Sequence) -> bool:

@@ -160,3 +160,21 @@ def test_a_fused_model_has_the_logits_of_the_model(name: str, dtype: torch.dtype
         again = torch.cat([model(one[None]).logits[0] for one in ids]).float()
     assert ((got - expected).norm() / expected.norm()).item() < (1e-4 if dtype == torch.float32 else 6e-2)
     assert torch.equal(again, expected)  # the model's own layers are views of the joined weights
+
+
+@pytest.mark.parametrize(("num_rows", "vocab_size"), [(1, 128256), (7, 300), (33, 49152)])
+def test_the_likeliest_token_is_the_first_of_the_largest(num_rows: int, vocab_size: int) -> None:
+    from inference.kernels.greedy import choose_greedily
+
+    logits = torch.randn(num_rows, vocab_size, device="cuda", dtype=torch.bfloat16)  # which has many ties
+    last_tokens = torch.zeros(2 * num_rows, dtype=torch.int32, device="cuda")
+    rows = torch.randperm(2 * num_rows, device="cuda")[:num_rows].to(torch.int32)
+    got = choose_greedily(logits, rows, last_tokens)
+    largest = logits.max(dim=-1, keepdim=True).values
+    first = (logits == largest).int().argmax(dim=-1)
+    assert torch.equal(got.long(), first)
+    assert torch.equal(last_tokens[rows.long()], got)
+    for broken in (float("nan"), float("inf")):
+        logits[0, vocab_size // 2] = broken
+        assert choose_greedily(logits, rows, last_tokens)[0] == -1
+        logits[0, vocab_size // 2] = 0.0
