@@ -159,14 +159,14 @@ class Rollouts(APIView):
 
 class OneRollout(APIView):
     @extend_schema(responses=RolloutDetail)
-    def get(self, request: Request, pk: int) -> Response:
+    def get(self, request: Request, pk: str) -> Response:
         """A rollout: where it is, how its arms do, what going back would take."""
         return Response(RolloutDetail(find(pk)).data)
 
 
 class RolloutDeed(APIView):
     @extend_schema(request=DeedBody, responses=RolloutDetail)
-    def post(self, request: Request, pk: int, deed: str) -> Response:
+    def post(self, request: Request, pk: str, deed: str) -> Response:
         """`pause`, `resume`, `advance`, `promote`, `abort`, `undo` or `release` (what is kept for undo)."""
         if deed not in DEEDS:
             raise Http404
@@ -180,5 +180,12 @@ class RolloutDeed(APIView):
         return Response(RolloutDetail(find(pk)).data)
 
 
-def find(pk: int) -> Rollout:
-    return get_object_or_404(queries.rollouts(), pk=pk)
+def find(pk: str | int) -> Rollout:
+    return get_object_or_404(queries.rollouts(), pk=number(str(pk)))
+
+
+def number(text: str) -> int:
+    """A rollout's id; what is none names nothing."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise Http404
+    return int(text)
