@@ -9,6 +9,7 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from console.catalog.actions import import_model
+from console.catalog.certificates import NotCertified, require
 from console.catalog.conversion import ConversionFailed
 from console.catalog.files import sweep
 from console.catalog.importing import METHODS, ImportRefused, ImportRequest
@@ -61,6 +62,12 @@ class Command(DatabaseCommand):
         elif before == {revision.id: ALL}:
             self.stdout.write(f"{name} answers with this very revision already: {revision.id}")
         elif is_now:
+            try:
+                require(revision)
+            except NotCertified as error:
+                raise CommandError(
+                    f"Imported as revision {revision.id}, which answers nobody: {error}"
+                ) from error
             set_shares(actor=ACTOR, name=name, weights={revision.id: ALL}, reason="import_model --now")
             self.stdout.write(f"{name} is answered by revision {revision.id} from now on")
         else:
