@@ -16,7 +16,7 @@ from inference.engine.memory import free_host_bytes, plan_num_blocks
 from inference.engine.runner import ModelRunner
 from inference.engine.sampler import BatchSampler
 from inference.engine.steppers import Overlapped, Stepper, Synchronous
-from inference.engine.warmup import warm_up
+from inference.engine.warmup import warm_up, warm_up_mixes
 from inference.footprint import Pool
 from inference.models.loader import LoadedModel, load_model
 from inference.protocol import LoadProgress
@@ -42,8 +42,11 @@ def assemble(
     runner = runner_for(loaded, config, num_blocks=num_blocks)
     progress(LoadProgress("warming up", 0.0))
     _warm_up(runner, sampler, config, loaded)
-    if config.cuda_graphs and not isinstance(runner, ModelRunner):
-        runner.capture(lambda fraction: progress(LoadProgress("capturing graphs", fraction)))
+    stepper = _stepper(runner, sampler, config)
+    if not isinstance(runner, ModelRunner):
+        if config.cuda_graphs:
+            runner.capture(lambda fraction: progress(LoadProgress("capturing graphs", fraction)))
+        warm_up_mixes(runner, stepper, max_num_seqs=config.max_num_seqs)
     card = loaded.card(spec.revision)
     kv_bytes = runner.cache.num_bytes
     progress(LoadProgress("ready", 1.0))
@@ -58,7 +61,7 @@ def assemble(
         eos_token_ids=frozenset(loaded.eos_token_ids),
         runner=runner,
         sampler=sampler,
-        stepper=_stepper(runner, sampler, config),
+        stepper=stepper,
         detokenizer_factory=lambda sampling: StreamDetokenizer(loaded.vocabulary, sampling),
     )
 

@@ -13,6 +13,8 @@ from inference.attention.triton import PagedBatch
 from inference.engine.block_tables import BlockTables
 from inference.engine.sequence import Plan, Row
 
+ALIGNMENT = 4  # numbers: Triton compiles a kernel anew for addresses that are no multiple of 16 bytes
+
 
 @dataclass(frozen=True, slots=True)
 class CudaBatch:
@@ -37,17 +39,16 @@ class Stage:
     def send(self, *parts: IntArray) -> list[Tensor]:
         """The parts, each as a device tensor of its own shape."""
         self._copied.synchronize()  # the copy before may still read the buffer
-        end, ends = 0, []
+        end, places = 0, list[int]()
         for part in parts:
+            places.append(end)
             self._array[end : end + part.size] = part.ravel()
-            end += part.size
-            ends.append(end)
+            end += -(-part.size // ALIGNMENT) * ALIGNMENT
         self._device[:end].copy_(self._host[:end], non_blocking=True)
         self._copied.record()
-        starts = [0, *ends[:-1]]
         return [
-            self._device[start:stop].view(part.shape)
-            for start, stop, part in zip(starts, ends, parts, strict=True)
+            self._device[place : place + part.size].view(part.shape)
+            for place, part in zip(places, parts, strict=True)
         ]
 
 
@@ -99,20 +100,13 @@ def pack_mixed(
             logit_rows.append(end - 1)
         offset = end
     all_tiles = np.concatenate(tiles) if tiles else np.empty((0, 2), dtype=np.int64)
-    sent_tokens, sent_decode, (sent_logit_rows, sent_sampling), sent_tiles, sent_sequences = stage.send(
-        tokens,
-        decode[3:],
-        np.array([logit_rows, sampling], dtype=np.int64),
+    ids, positions, slots, decode_rows, lens, logits, sampled, sent_tiles, sent_sequences = stage.send(
+        *tokens,
+        *decode[3:],
+        np.array(logit_rows, dtype=np.int64),
+        np.array(sampling, dtype=np.int64),
         all_tiles,
         np.array(sequences, dtype=np.int64).reshape(-1, 4),
     )
-    paged = PagedBatch(
-        slots=sent_tokens[2],
-        tables=tables.tensor,
-        num_decode=num_decode,
-        rows=sent_decode[0],
-        lens=sent_decode[1],
-        tiles=sent_tiles,
-        sequences=sent_sequences,
-    )
-    return CudaBatch(sent_tokens[0], sent_tokens[1], sent_logit_rows, sent_sampling, paged)
+    paged = PagedBatch(slots, tables.tensor, num_decode, decode_rows, lens, sent_tiles, sent_sequences)
+    return CudaBatch(ids, positions, logits, sampled, paged)

@@ -138,7 +138,7 @@ def silu_mul(x: Tensor) -> Tensor:
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens"])
 def _fill_pending(token_ids, rows, last_tokens, num_tokens, TILE: tl.constexpr):
     index = tl.program_id(0) * TILE + tl.arange(0, TILE)
     mask = index < num_tokens

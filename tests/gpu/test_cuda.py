@@ -130,6 +130,52 @@ def test_int8_weights_are_the_same_after_saving_and_loading(tmp_path: Path) -> N
         assert torch.equal(tensor, reloaded.model.state_dict()[name]), name
 
 
+def test_int8_weights_are_served_by_graphs_as_by_the_reference(tmp_path: Path) -> None:
+    tiny.tiny_model("llama").save_pretrained(tmp_path)
+    tiny.tiny_tokenizer().save_pretrained(tmp_path)
+    outputs = []
+    for path in ("all fast paths", "reference"):
+        config = EngineConfig(
+            **PATHS[path], device="cuda", dtype="float32", quantization="int8", num_blocks=200
+        )
+        outputs.append(run(build_engine(RevisionSpec("tiny", tmp_path, config)), steps_between_arrivals=2)[0])
+    assert outputs[0] == outputs[1]
+
+
+def test_two_revisions_take_turns_on_one_gpu(tmp_path: Path) -> None:
+    """Loaded, streamed from at the same time, one unloaded while the other goes on."""
+    folders = {name: tmp_path / name for name in ("llama", "qwen3")}
+    for name, folder in folders.items():
+        tiny.tiny_model(name).save_pretrained(folder)
+        tiny.tiny_tokenizer().save_pretrained(folder)
+
+    async def both() -> dict[str, list[int]]:
+        client = InProcess(PlacementConfig(data_dir=tmp_path / "data"))
+        await client.start()
+        config = EngineConfig(device="cuda", dtype="float32", num_blocks=200)
+        try:
+            cards = [
+                await client.load(RevisionSpec(name, folders[name], config), lambda _: None)
+                for name in folders
+            ]
+            assert all(card.memory_bytes > card.weight_bytes > 0 for card in cards)
+
+            async def one(name: str) -> list[int]:
+                sampling = Sampling(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True)
+                request = GenerateRequest(name, name, tuple(PROMPTS[0]), Owner("o", "s"), sampling)
+                return tokens_of([event async for event in client.generate(request)])
+
+            outputs = await asyncio.gather(*map(one, folders))
+            await client.unload("llama")
+            return dict(zip(folders, outputs, strict=True)) | {"after": await one("qwen3")}
+        finally:
+            await client.stop()
+
+    found = asyncio.run(both())
+    expected = {name: tiny.generated(tiny.tiny_model(name), PROMPTS[0], NUM_TOKENS) for name in folders}
+    assert found == expected | {"after": expected["qwen3"]}
+
+
 def test_a_seed_draws_the_same_tokens_alone_and_in_company(tmp_path: Path) -> None:
     tiny.tiny_model("llama").save_pretrained(tmp_path)
     tiny.tiny_tokenizer().save_pretrained(tmp_path)
