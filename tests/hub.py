@@ -58,11 +58,6 @@ class Hub:
         self.repositories[name] = Repository(files, **more)
         return self.repositories[name]
 
-    def bytes_sent(self) -> int:
-        return self._sent
-
-    _sent: int = 0
-
 
 def sha1(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
@@ -192,7 +187,6 @@ class _Handler(BaseHTTPRequestHandler):
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True
                 return
-            self.hub._sent += len(piece)
             if is_large and self.hub.piece_seconds:
                 time.sleep(self.hub.piece_seconds)
 

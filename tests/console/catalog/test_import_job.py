@@ -231,7 +231,6 @@ def test_a_hostile_folder_is_refused_and_nothing_of_it_is_run(
     spoil: Callable[[Path], None],
     reason: str,
     _in_hub: bool,
-    quantize: str | None,
     folder: Path,
     data_dir: Path,
 ) -> None:
