@@ -20,6 +20,7 @@ from console.catalog.models import Certificate, Revision
 from console.environment import environment
 from inference import corpus
 
+OWN_METHOD = "pilothouse_int8"  # as config.json names it: inference/quantization/int8.py
 NUMERICS = ("dtype", "quantization")  # settings that change what is computed, not only how fast
 MEASURED_WITH = ("torch", "transformers")  # packages whose versions the figures depend on
 
@@ -133,6 +134,11 @@ def numbers_of(revision: Revision) -> Revision:
     return numbers_of(parent)
 
 
+def was_quantized_here(revision: Revision) -> bool:
+    """Whether its weights are less exact by our doing: written so by an import, or made so by its settings."""
+    return revision.facts.get("quantization") == OWN_METHOD or bool(revision.engine.get("quantization"))
+
+
 def numerics(revision: Revision) -> dict[str, Any]:
     """The settings that change what is computed, as they are in play here."""
     chosen = {**environment().engine_settings(), **revision.engine}
@@ -148,6 +154,12 @@ def _standing(revision: Revision) -> Standing:
     """By what is written, without a look at the disk."""
     subject = numbers_of(revision)
     if subject.parent is None:
+        if was_quantized_here(subject):
+            reason = _(
+                "It was quantized while it was imported, so there is nothing to compare it with: import the"
+                " weights as they are, and quantize them here."
+            )
+            return Standing("missing", revision, None, reason)
         if subject == revision:
             return Standing(
                 "not_needed", revision, None, _("An original: there is nothing to compare it with.")

@@ -76,6 +76,24 @@ def certified(child: Revision, **figures: Any) -> Certificate:
     return issue(actor="mia", revision=child, measured=measured, job="job-1")
 
 
+@pytest.mark.parametrize(
+    "columns", [{"facts": {"quantization": "pilothouse_int8"}}, {"engine": {"quantization": "int8"}}]
+)
+def test_what_was_quantized_at_import_has_nothing_to_be_compared_with(
+    columns: dict[str, Any], tmp_path: Path
+) -> None:
+    quantized = revision("m-imported", "int8", tmp_path, **columns)
+    assert standing(quantized).kind == "missing"
+    with pytest.raises(NotCertified, match="import the weights as they are"):
+        require(quantized)
+
+
+def test_the_method_is_the_one_that_quantized_folders_name() -> None:
+    from inference.quantization.int8 import METHOD
+
+    assert certificates.OWN_METHOD == METHOD
+
+
 def test_an_original_needs_none(original: Revision) -> None:
     assert standing(original).kind == "not_needed"
     require(original)
