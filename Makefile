@@ -41,8 +41,9 @@ test-clients: ## real client libraries, in environments of their own, against th
 	@.ci/install dev
 	$(BIN)/python -m pytest tests/clients
 
-test-reliability: ## long runs: ten canaries under traffic (minutes; wants a machine of its own)
+test-reliability: ## long runs: ten canaries under traffic, kill -9 in imports (about 15 minutes; wants a machine of its own)
 	@.ci/install dev
+	@.ci/services
 	$(BIN)/python -m pytest tests/reliability -s -p no:logging
 
 bench: ## tokens/s served, beside transformers' own server, in one run (about 15 minutes)

@@ -15,7 +15,9 @@ from pydantic import ByteSize, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
-WEB_ADDRESS = re.compile(r"https?://([^\s/@?#;,'\"]+@)?(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(:\d+)?(/[A-Za-z0-9._~/-]*)?")
+WEB_ADDRESS = re.compile(
+    r"https?://([^\s/@?#;,'\"]+@)?(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(:\d+)?(/[A-Za-z0-9._~/-]*)?"
+)
 AtLeastOne = Annotated[int, Field(ge=1)]
 
 ENGINE_SETTINGS = (

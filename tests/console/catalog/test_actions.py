@@ -212,9 +212,15 @@ def test_the_command_imports_and_says_what_is_served(
     call_command("import_model", "tiny", folder=folder, quantize="int8")
     second = Revision.objects.exclude(pk=first.pk).get()
     assert f"tiny is still answered by {first.id} (100 %)" in capsys.readouterr().out
-    call_command("import_model", "tiny", folder=folder, quantize="int8", now=True)
-    assert f"tiny is answered by revision {second.id} from now on" in capsys.readouterr().out
-    assert shares(Route.objects.get(name="tiny")) == {second.id: 100}
+    with pytest.raises(CommandError, match="import the weights as they are"):
+        call_command("import_model", "tiny", folder=folder, quantize="int8", now=True)
+    assert shares(Route.objects.get(name="tiny")) == {first.id: 100}
+    other = model_folder(folder.with_name("other"))
+    (other / "generation_config.json").write_text("{}")
+    call_command("import_model", "tiny", folder=other, now=True)
+    third = Revision.objects.exclude(pk__in=[first.pk, second.pk]).get()
+    assert f"tiny is answered by revision {third.id} from now on" in capsys.readouterr().out
+    assert shares(Route.objects.get(name="tiny")) == {third.id: 100}
     (folder / "tokenizer.json").unlink()
     with pytest.raises(CommandError, match="no tokenizer"):
         call_command("import_model", "tiny", folder=folder)
