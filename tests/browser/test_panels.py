@@ -166,3 +166,4 @@ def test_a_grafana_that_does_not_play_along_is_said_and_panels_are_drawn_here(
         expect(watched.page.locator("[data-panel=requests] [data-legend]")).to_contain_text("finished")
     finally:
         grafana.mood = Mood.WELL
+        time.sleep(KEPT_SECONDS)  # as long as the console believes what it saw last

@@ -136,6 +136,8 @@ def test_quantize_prove_canary_undo(browser: Browser, house: House) -> None:
     page.get_by_role("button", name="Load", exact=True).click()
     wait_until_ready(page)
     page.get_by_role("link", name="Compare").first.click()
+    expect(page.get_by_role("status").filter(has_text="Connected")).to_be_visible()
+    page.get_by_label("Max tokens").fill("40")
     page.get_by_label("Message").fill("Which of you is the quantized one?")
     page.get_by_label("Message").press("Enter")
     for pane in range(2):
@@ -162,9 +164,11 @@ def test_quantize_prove_canary_undo(browser: Browser, house: House) -> None:
     expect(page.locator(".card").first).to_contain_text("undone")
 
     room(page, "Panels")
-    expect(page.locator("body")).to_contain_text(quantized)
+    by_revision = page.locator("[data-panel=arm_requests]")
+    by_revision.scroll_into_view_if_needed()
+    expect(by_revision.locator("[data-legend]")).to_contain_text(quantized, timeout=30_000)
     room(page, "Audit")
-    for action in ("rollout.undo", "rollout.promote", "rollout.start", "catalog.import", "certificate"):
+    for action in ("rollout.undo", "rollout.promote", "rollout.start", "catalog.import", "catalog.certify"):
         assert page.locator("td", has_text=action).count() > 0, action
     assert watched.faults == []
     context.close()

@@ -19,22 +19,11 @@ pytestmark = pytest.mark.server
 LOADED, SLEEPING = True, False
 
 
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
     """Its budget holds two of the stub's revisions of 1 MB, and no third."""
-    folder = tmp_path_factory.mktemp("house")
-    with House(folder, MEMORY_BUDGET="2500KB", MEMORY_SHARE="0.4", WAKE_SECONDS="3") as house:
+    with House(tmp_path / "house", MEMORY_BUDGET="2500KB", MEMORY_SHARE="0.4", WAKE_SECONDS="3") as house:
         yield house
-
-
-@pytest.fixture(autouse=True)
-def at_rest(house: House) -> Iterator[None]:
-    yield
-    house.ask("deploy", "release", "")
-    house.ask("share", "stub", {"stub-1": 100})
-    house.ask("deploy", "set_keeping", "stub-1", {"is_pinned": False, "idle_seconds": None})
-    house.ask("deploy", "load", "stub-1")
-    eventually(lambda: state(house, "stub-1") == "ready")
 
 
 def state(house: House, revision: str) -> str:
@@ -73,8 +62,8 @@ def test_an_idle_model_is_unloaded_and_many_requests_wake_it_once(house: House) 
     assert is_loaded(house) is LOADED
     assert house.ask("audited", "stub-1")[-1] == ["reconciler", "deployment.load"]
     assert house.ask("audited", "stub-1")[-2] == ["test", "deployment.keep"]
-    spans = [span["name"] for span in house.ask("usage", key)[0]["spans"]]
-    assert spans[:4] == ["parse", "choose", "load", "prepare"]
+    beginnings = [[span["name"] for span in row["spans"]][:4] for row in house.ask("usage", key)]
+    assert ["parse", "choose", "load", "prepare"] in beginnings
 
 
 def test_a_load_that_takes_longer_than_a_request_waits_is_answered_when_to_come_again(house: House) -> None:
