@@ -22,7 +22,7 @@ test: ## every test that needs no network but the package index
 	@.ci/install dev
 	@.ci/browser
 	@.ci/services
-	OMP_NUM_THREADS=1 $(BIN)/python -X dev -m pytest tests --ignore=tests/clients --ignore=tests/reliability -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -X dev -m pytest tests --ignore=tests/clients --ignore=tests/reliability -n logical --maxprocesses 4 --dist loadfile
 
 check: ## format, lint, types, import contracts, migrations
 	@.ci/install dev
