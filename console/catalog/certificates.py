@@ -135,7 +135,7 @@ def numbers_of(revision: Revision) -> Revision:
 
 
 def was_quantized_here(revision: Revision) -> bool:
-    """Whether its weights are less exact by our doing: written so by an import, or made so by its settings."""
+    """Whether its weights are less exact by our doing: an import wrote them so, or its settings do."""
     return revision.facts.get("quantization") == OWN_METHOD or bool(revision.engine.get("quantization"))
 
 
