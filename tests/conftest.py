@@ -39,6 +39,12 @@ def _files_of_the_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     yield
 
 
+@pytest.fixture(autouse=True)
+def _no_checkpoint_of_another_test() -> None:
+    """A test whose rows were rolled back may have left one."""
+    Path(settings.AUDIT_CHECKPOINT).unlink(missing_ok=True)
+
+
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
     """SQLite's files lie where pytest clears up, write-ahead log and all."""

@@ -16,7 +16,6 @@ import pytest
 from monitoring.grafana.dashboards import MODEL, dashboards
 from monitoring.panels.evaluate import Track, evaluate
 from monitoring.panels.listing import PANELS, SAMPLE_NAMES
-from tests.browser.conftest import sign_in
 from tests.flow.house import ROOT, House, free_port
 from tests.flow.requests import body, create, frames_until_end, socket
 from tests.services import prometheus
@@ -132,34 +131,6 @@ def test_a_model_in_the_filter_leaves_only_its_series(watched: Watched) -> None:
     expression = f"sum ({'pilothouse_engine_up'}{{{MODEL}}})"
     assert watched.query(expression.replace("$model", "stub"))
     assert not watched.query(expression.replace("$model", "another"))
-
-
-def test_the_page_asks_prometheus_and_falls_back_to_its_own_series(watched: Watched) -> None:
-    """Last of this module: it ends Prometheus."""
-    house = watched.house
-    ids = ("requests", "tokens_out", "first_token", "cpu", "arm_weight", "jobs")
-    url = "/panels/series?range=15m&" + "&".join(f"panel={one}" for one in ids)
-    with httpx.Client(base_url=house.url, timeout=30) as client:
-        sign_in(client, "admin", house.password)
-        from_prometheus = client.get(url).json()
-        watched.server.terminate()
-        watched.server.wait()
-        from_own = client.get(url).json()
-    assert (from_prometheus["source"], from_prometheus["notice"]) == ("prometheus", "")
-    assert from_own["source"] == "own" and watched.url in from_own["notice"]
-    theirs, ours = peaks(from_prometheus), peaks(from_own)
-    assert {"finished", "failed"} <= ours.keys() == theirs.keys()
-    # Windows differ (four scrapes of each): of rates only the lines are compared, their arithmetic is above.
-    assert ours["stub stub-1"] == theirs["stub stub-1"] == 100
-    assert min(ours["finished"], theirs["finished"]) > 0
-
-
-def peaks(answer: dict[str, Any]) -> dict[str, float]:
-    return {
-        line["name"]: max(value for value in line["values"] if value is not None)
-        for panel in answer["panels"]
-        for line in panel["series"]
-    }
 
 
 def test_promtool_accepts_the_shipped_configuration() -> None:
