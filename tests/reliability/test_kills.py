@@ -25,7 +25,7 @@ from tests.services import postgresql, redis
 
 pytestmark = pytest.mark.server
 
-NUM_ROUNDS = 5
+NUM_ROUNDS = 3
 LONGEST_SECONDS = 8.0  # an import of the tiny model takes about as long
 DONE_SECONDS = 180.0
 
