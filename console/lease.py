@@ -1,4 +1,4 @@
-"""Which server a ticket belongs to, and whether it still runs: a file lock that ends with the process.
+"""Which process a ticket or a job belongs to, and whether it still runs: a file lock that ends with it.
 
 No heartbeat is needed, and a server that was killed is known to be dead at once. Works for servers that
 share a DATA_DIR; of servers elsewhere nothing is known (`is_running` says None).
