@@ -6,31 +6,43 @@ forward stays there as the oracle.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inference.attention.triton import TritonStep
 from inference.kernels.layer import add_norm, rotate_and_write, silu_mul
+from inference.quantization.linear import QuantizedLinear, join_rows
 
+Product = Callable[[Tensor], Tensor]  # [num_tokens, in] -> [num_tokens, out]
 FUSED = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"})
 
 
 def can_fuse(model: Any) -> bool:
-    """Whether the model is of a family whose layers are known, with plain weights."""
+    """Whether the model is of a family whose layers are known, with plain or quantized weights."""
     if type(model).__name__ not in FUSED or model.config.hidden_act != "silu":
         return False
-    layers = model.model.layers
-    names = ("q_proj", "k_proj", "v_proj", "o_proj")
-    linears = [getattr(layer.self_attn, name) for layer in layers for name in names]
-    linears += [
-        getattr(layer.mlp, name) for layer in layers for name in ("gate_proj", "up_proj", "down_proj")
-    ]
-    return all(type(linear) is nn.Linear for linear in linears)
+    return all(
+        len(kinds) == 1 and all(kind is nn.Linear or issubclass(kind, QuantizedLinear) for kind in kinds)
+        for layer in model.model.layers
+        for kinds in _kinds_by_input(layer)
+    )
+
+
+def _kinds_by_input(layer: Any) -> list[set[type]]:
+    """The classes of a decoder layer's linear layers, those of the same input together."""
+    attention, mlp = layer.self_attn, layer.mlp
+    together = (
+        (attention.q_proj, attention.k_proj, attention.v_proj),
+        (attention.o_proj,),
+        (mlp.gate_proj, mlp.up_proj),
+        (mlp.down_proj,),
+    )
+    return [{type(linear) for linear in linears} for linears in together]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +52,10 @@ class FusedLayer:
     index: int
     input_norm: Any
     post_norm: Any
-    qkv: Tensor  # [(num_heads + 2 * num_kv_heads) * head_dim, width]
-    qkv_bias: Tensor | None
-    o: Any
-    gate_up: Tensor  # [2 * intermediate, width]
-    gate_up_bias: Tensor | None
-    down: Any
+    qkv: Product  # width -> (num_heads + 2 * num_kv_heads) * head_dim
+    o: Product
+    gate_up: Product  # width -> 2 * intermediate
+    down: Product
     head_norms: tuple[Tensor, Tensor, float] | None  # of queries and keys, where the family has them
     scaling: float
     window: int | None
@@ -82,7 +92,7 @@ class FusedModel:
         norm = layer.input_norm
         normed = add_norm(x, residual, norm.weight, epsilon(norm), adds=layer.index > 0)
         query = rotate_and_write(
-            F.linear(normed, layer.qkv, layer.qkv_bias),
+            layer.qkv(normed),
             cos,
             sin,
             keys=step.cache.keys[layer.index],
@@ -99,15 +109,13 @@ class FusedModel:
     def _feed_forward(layer: FusedLayer, x: Tensor, residual: Tensor) -> Tensor:
         norm = layer.post_norm
         normed = add_norm(x, residual, norm.weight, epsilon(norm), adds=True)
-        out: Tensor = layer.down(silu_mul(F.linear(normed, layer.gate_up, layer.gate_up_bias)))
+        out: Tensor = layer.down(silu_mul(layer.gate_up(normed)))
         return out
 
 
 def fuse_layer(layer: Any, index: int) -> FusedLayer:
     """Join the layer's weights; its own modules then look at parts of the joined ones."""
     attention, mlp = layer.self_attn, layer.mlp
-    qkv, qkv_bias = join([attention.q_proj, attention.k_proj, attention.v_proj])
-    gate_up, gate_up_bias = join([mlp.gate_proj, mlp.up_proj])
     norms = None
     if hasattr(attention, "q_norm"):
         norms = (attention.q_norm.weight, attention.k_norm.weight, epsilon(attention.q_norm))
@@ -115,11 +123,9 @@ def fuse_layer(layer: Any, index: int) -> FusedLayer:
         index=index,
         input_norm=layer.input_layernorm,
         post_norm=layer.post_attention_layernorm,
-        qkv=qkv,
-        qkv_bias=qkv_bias,
+        qkv=join([attention.q_proj, attention.k_proj, attention.v_proj]),
         o=attention.o_proj,
-        gate_up=gate_up,
-        gate_up_bias=gate_up_bias,
+        gate_up=join([mlp.gate_proj, mlp.up_proj]),
         down=mlp.down_proj,
         head_norms=norms,
         scaling=attention.scaling,
@@ -127,34 +133,14 @@ def fuse_layer(layer: Any, index: int) -> FusedLayer:
     )
 
 
-def join(linears: list[Any]) -> tuple[Tensor, Tensor | None]:
-    """One weight and bias for several layers of the same input, which become views of them."""
-    weight = _joined([linear.weight for linear in linears])
-    if linears[0].bias is None:
-        return weight, None
-    return weight, _joined([linear.bias for linear in linears])
-
-
-def _joined(parameters: list[Any]) -> Tensor:
-    """The parameters' rows in one tensor, of which they become views; the one that they share, if they do."""
-    tensors: list[Tensor] = [parameter.data for parameter in parameters]
-    num_rows = sum(tensor.shape[0] for tensor in tensors)
-    first = tensors[0]
-    if all(follows(before, after) for before, after in pairwise(tensors)):
-        return first.as_strided((num_rows, *first.shape[1:]), first.stride())
-    joined = torch.cat(tensors)
-    done = 0
-    for parameter in parameters:
-        end = done + parameter.shape[0]
-        parameter.data = joined[done:end]
-        done = end
-    return joined
-
-
-def follows(before: Tensor, after: Tensor) -> bool:
-    """Whether `after` lies right behind `before` in the same memory."""
-    is_same_storage = before.untyped_storage().data_ptr() == after.untyped_storage().data_ptr()
-    return is_same_storage and after.data_ptr() == before.data_ptr() + before.nbytes
+def join(linears: list[Any]) -> Product:
+    """One product for several layers of the same input, which become views of its weight and bias."""
+    first = linears[0]
+    if isinstance(first, QuantizedLinear):
+        return type(first).joined(linears)
+    weight = join_rows([linear.weight for linear in linears])
+    bias = None if first.bias is None else join_rows([linear.bias for linear in linears])
+    return partial(F.linear, weight=weight, bias=bias)
 
 
 def layer_window(attention: Any) -> int | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from inference.quantization.int8 import Int8Linear, dequantize
+from inference.quantization.linear import QuantizedLinear
 
 NUM_DIRECTIONS = 32  # of a sketch; an estimate from it is within a few percent of the exact figure
 ROWS_AT_ONCE = 8192
@@ -30,7 +30,7 @@ def weight_errors(exact: nn.Module, quantized: nn.Module) -> list[LayerError]:
     return [
         LayerError(
             name,
-            _relative(dequantize(layer.weight, layer.weight_scale), exact.get_parameter(f"{name}.weight")),
+            _relative(layer.exact_weight(), exact.get_parameter(f"{name}.weight")),
         )
         for name, layer in _quantized_layers(quantized)
     ]
@@ -66,7 +66,7 @@ def sketch(model: nn.Module) -> dict[str, Tensor]:
 
     Enough to tell how far another model's weights are from these without holding both at once.
     """
-    return {name: _project(weight, scale).cpu() for name, weight, scale in _weights(model)}
+    return {name: _project(weight).cpu() for name, weight in _weights(model)}
 
 
 def sketched_errors(exact: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[LayerError]:
@@ -79,19 +79,19 @@ def sketched_errors(exact: Mapping[str, Tensor], other: Mapping[str, Tensor]) ->
     return sorted(errors, key=lambda layer: -layer.weight_error)
 
 
-def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor, Tensor | None]]:
-    """Layer, weight, and the scale of one that is quantized. Biases and norms are layers of their own."""
+def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Layer and weight: what a quantized one stands for. Biases and norms are layers of their own."""
     for name, module in model.named_modules():
-        if isinstance(module, Int8Linear):
-            yield name, module.weight, module.weight_scale
+        if isinstance(module, QuantizedLinear):
+            yield name, module.exact_weight()
             if module.bias is not None:
-                yield f"{name}.bias", module.bias, None
+                yield f"{name}.bias", module.bias
             continue
         for own, parameter in module.named_parameters(recurse=False):
-            yield name if own == "weight" else f"{name}.{own}", parameter, None
+            yield name if own == "weight" else f"{name}.{own}", parameter
 
 
-def _project(weight: Tensor, scale: Tensor | None) -> Tensor:
+def _project(weight: Tensor) -> Tensor:
     """Rows times random directions, `[num_rows, NUM_DIRECTIONS]`; a vector is kept as it is."""
     if weight.dim() < 2:
         return weight.float()
@@ -99,12 +99,11 @@ def _project(weight: Tensor, scale: Tensor | None) -> Tensor:
     generator = torch.Generator().manual_seed(rows.shape[-1])
     directions = torch.randn(rows.shape[-1], NUM_DIRECTIONS, generator=generator).to(rows.device)
     pieces = [piece.float() @ directions for piece in torch.split(rows, ROWS_AT_ONCE)]
-    projected = torch.cat(pieces)
-    return projected if scale is None else projected * scale  # a scale a row applies after
+    return torch.cat(pieces)
 
 
-def _quantized_layers(model: nn.Module) -> list[tuple[str, Int8Linear]]:
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, Int8Linear)]
+def _quantized_layers(model: nn.Module) -> list[tuple[str, QuantizedLinear]]:
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, QuantizedLinear)]
 
 
 def _relative(approximate: Tensor, exact: Tensor) -> float:

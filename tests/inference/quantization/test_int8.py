@@ -15,9 +15,7 @@ from transformers.utils import logging
 from inference.quantization import int8_matmul
 from inference.quantization.base import quantization_config
 from inference.quantization.int8 import (
-    Int8Config,
     Int8Linear,
-    Int8Quantizer,
     allow_rounding,
     dequantize,
     quantize,
@@ -97,8 +95,8 @@ def test_quantizing_on_load_gives_the_quantized_weights_of_the_file(
 
 def test_the_placeholder_is_float_while_quantizing_and_int8_for_a_quantized_file() -> None:
     for pre_quantized, dtype in ((False, torch.float32), (True, torch.int8)):
-        quantizer = Int8Quantizer(Int8Config(), pre_quantized=pre_quantized)
-        placeholder = quantizer._placeholder(nn.Linear(4, 4))
+        with torch.device("meta"):
+            placeholder = Int8Linear.placeholder(nn.Linear(4, 4), is_quantized=pre_quantized)
         assert placeholder.weight.dtype == dtype and placeholder.weight.is_meta
 
 

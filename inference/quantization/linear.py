@@ -1,0 +1,89 @@
+"""What every quantized linear layer has in common, whatever its numbers look like."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+
+class QuantizedLinear(nn.Module, ABC):
+    """A linear layer with a quantized weight: its parameters as in the file, and a bias.
+
+    While a float file is quantized on load, `weight` is a float placeholder: up to transformers 5.17 a tensor
+    is cast to its placeholder's dtype BEFORE the quantize operation sees it, and int8 would turn it to zeros.
+    """
+
+    PARAMETERS: ClassVar[tuple[str, ...]]  # all but the bias; rows are output channels in each of them
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self.bias: nn.Parameter | None = None
+
+    @classmethod
+    @abstractmethod
+    def placeholder(cls, linear: nn.Linear, *, is_quantized: bool) -> Self:
+        """An empty layer, on the current device, for a file that is quantized, or is to be while it loads."""
+
+    @staticmethod
+    @abstractmethod
+    def quantize(weight: Tensor) -> dict[str, Tensor]:
+        """A float weight [out, in] as the tensors of PARAMETERS, by name."""
+
+    @abstractmethod
+    def exact_weight(self) -> Tensor:
+        """The float32 weight [out, in] that the layer stands for."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., in] -> [..., out], in the dtype of x."""
+
+    @classmethod
+    def joined(cls, linears: Sequence[Any]) -> Self:
+        """One layer for several of the same input, whose parameters become views of its own."""
+        first = linears[0]
+        whole: Self = cls.__new__(cls)
+        nn.Module.__init__(whole)
+        whole.__dict__.update(
+            {name: value for name, value in vars(first).items() if not name.startswith("_")}
+        )
+        whole.out_features = sum(linear.out_features for linear in linears)
+        for name in cls.PARAMETERS:
+            setattr(whole, name, frozen(join_rows([getattr(linear, name) for linear in linears])))
+        whole.bias = None
+        if first.bias is not None:
+            whole.bias = frozen(join_rows([linear.bias for linear in linears]))
+        return whole.eval()
+
+
+def frozen(tensor: Tensor) -> nn.Parameter:
+    """A parameter that nobody trains."""
+    return nn.Parameter(tensor, requires_grad=False)
+
+
+def join_rows(parameters: Sequence[Any]) -> Tensor:
+    """The parameters' rows in one tensor, of which they become views; the one that they share, if they do."""
+    tensors: list[Tensor] = [parameter.data for parameter in parameters]
+    num_rows = sum(tensor.shape[0] for tensor in tensors)
+    first = tensors[0]
+    if all(follows(before, after) for before, after in pairwise(tensors)):
+        return first.as_strided((num_rows, *first.shape[1:]), first.stride())
+    joined = torch.cat(tensors)
+    done = 0
+    for parameter in parameters:
+        end = done + parameter.shape[0]
+        parameter.data = joined[done:end]
+        done = end
+    return joined
+
+
+def follows(before: Tensor, after: Tensor) -> bool:
+    """Whether `after` lies right behind `before` in the same memory."""
+    is_same_storage = before.untyped_storage().data_ptr() == after.untyped_storage().data_ptr()
+    return is_same_storage and after.data_ptr() == before.data_ptr() + before.nbytes

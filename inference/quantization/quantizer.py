@@ -1,0 +1,84 @@
+"""What all quantization methods share of their plug-in to transformers: which layers, when, how saved."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.core_model_loading import ConversionOps
+from transformers.quantizers import HfQuantizer, get_module_from_name
+from transformers.quantizers.quantizers_utils import should_convert_module
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from inference.quantization.linear import QuantizedLinear
+
+
+class LinearConfig(QuantizationConfigMixin):
+    """What config.json keeps: the method, and the modules that stay as they are (None: the output head)."""
+
+    METHOD: ClassVar[str]
+
+    def __init__(self, modules_to_not_convert: list[str] | None = None, **kwargs: Any) -> None:
+        self.quant_method = self.METHOD
+        self.modules_to_not_convert = modules_to_not_convert
+
+
+class Quantize(ConversionOps):
+    """A float weight on its way from the file into the model becomes the tensors of its layer."""
+
+    def __init__(self, linear_class: type[QuantizedLinear]) -> None:
+        self._linear_class = linear_class
+
+    def convert(self, input_dict: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        converted = {}
+        for name, value in input_dict.items():
+            exact = value[0] if isinstance(value, list) else value
+            module = name.removesuffix("weight")
+            for parameter, tensor in self._linear_class.quantize(exact).items():
+                converted[module + parameter] = tensor
+        return converted
+
+
+class LinearQuantizer(HfQuantizer):
+    """Puts quantized layers where linear layers were; says which tensors are quantized while loading."""
+
+    LINEAR: ClassVar[type[QuantizedLinear]]
+    requires_calibration = False
+
+    def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> None:
+        kept = self.get_modules_to_not_convert(
+            model, self.quantization_config.modules_to_not_convert, model._keep_in_fp32_modules
+        )
+        for name, module in list(model.named_modules()):
+            if type(module) is nn.Linear and should_convert_module(name, kept):
+                with torch.device("meta"):
+                    model.set_submodule(
+                        name, self.LINEAR.placeholder(module, is_quantized=self.pre_quantized)
+                    )
+
+    def param_needs_quantization(self, model: PreTrainedModel, param_name: str, **kwargs: Any) -> bool:
+        module, tensor_name = get_module_from_name(model, param_name)
+        return isinstance(module, QuantizedLinear) and tensor_name == "weight"
+
+    def get_quantize_ops(self) -> Quantize:
+        return Quantize(self.LINEAR)
+
+    def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> torch.dtype | None:
+        """5.23 asks which dtype to load as: the target's own is right, whether quantized or float32."""
+        return dtype
+
+    def param_element_size(self, model: PreTrainedModel, param_name: str, param: Tensor) -> float:
+        return 1 if self.param_needs_quantization(model, param_name) else param.element_size()
+
+    def is_serializable(self, *args: Any, **kwargs: Any) -> bool:
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        return False
+
+    @property
+    def is_compileable(self) -> bool:
+        return True
