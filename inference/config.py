@@ -9,6 +9,7 @@ from typing import Literal
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Attention = Literal["auto", "reference", "cpu", "triton"]
+Quantization = Literal["int8", "fp8", "int4"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class EngineConfig:
     dtype: Dtype = "auto"
     attention: Attention = "auto"
     batching: bool = True  # False: the sequential engine
-    quantization: Literal["int8"] | None = None  # quantize while loading; a quantized folder needs no word
+    quantization: Quantization | None = None  # quantize while loading; a quantized folder needs no word
     block_size: int = 16  # tokens per KV block
     num_blocks: int | None = None  # None: planned from memory and max_model_len
     max_batch_tokens: int | None = None  # token budget of one step; None: measured default of the device

@@ -19,7 +19,7 @@ import transformers
 
 from inference.benchmark.shapes import SHAPES, random_model
 from inference.benchmark.workloads import WORKLOADS, Item
-from inference.config import Attention, EngineConfig, RevisionSpec
+from inference.config import Attention, EngineConfig, Quantization, RevisionSpec
 from inference.engine.build import assemble, build_engine
 from inference.engine.engine import Engine
 from inference.protocol import Deadlines, Event, Finish, GenerateRequest, Owner, Sampling
@@ -141,7 +141,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workloads", default="chat1,chat8,chat32", help=f"of: {', '.join(WORKLOADS)}")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
-    parser.add_argument("--quantization", choices=("int8",))
+    parser.add_argument("--quantization", choices=get_args(Quantization))
     parser.add_argument("--attention", choices=get_args(Attention), default="auto")
     parser.add_argument("--max-model-len", type=int)
     parser.add_argument("--threads", type=int, help="CPU threads of torch")

@@ -14,6 +14,7 @@ from inference.config import EngineConfig
 from inference.models.device import choose_attention, choose_device, choose_dtype
 from inference.models.loader import LoadedModel
 from inference.models.vocabulary import TokenBytes, byte_level_alphabet
+from inference.quantization.base import quantize_loaded
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama-8b": {  # Llama-3.1-8B
@@ -60,6 +61,10 @@ def random_model(shape: str, config: EngineConfig, *, max_model_len: int) -> Loa
                 parameter.fill_(1.0)
             else:
                 parameter.uniform_(-SPREAD, SPREAD)
+    if config.quantization:
+        quantize_loaded(model, config.quantization)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # the float weights' memory: the KV pool is planned from what is free
     tokenizer = made_up_tokenizer(model_config.vocab_size)
     return LoadedModel(
         model=model.requires_grad_(False).eval(),

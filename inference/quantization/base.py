@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from transformers import PreTrainedModel
+from transformers.quantizers import AutoHfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from inference.quantization.int8 import Int8Config
@@ -14,3 +16,8 @@ def quantization_config(name: str) -> QuantizationConfigMixin:
     if name not in METHODS:
         raise ValueError(f"quantization {name!r} is not one of {', '.join(sorted(METHODS))}")
     return METHODS[name]()
+
+
+def quantize_loaded(model: PreTrainedModel, name: str) -> None:
+    """Quantize a float model where it is by the method `name`, as `from_pretrained` would while loading."""
+    AutoHfQuantizer.from_config(quantization_config(name), pre_quantized=False).quantize_loaded(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from transformers.quantizers import HfQuantizer, get_module_from_name
 from transformers.quantizers.quantizers_utils import should_convert_module
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-from inference.quantization.linear import QuantizedLinear
+from inference.quantization.linear import QuantizedLinear, frozen
 
 
 class LinearConfig(QuantizationConfigMixin):
@@ -48,15 +49,31 @@ class LinearQuantizer(HfQuantizer):
     requires_calibration = False
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> None:
+        for name, linear in self._linears(model):
+            with torch.device("meta"):
+                model.set_submodule(name, self.LINEAR.placeholder(linear, is_quantized=self.pre_quantized))
+
+    @torch.no_grad()
+    def quantize_loaded(self, model: PreTrainedModel) -> None:
+        """Quantize a float model where it is, layer by layer: no more than one of them is there twice."""
+        for name, linear in self._linears(model):
+            with torch.device("meta"):
+                layer = self.LINEAR.placeholder(linear, is_quantized=True)
+            for parameter, tensor in self.LINEAR.quantize(linear.weight).items():
+                setattr(layer, parameter, frozen(tensor))
+            layer.bias = linear.bias
+            model.set_submodule(name, layer.train(linear.training))
+        model.config.quantization_config = self.quantization_config
+
+    def _linears(self, model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:
+        """The layers to quantize. Only the one at hand is held: what took its place sets its memory free."""
         kept = self.get_modules_to_not_convert(
             model, self.quantization_config.modules_to_not_convert, model._keep_in_fp32_modules
         )
-        for name, module in list(model.named_modules()):
+        for name in [name for name, _ in model.named_modules()]:
+            module = model.get_submodule(name)
             if type(module) is nn.Linear and should_convert_module(name, kept):
-                with torch.device("meta"):
-                    model.set_submodule(
-                        name, self.LINEAR.placeholder(module, is_quantized=self.pre_quantized)
-                    )
+                yield name, module
 
     def param_needs_quantization(self, model: PreTrainedModel, param_name: str, **kwargs: Any) -> bool:
         module, tensor_name = get_module_from_name(model, param_name)
