@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 NAME = "pilothouse_paged"
+LARGEST_SCORES = 2**24  # attention scores that are held at once where they are held at all: 64 MiB
 
 IntArray = npt.NDArray[np.int64]
 
@@ -77,6 +78,7 @@ class Step(ABC):
         scaling: float,
         window: int | None,  # a token sees the last `window` positions, itself included; None: all
         softcap: float | None,
+        sinks: Tensor | None = None,  # [num_heads], a logit per head that takes its share and gives nothing
     ) -> Tensor:
         """Attention of the step's tokens over the pool: `[num_tokens, num_heads, head_dim]`."""
 
@@ -89,14 +91,42 @@ def visible(kv_len: int, num_tokens: int, *, window: int | None, device: torch.d
     return mask if window is None else mask & (positions > own - window)
 
 
-def softcapped_attention(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scaling: float, softcap: float
+def explicit_attention(
+    query: Tensor,  # [batch, heads, num_tokens, head_dim]
+    key: Tensor,  # [batch, heads, kv_len, head_dim]
+    value: Tensor,
+    mask: Tensor | None,  # boolean or additive, ends in [num_tokens or 1, kv_len]
+    *,
+    scaling: float,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,  # ends in [heads, num_tokens or 1, 1]
 ) -> Tensor:
-    """Attention with `softcap * tanh(score / softcap)`, which SDPA lacks; shapes as SDPA's."""
-    scores = torch.tanh(query @ key.transpose(-1, -2) * (scaling / softcap)) * softcap
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
-    return scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype) @ value
+    """Attention with what SDPA lacks: `softcap * tanh(score / softcap)`, and sinks in the denominator.
+
+    Scores of all tokens at once would grow with the square of a long text: they come a few tokens at a time.
+    """
+    scores_per_token = query.shape[0] * query.shape[1] * key.shape[2]
+    tokens_at_once = max(1, LARGEST_SCORES // scores_per_token)
+    pieces = []
+    for first in range(0, query.shape[2], tokens_at_once):
+        tokens = slice(first, first + tokens_at_once)
+        scores = query[:, :, tokens] @ key.transpose(-1, -2) * scaling
+        if softcap is not None:
+            scores = torch.tanh(scores / softcap) * softcap
+        if mask is not None:
+            seen = mask if mask.shape[-2] == 1 else mask[..., tokens, :]
+            scores = scores.masked_fill(~seen, float("-inf")) if seen.dtype == torch.bool else scores + seen
+        own = sinks if sinks is None or sinks.shape[-2] == 1 else sinks[..., tokens, :]
+        pieces.append(_shares(scores, own).to(value.dtype) @ value)
+    return torch.cat(pieces, dim=2)
+
+
+def _shares(scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """Softmax in float32, to which a sink adds an entry that is then dropped."""
+    if sinks is None:
+        return scores.softmax(dim=-1, dtype=torch.float32)
+    sinks = sinks.float().expand(*scores.shape[:-1], 1)
+    return torch.cat([scores.float(), sinks], dim=-1).softmax(dim=-1)[..., :-1]
 
 
 def paged_attention(
@@ -110,15 +140,16 @@ def paged_attention(
     paged_step: Step,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """What transformers calls in each layer. Other keyword arguments are its own bookkeeping."""
-    if kwargs.get("s_aux") is not None:
-        raise NotImplementedError("attention sinks are not supported")
     layer: int = module.layer_idx  # type: ignore[assignment]
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
     paged_step.write(layer, k, v)
-    out = paged_step.attend(layer, q, k, v, scaling=scaling, window=sliding_window, softcap=softcap)
+    out = paged_step.attend(
+        layer, q, k, v, scaling=scaling, window=sliding_window, softcap=softcap, sinks=s_aux
+    )
     return out[None], None  # [1, num_tokens, num_heads, head_dim]
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inference.attention.base import Cache, IntArray, Layout, Step, Stretch, softcapped_attention, visible
+from inference.attention.base import Cache, IntArray, Layout, Step, Stretch, explicit_attention, visible
 
 # Decode rows are padded to the longest of their group. Below this many blocks one call for all is cheaper
 # than several without padding; above it, rows are grouped by powers of two: at most half is padding.
@@ -97,16 +97,17 @@ class CpuStep(Step):
         scaling: float,
         window: int | None,
         softcap: float | None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         if self.is_one_group:  # its rows are the whole batch, in order
-            return self._decode(self.groups[0], layer, query, scaling, window, softcap)
+            return self._decode(self.groups[0], layer, query, scaling, window, softcap, sinks)
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
         for group in self.groups:
             rows = query[group.tokens]
-            out[group.tokens] = self._decode(group, layer, rows, scaling, window, softcap)
+            out[group.tokens] = self._decode(group, layer, rows, scaling, window, softcap, sinks)
         for chunk in self.chunks:
             fresh = (key[chunk.tokens], value[chunk.tokens])
-            out[chunk.tokens] = self._prefill(chunk, layer, query, fresh, scaling, window, softcap)
+            out[chunk.tokens] = self._prefill(chunk, layer, query, fresh, scaling, window, softcap, sinks)
         return out
 
     def _decode(
@@ -117,15 +118,20 @@ class CpuStep(Step):
         scaling: float,
         window: int | None,
         softcap: float | None,
+        sinks: Tensor | None,
     ) -> Tensor:
         num_rows, num_heads, head_dim = query.shape
         keys, values = self._gather(layer, group.blocks, group.num_rows, group.max_kv_len)
         mask = group.mask(window, query.dtype)
         folded = query.reshape(num_rows, keys.shape[1], -1, head_dim)  # [rows, kv_heads, group, dim]
-        if softcap is None:
+        if softcap is None and sinks is None:
             out = F.scaled_dot_product_attention(folded, keys, values, attn_mask=mask, scale=scaling)
         else:
-            out = softcapped_attention(folded, keys, values, mask, scaling=scaling, softcap=softcap)
+            # a group's heads are folded into the tokens: [num_rows, kv_heads, group, 1]
+            folded_sinks = None if sinks is None else sinks.view(1, keys.shape[1], -1, 1)
+            out = explicit_attention(
+                folded, keys, values, mask, scaling=scaling, softcap=softcap, sinks=folded_sinks
+            )
         return out.reshape(num_rows, num_heads, head_dim)
 
     def _prefill(
@@ -137,6 +143,7 @@ class CpuStep(Step):
         scaling: float,
         window: int | None,
         softcap: float | None,
+        sinks: Tensor | None,
     ) -> Tensor:
         if chunk.blocks is None:
             keys, values = (states.transpose(0, 1)[None] for states in fresh)
@@ -151,14 +158,22 @@ class CpuStep(Step):
         keys = keys.expand(num_groups, -1, -1, -1)  # [group, kv_heads, kv_len, dim], a view
         values = values.expand(num_groups, -1, -1, -1)
         mask = chunk.mask(window, self.device)
-        if softcap is None:
+        if softcap is None and sinks is None:
             out = F.scaled_dot_product_attention(
                 grouped, keys, values, attn_mask=mask, is_causal=mask is None, scale=scaling
             )
         else:
             if mask is None:
                 mask = visible(num_tokens, num_tokens, window=None, device=self.device)
-            out = softcapped_attention(grouped, keys, values, mask, scaling=scaling, softcap=softcap)
+            out = explicit_attention(
+                grouped,
+                keys,
+                values,
+                mask,
+                scaling=scaling,
+                softcap=softcap,
+                sinks=None if sinks is None else sinks.view(num_kv_heads, num_groups).t()[:, :, None, None],
+            )
         return out.permute(2, 1, 0, 3).reshape(num_tokens, num_heads, head_dim)
 
     def _gather(self, layer: int, blocks: Tensor, num_rows: int, kv_len: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inference.attention.base import Cache, Layout, Step, softcapped_attention, visible
+from inference.attention.base import Cache, Layout, Step, explicit_attention, visible
 
 
 class ReferenceStep(Step):
@@ -35,7 +35,9 @@ class ReferenceStep(Step):
         scaling: float,
         window: int | None,
         softcap: float | None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
+        sink_column = None if sinks is None else sinks[:, None, None]  # [num_heads, 1, 1]
         out = torch.empty_like(query)
         for stretch, rows, mask in zip(self.stretches, self.positions, self._masks_for(window), strict=True):
             tokens = slice(stretch.offset, stretch.offset + stretch.num_tokens)
@@ -45,10 +47,12 @@ class ReferenceStep(Step):
                 pool[layer][rows].transpose(0, 1)[None].repeat_interleave(groups, dim=1)
                 for pool in (self.cache.keys, self.cache.values)
             )
-            if softcap is None:
+            if softcap is None and sinks is None:
                 attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
             else:
-                attended = softcapped_attention(q, k, v, mask, scaling=scaling, softcap=softcap)
+                attended = explicit_attention(
+                    q, k, v, mask, scaling=scaling, softcap=softcap, sinks=sink_column
+                )
             out[tokens] = attended[0].transpose(0, 1)
         return out
 

@@ -56,7 +56,10 @@ class TritonStep(Step):
         scaling: float,
         window: int | None,
         softcap: float | None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
+        if sinks is not None:
+            raise NotImplementedError("the kernels take no attention sinks yet")
         return self.attend_pool(layer, query, scaling=scaling, window=window, softcap=softcap)
 
     def attend_pool(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig
 
-from inference.attention import cpu
+from inference.attention import base, cpu
 from inference.attention.base import Layout, Step, Stretch, paged_attention
 from inference.attention.cpu import CpuStep
 from inference.attention.reference import ReferenceStep
@@ -25,7 +25,13 @@ STRETCHES = [(6, 1), (0, 9), (40, 1), (13, 5), (0, 1), (3, 1)]
 
 
 def plain_attention(
-    query: Tensor, keys: Tensor, values: Tensor, *, window: int | None, softcap: float | None
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    *,
+    window: int | None,
+    softcap: float | None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     """Token by token, head by head, in float64."""
     out = torch.zeros(query.shape, dtype=torch.float64)
@@ -39,7 +45,9 @@ def plain_attention(
             scores = keys[seen, kv_head].double() @ query[token, head].double() * SCALING
             if softcap is not None:
                 scores = torch.tanh(scores / softcap) * softcap
-            out[token, head] = scores.softmax(dim=0) @ values[seen, kv_head].double()
+            weights = scores.exp()
+            total = weights.sum() if sinks is None else weights.sum() + sinks[head].double().exp()
+            out[token, head] = weights @ values[seen, kv_head].double() / total
     return out
 
 
@@ -57,6 +65,8 @@ def slot(table: Sequence[int], position: int) -> int:
     return table[position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE
 
 
+@pytest.mark.parametrize("largest_scores", [1, 2**24])  # one token at a time, and all at once
+@pytest.mark.parametrize("has_sinks", [False, True])
 @pytest.mark.parametrize("softcap", [None, 0.7])
 @pytest.mark.parametrize("window", [None, 5, 1000])
 @pytest.mark.parametrize("smallest_group", [1, 16])
@@ -66,9 +76,12 @@ def test_a_mixed_batch_is_plain_attention(
     smallest_group: int,
     window: int | None,
     softcap: float | None,
+    has_sinks: bool,
+    largest_scores: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cpu, "SMALLEST_GROUP_BLOCKS", smallest_group)
+    monkeypatch.setattr(base, "LARGEST_SCORES", largest_scores)
     torch.manual_seed(0)
     cache, layer = new_cache(), 1
     free = torch.randperm(NUM_BLOCKS).tolist()
@@ -88,6 +101,7 @@ def test_a_mixed_batch_is_plain_attention(
         texts.append((keys, values))
         offset += num_tokens
     query = torch.randn(offset, HEADS, DIM)
+    sinks = torch.randn(HEADS) if has_sinks else None
     new_keys, new_values = (
         torch.cat([text[which][cached:] for text, (cached, _) in zip(texts, STRETCHES, strict=True)])
         for which in (0, 1)
@@ -97,11 +111,24 @@ def test_a_mixed_batch_is_plain_attention(
     module.layer_idx = layer  # type: ignore[assignment]
     q, k, v = (states.transpose(0, 1)[None] for states in (query, new_keys, new_values))
     out, _ = paged_attention(
-        module, q, k, v, None, scaling=SCALING, paged_step=step, sliding_window=window, softcap=softcap
+        module,
+        q,
+        k,
+        v,
+        None,
+        scaling=SCALING,
+        paged_step=step,
+        sliding_window=window,
+        softcap=softcap,
+        s_aux=sinks,
     )
     expected = [
         plain_attention(
-            query[one.offset : one.offset + one.num_tokens], *text, window=window, softcap=softcap
+            query[one.offset : one.offset + one.num_tokens],
+            *text,
+            window=window,
+            softcap=softcap,
+            sinks=sinks,
         )
         for one, text in zip(stretches, texts, strict=True)
     ]
@@ -129,13 +156,6 @@ def test_decode_alone_is_plain_attention(step_class: type[Step]) -> None:
             query[i : i + 1], cache.keys[0][rows], cache.values[0][rows], window=None, softcap=None
         )
         torch.testing.assert_close(out[i : i + 1].double(), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_attention_sinks_are_refused_rather_than_ignored() -> None:
-    states = torch.zeros(1, 1, 1, 1)
-    step = CpuStep(new_cache(), Layout([], torch.tensor([], dtype=torch.long)))
-    with pytest.raises(NotImplementedError, match="sinks"):
-        paged_attention(nn.Module(), states, states, states, None, scaling=1.0, paged_step=step, s_aux=states)
 
 
 def test_a_block_takes_the_memory_that_the_plan_counts() -> None:
