@@ -8,13 +8,10 @@ import torch
 from torch import Tensor
 
 from inference.attention.base import Cache, Step
+from inference.kernels.decode_attention import decode_attention
 from inference.kernels.layer import write_kv
-from inference.kernels.paged_attention import (
-    NO_WINDOW,
-    decode_attention,
-    num_splits,
-    prefill_attention,
-)
+from inference.kernels.prefill_attention import prefill_attention
+from inference.kernels.softmax_tile import NO_WINDOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +23,9 @@ class PagedBatch:
     num_decode: int  # sequences with one token each, at the front of the batch
     rows: Tensor  # [num_decode], their rows of `tables`
     lens: Tensor  # [num_decode], keys that they attend to
-    tiles: Tensor  # [num_tiles, 2], of the others: see kernels/paged_attention.py
+    items: Tensor  # [num_items, 4], their work, cut into parts: see decode_parts.py
+    parts: Tensor  # [num_decode, 2]
+    tiles: Tensor  # [num_tiles, 2], of the others: see kernels/prefill_attention.py
     sequences: Tensor  # [num_sequences, 4]
 
 
@@ -37,10 +36,6 @@ class TritonStep(Step):
         self.cache = cache
         self.batch = batch
         self.slots = batch.slots
-        properties = torch.cuda.get_device_properties(batch.slots.device)
-        self._splits = num_splits(
-            max(1, batch.num_decode), cache.keys[0].shape[1], properties.multi_processor_count
-        )
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> None:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
@@ -58,12 +53,17 @@ class TritonStep(Step):
         softcap: float | None,
         sinks: Tensor | None = None,
     ) -> Tensor:
-        if sinks is not None:
-            raise NotImplementedError("the kernels take no attention sinks yet")
-        return self.attend_pool(layer, query, scaling=scaling, window=window, softcap=softcap)
+        return self.attend_pool(layer, query, scaling=scaling, window=window, softcap=softcap, sinks=sinks)
 
     def attend_pool(
-        self, layer: int, query: Tensor, *, scaling: float, window: int | None, softcap: float | None
+        self,
+        layer: int,
+        query: Tensor,
+        *,
+        scaling: float,
+        window: int | None,
+        softcap: float | None,
+        sinks: Tensor | None = None,
     ) -> Tensor:
         """Attention of `query` [num_tokens, num_heads, head_dim] over what the pool holds by now."""
         batch, keys, values = self.batch, self.cache.keys[layer], self.cache.values[layer]
@@ -78,11 +78,13 @@ class TritonStep(Step):
                 tables=batch.tables,
                 rows=batch.rows,
                 lens=batch.lens,
+                items=batch.items,
+                parts=batch.parts,
                 block_size=self.cache.block_size,
-                splits=self._splits,
                 scaling=scaling,
                 window=window or NO_WINDOW,
                 softcap=softcap or 0.0,
+                sinks=sinks,
             )
         if batch.tiles.shape[0]:
             prefill_attention(
@@ -97,5 +99,6 @@ class TritonStep(Step):
                 scaling=scaling,
                 window=window or NO_WINDOW,
                 softcap=softcap or 0.0,
+                sinks=sinks,
             )
         return out

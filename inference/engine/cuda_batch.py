@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from inference.attention.base import IntArray
+from inference.attention.decode_parts import Cut
 from inference.attention.triton import PagedBatch
 from inference.engine.block_tables import BlockTables
 from inference.engine.sequence import Plan, Row
 
+NOTHING: IntArray = np.empty((0, 4), dtype=np.int64)
 ALIGNMENT = 4  # numbers: Triton compiles a kernel anew for addresses that are no multiple of 16 bytes
 
 
@@ -74,7 +76,7 @@ def decode_numbers(rows: tuple[Row, ...], table_rows: list[int], block_size: int
 
 
 def pack_mixed(
-    plan: Plan, tables: BlockTables, stage: Stage, *, block_size: int, tokens_per_tile: int
+    plan: Plan, tables: BlockTables, stage: Stage, cut: Cut, *, block_size: int, tokens_per_tile: int
 ) -> CudaBatch:
     """Lay any plan end to end, its single tokens first where they stand first."""
     rows = plan.rows
@@ -95,18 +97,34 @@ def pack_mixed(
         tokens[2, offset:end] = table[span // block_size] * block_size + span % block_size
         sequences.append((table_rows[num_decode + index], offset, row.num_tokens, row.end))
         firsts = np.arange(0, row.num_tokens, tokens_per_tile)
-        tiles.append(np.stack([np.full_like(firsts, index), firsts], axis=1))
+        num_seen = row.start + firsts
+        tiles.append(np.stack([np.full_like(firsts, index), firsts, num_seen], axis=1))
         if row.samples:
             logit_rows.append(end - 1)
         offset = end
-    all_tiles = np.concatenate(tiles) if tiles else np.empty((0, 2), dtype=np.int64)
-    ids, positions, slots, decode_rows, lens, logits, sampled, sent_tiles, sent_sequences = stage.send(
+    all_tiles = np.concatenate(tiles) if tiles else np.empty((0, 3), dtype=np.int64)
+    longest_first = np.argsort(-all_tiles[:, 2], kind="stable")  # so that none is left over at the end
+    items, parts = cut.items(decode[4]) if num_decode else (NOTHING, NOTHING)
+    ids, positions, slots, decode_rows, lens, *sent = stage.send(
         *tokens,
         *decode[3:],
+        items,
+        parts,
         np.array(logit_rows, dtype=np.int64),
         np.array(sampling, dtype=np.int64),
-        all_tiles,
+        all_tiles[longest_first, :2],
         np.array(sequences, dtype=np.int64).reshape(-1, 4),
     )
-    paged = PagedBatch(slots, tables.tensor, num_decode, decode_rows, lens, sent_tiles, sent_sequences)
+    sent_items, sent_parts, logits, sampled, sent_tiles, sent_sequences = sent
+    paged = PagedBatch(
+        slots=slots,
+        tables=tables.tensor,
+        num_decode=num_decode,
+        rows=decode_rows,
+        lens=lens,
+        items=sent_items,
+        parts=sent_parts,
+        tiles=sent_tiles,
+        sequences=sent_sequences,
+    )
     return CudaBatch(ids, positions, logits, sampled, paged)

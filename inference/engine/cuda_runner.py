@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from inference.attention.decode_parts import Cut
 from inference.attention.triton import TritonStep
 from inference.engine.block_tables import BlockTables
 from inference.engine.cuda_batch import CudaBatch, Stage, decode_numbers, num_decode_rows, pack_mixed
@@ -15,7 +16,7 @@ from inference.engine.decode_graphs import DecodeGraphs
 from inference.engine.kv_cache import KVCache
 from inference.engine.sequence import Plan
 from inference.kernels.layer import fill_pending
-from inference.kernels.paged_attention import tokens_per_tile
+from inference.kernels.prefill_attention import tokens_per_tile
 from inference.models.fuse import FusedModel, can_fuse
 from inference.models.loader import LoadedModel
 
@@ -49,14 +50,23 @@ class CudaRunner:
             num_rows=2 * max_num_seqs + 1, max_blocks=max_blocks + 1, device=loaded.device
         )
         self.last_tokens = torch.zeros(len(self.tables.tensor), dtype=torch.int32, device=loaded.device)
-        self._stage = Stage(size=8 * max_batch_tokens + 16 * max_num_seqs + 1024, device=loaded.device)
         config = loaded.text_config
         num_kv_heads = self.cache.keys[0].shape[1]
+        self._cut = Cut(
+            num_kv_heads=num_kv_heads,
+            num_multiprocessors=torch.cuda.get_device_properties(loaded.device).multi_processor_count,
+            max_keys=max_blocks * block_size,
+        )
+        num_items = self._cut.num_items(min(max_num_seqs, max_batch_tokens))
+        self._stage = Stage(
+            size=8 * max_batch_tokens + 16 * max_num_seqs + 4 * num_items + 1024, device=loaded.device
+        )
         self._tokens_per_tile = tokens_per_tile(config.num_attention_heads // num_kv_heads)
         self._fused = FusedModel(loaded.model) if fuses and can_fuse(loaded.model) else None
         self._graphs = DecodeGraphs(
             self._forward,
             self.tables.tensor,
+            self._cut,
             max_batch=min(max_num_seqs, max_batch_tokens),
             vocab_size=loaded.vocab_size,
             spare_slot=num_blocks * block_size,
@@ -101,6 +111,7 @@ class CudaRunner:
             plan,
             self.tables,
             self._stage,
+            self._cut,
             block_size=self.block_size,
             tokens_per_tile=self._tokens_per_tile,
         )

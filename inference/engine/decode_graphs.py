@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from inference.attention.base import IntArray
+from inference.attention.decode_parts import Cut
 from inference.attention.triton import PagedBatch
-from inference.engine.cuda_batch import CudaBatch
+from inference.engine.cuda_batch import ALIGNMENT, CudaBatch
 
 Forward = Callable[[CudaBatch], Tensor]  # -> logits [num_rows, vocab]
 
@@ -27,27 +29,29 @@ class DecodeGraphs:
     """One graph a size, all in one memory pool: they never run at the same time."""
 
     def __init__(
-        self, forward: Forward, tables: Tensor, *, max_batch: int, vocab_size: int, spare_slot: int,
-        dtype: torch.dtype,
+        self, forward: Forward, tables: Tensor, cut: Cut, *, max_batch: int, vocab_size: int,
+        spare_slot: int, dtype: torch.dtype,
     ) -> None:  # fmt: skip
         device = tables.device
         self.sizes = padded_sizes(max_batch)
         self._forward = forward
         self._tables = tables
-        self._host = torch.zeros(5, max_batch, dtype=torch.int32, pin_memory=True)
-        self._numbers = torch.zeros(5, max_batch, dtype=torch.int32, device=device)
-        self._padding = torch.tensor([0, 0, spare_slot, 0, 1], dtype=torch.int32)[:, None].numpy()
-        self._host.numpy()[:] = self._padding
+        self._cut = cut
+        self._width = -(-max_batch // ALIGNMENT) * ALIGNMENT
+        size = 7 * self._width + 4 * cut.num_items(max_batch)
+        self._host = torch.zeros(size, dtype=torch.int32, pin_memory=True)
+        self._device = torch.zeros(size, dtype=torch.int32, device=device)
+        self._padding = np.array([0, 0, spare_slot, 0, 1], dtype=np.int64)[:, None]
         self._logits = torch.empty(max_batch, vocab_size, dtype=dtype, device=device)
         self._copied = torch.cuda.Event()
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
     def capture(self) -> Iterator[int]:
         """Capture every size, the largest first; yields each as it is done."""
-        self._numbers.copy_(self._host)
         stream = torch.cuda.Stream()
         pool = None
         for size in reversed(self.sizes):
+            self._send(np.broadcast_to(self._padding, (5, size)), size)
             batch = self._batch(size)
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
@@ -72,24 +76,40 @@ class DecodeGraphs:
         """
         num_rows = numbers.shape[1]
         size = next(size for size in self.sizes if size >= num_rows)
-        self._copied.synchronize()  # the copy before may still read the buffer
-        host = self._host.numpy()
-        host[:, :num_rows] = numbers
-        host[:, num_rows:size] = self._padding
-        self._numbers.copy_(self._host, non_blocking=True)
-        self._copied.record()
+        self._send(numbers, size)
         self._graphs[size].replay()
-        return self._logits[:num_rows], self._numbers[3, :num_rows]
+        return self._logits[:num_rows], self._views(self._device, size)[0][3, :num_rows]
+
+    def _send(self, numbers: IntArray, size: int) -> None:
+        """Bring the numbers to where the graph of `size` rows reads them, with rows that pad them to it."""
+        num_rows = numbers.shape[1]
+        self._copied.synchronize()  # the copy before may still read the buffer
+        columns, all_parts, all_items = (view.numpy() for view in self._views(self._host, size))
+        columns[:, :num_rows] = numbers
+        columns[:, num_rows:] = self._padding
+        all_items[:], all_parts[:] = self._cut.items(columns[4].astype(np.int64))
+        end = 7 * self._width + all_items.size
+        self._device[:end].copy_(self._host[:end], non_blocking=True)
+        self._copied.record()
+
+    def _views(self, buffer: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Numbers [5, size], parts [size, 2] and items [num_items, 4] of a batch of `size` rows."""
+        width, num_items = self._width, self._cut.num_items(size)
+        numbers = buffer[: 5 * width].view(5, width)[:, :size]
+        parts = buffer[5 * width : 5 * width + 2 * size].view(size, 2)
+        return numbers, parts, buffer[7 * width : 7 * width + 4 * num_items].view(num_items, 4)
 
     def _batch(self, size: int) -> CudaBatch:
-        numbers = self._numbers[:, :size]
-        nothing = self._numbers[0, :0]
+        numbers, parts, items = self._views(self._device, size)
+        nothing = numbers[0, :0]
         paged = PagedBatch(
             slots=numbers[2],
             tables=self._tables,
             num_decode=size,
             rows=numbers[3],
             lens=numbers[4],
+            items=items,
+            parts=parts,
             tiles=nothing.view(0, 1),
             sequences=nothing.view(0, 1),
         )

@@ -1,20 +1,23 @@
 """Times the attention kernels over tile sizes, warps and stages: `python -m tests.gpu.sweep`, on a GPU.
 
 Prints the quickest shapes of each case with the share of the machine's rate that they reach; what is chosen
-from it stands in inference/kernels/paged_attention.py.
+from it stands in inference/kernels/decode_attention.py and prefill_attention.py.
 """
 
 from __future__ import annotations
 
 import itertools
-from functools import partial
+import random
+from dataclasses import replace
 from typing import Any
 
 import torch
 import triton
 
-from inference.kernels import paged_attention as kernels
-from tests.gpu.test_kernels import batch_of, pool, stretches
+from inference.attention import decode_parts
+from inference.kernels import decode_attention, prefill_attention
+from inference.kernels.softmax_tile import NO_WINDOW
+from tests.gpu.test_kernels import CUT, batch_of, pool, stretches
 
 HEADS, KV_HEADS, DIM, BLOCK = 32, 8, 128, 16
 COPY_BYTES_PER_SECOND = 4.2e12
@@ -26,7 +29,12 @@ def prefill_cases() -> dict[str, list[tuple[int, int]]]:
 
 
 def decode_cases() -> dict[str, list[tuple[int, int]]]:
+    drawn = random.Random(0)
+    uneven = [(1, max(16, min(2800, int(420 * 2.7 ** drawn.gauss(0, 0.7))))) for _ in range(256)]
     return {
+        "uneven 64": uneven[:64],
+        "uneven 128": uneven[:128],
+        "uneven 256": uneven,
         "1 x 640": [(1, 640)],
         "8 x 640": [(1, 640)] * 8,
         "32 x 640": [(1, 640)] * 32,
@@ -43,11 +51,11 @@ def milliseconds(run: Any) -> float:
 class Case:
     """A batch of random numbers, ready to be attended to."""
 
-    def __init__(self, lengths: list[tuple[int, int]]) -> None:
+    def __init__(self, lengths: list[tuple[int, int]], cut: decode_parts.Cut = CUT) -> None:
         num_blocks = sum(-(-kv // BLOCK) for _, kv in lengths) + 8
         self.lengths = lengths
         self.cache = pool(num_blocks, BLOCK, KV_HEADS, DIM, torch.bfloat16)
-        self.batch = batch_of(stretches(lengths, num_blocks, BLOCK), BLOCK, HEADS // KV_HEADS)
+        self.batch = batch_of(stretches(lengths, num_blocks, BLOCK), BLOCK, HEADS // KV_HEADS, cut)
         num_tokens = sum(new for new, _ in lengths)
         self.query = torch.randn(num_tokens, HEADS, DIM, device="cuda", dtype=torch.bfloat16)
         self.out = torch.empty_like(self.query)
@@ -55,19 +63,21 @@ class Case:
             "tables": self.batch.tables,
             "block_size": BLOCK,
             "scaling": DIM**-0.5,
-            "window": kernels.NO_WINDOW,
+            "window": NO_WINDOW,
             "softcap": 0.0,
+            "sinks": None,
         }
 
-    def decode(self, splits: int) -> None:
-        own = {"rows": self.batch.rows, "lens": self.batch.lens, "splits": splits}
+    def decode(self) -> None:
+        batch = self.batch
+        own = {"rows": batch.rows, "lens": batch.lens, "items": batch.items, "parts": batch.parts}
         keys, values = self.cache.keys[0], self.cache.values[0]
-        kernels.decode_attention(self.query, keys, values, self.out, **own, **self.options)
+        decode_attention.decode_attention(self.query, keys, values, self.out, **own, **self.options)
 
     def prefill(self) -> None:
         own = {"tiles": self.batch.tiles, "sequences": self.batch.sequences}
         keys, values = self.cache.keys[0], self.cache.values[0]
-        kernels.prefill_attention(self.query, keys, values, self.out, **own, **self.options)
+        prefill_attention.prefill_attention(self.query, keys, values, self.out, **own, **self.options)
 
     def decode_floor(self) -> float:
         """Seconds that reading the keys and values takes at the least."""
@@ -84,24 +94,33 @@ def say(name: str, floor: float, found: list[tuple[float, str]]) -> None:
 
 
 def sweep_prefill(name: str, lengths: list[tuple[int, int]]) -> None:
-    case, found = Case(lengths), list[tuple[float, str]]()
-    for tile, warps, stages in itertools.product((32, 64, 128), (4, 8), (2, 3, 4)):
-        kernels.PREFILL = {"TILE": tile, "num_warps": warps, "num_stages": stages}
+    found = list[tuple[float, str]]()
+    for rows, tile, warps, stages in itertools.product((64, 128, 256), (32, 64, 128), (4, 8), (2, 3)):
+        if rows // warps not in (16, 32) or rows * tile > 128 * 128:
+            continue
+        prefill_attention.NUM_ROWS = rows
+        prefill_attention.SHAPE = {"TILE": tile, "num_warps": warps, "num_stages": stages}
+        case = Case(lengths)
+        case.batch = replace(case.batch, tiles=longest_first(case.batch.tiles))
         try:
-            found.append((milliseconds(case.prefill), str(kernels.PREFILL)))
+            found.append((milliseconds(case.prefill), f"rows {rows} {prefill_attention.SHAPE}"))
         except triton.runtime.errors.OutOfResources:
             continue
     say(f"prefill {name}", case.prefill_floor(), found)
 
 
+def longest_first(tiles: torch.Tensor) -> torch.Tensor:
+    return tiles[torch.argsort(-tiles[:, 1], stable=True)].contiguous()
+
+
 def sweep_decode(name: str, lengths: list[tuple[int, int]]) -> None:
-    case, found = Case(lengths), list[tuple[float, str]]()
-    default = kernels.num_splits(len(lengths), KV_HEADS, 132)
-    for splits in (max(1, default // 2), default, 2 * default):
-        for tile, warps, stages in itertools.product((32, 64, 128), (2, 4), (2, 3, 5)):
-            kernels.DECODE = {"TILE": tile, "num_warps": warps, "num_stages": stages}
-            took = milliseconds(partial(case.decode, splits))
-            found.append((took, f"{kernels.DECODE} splits {splits}"))
+    found = list[tuple[float, str]]()
+    for waves in (2, 4, 8):
+        decode_parts.NUM_WAVES = waves
+        case = Case(lengths)
+        for tile, warps, stages in ((32, 2, 3), (64, 2, 3), (64, 4, 3), (128, 4, 3), (64, 2, 4)):
+            decode_attention.SHAPE = {"TILE": tile, "num_warps": warps, "num_stages": stages}
+            found.append((milliseconds(case.decode), f"{decode_attention.SHAPE} waves {waves}"))
     say(f"decode {name}", case.decode_floor(), found)
 
 

@@ -6,17 +6,20 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from inference.attention.base import Layout, Stretch
+from inference.attention.decode_parts import Cut
 from tests.inference import tiny
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
 ]
+CUT = Cut(num_kv_heads=8, num_multiprocessors=132, max_keys=65536)
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
 
 
@@ -56,9 +59,9 @@ def stretches(lengths: list[tuple[int, int]], num_blocks: int, block_size: int) 
     return made
 
 
-def batch_of(parts: list[Stretch], block_size: int, group: int) -> Any:
+def batch_of(parts: list[Stretch], block_size: int, group: int, cut: Cut = CUT) -> Any:
     from inference.attention.triton import PagedBatch
-    from inference.kernels.paged_attention import tokens_per_tile
+    from inference.kernels.prefill_attention import tokens_per_tile
 
     width = max(len(part.block_table) for part in parts)
     tables = torch.zeros(len(parts), width, dtype=torch.int32)
@@ -69,12 +72,16 @@ def batch_of(parts: list[Stretch], block_size: int, group: int) -> Any:
     tiles = [(i, t) for i, part in enumerate(rest) for t in range(0, part.num_tokens, tokens_per_tile(group))]
     sequences = [(num_decode + i, part.offset, part.num_tokens, part.kv_len) for i, part in enumerate(rest)]
     on_gpu = {"dtype": torch.int32, "device": "cuda"}
+    lens = np.array([part.kv_len for part in parts[:num_decode]], dtype=np.int64)
+    items, places = cut.items(lens) if num_decode else (np.empty((0, 4)), np.empty((0, 2)))
     return PagedBatch(
         slots=torch.zeros(sum(part.num_tokens for part in parts), **on_gpu),
         tables=tables.cuda(),
         num_decode=num_decode,
         rows=torch.arange(num_decode, **on_gpu),
-        lens=torch.tensor([part.kv_len for part in parts[:num_decode]], **on_gpu),
+        lens=torch.tensor(lens, **on_gpu),
+        items=torch.tensor(items, **on_gpu),
+        parts=torch.tensor(places, **on_gpu),
         tiles=torch.tensor(tiles, **on_gpu).view(-1, 2),
         sequences=torch.tensor(sequences, **on_gpu).view(-1, 4),
     )
@@ -86,6 +93,7 @@ CASES = {
     "prefill": [(130, 130), (7, 7), (64, 64), (2, 300), (33, 97)],
     "mixed": [(1, 40), (1, 513), (200, 260), (5, 5), (1, 90)],
     "large batch": [(1, 10 + i) for i in range(200)],
+    "uneven batch": [(1, 3000), *[(1, 1 + 3 * i) for i in range(120)], (1, 1999)],
 }
 
 
@@ -101,7 +109,9 @@ CASES = {
         (32, 8, 128, torch.float32),
     ],
 )
-@pytest.mark.parametrize(("window", "softcap"), [(None, None), (21, None), (None, 5.0)])
+@pytest.mark.parametrize(
+    ("window", "softcap", "has_sinks"), [(None, None, False), (21, None, True), (None, 5.0, False)]
+)
 def test_paged_attention_equals_the_reference(
     case: str,
     heads: int,
@@ -110,6 +120,7 @@ def test_paged_attention_equals_the_reference(
     dtype: torch.dtype,
     window: int | None,
     softcap: float | None,
+    has_sinks: bool,
 ) -> None:
     from inference.attention.reference import ReferenceStep
     from inference.attention.triton import TritonStep
@@ -120,7 +131,8 @@ def test_paged_attention_equals_the_reference(
     num_tokens = sum(part.num_tokens for part in parts)
     query = torch.randn(num_tokens, heads, dim, device="cuda", dtype=dtype)
     dummy = torch.empty(num_tokens, kv_heads, dim, device="cuda", dtype=dtype)
-    options: dict[str, Any] = {"scaling": dim**-0.5, "window": window, "softcap": softcap}
+    sinks = torch.randn(heads, device="cuda", dtype=torch.float32) if has_sinks else None
+    options: dict[str, Any] = {"scaling": dim**-0.5, "window": window, "softcap": softcap, "sinks": sinks}
     got = TritonStep(cache, batch_of(parts, block_size, heads // kv_heads)).attend(
         0, query, dummy, dummy, **options
     )

@@ -1,0 +1,148 @@
+"""Triton attention of single tokens over the paged KV pool: keys in even parts, a group's heads packed.
+
+Pools are `[num_blocks * block_size, num_kv_heads, head_dim]`; a table row lists a sequence's blocks in order.
+Which parts there are is decided on the host (attention/decode_parts.py): a sequence of one part is written
+as it is, the parts of the others are joined by a second kernel.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from inference.kernels.softmax_tile import SMALLEST_DOT, padded_dim, precision, scaled_scores
+
+# Tiles of keys, warps and pipeline stages, the quickest of a sweep on one H200: docs/benchmarks.md.
+SHAPE = {"TILE": 64, "num_warps": 2, "num_stages": 3}
+WIDE = {"TILE": 32, "num_warps": 4, "num_stages": 3}
+PARTS_TILE = 16  # parts that are joined at a time
+
+
+@triton.jit
+def _attend_part(
+    query, keys, values, tables, rows, lens, items, sinks, out, mixes, weights_of_mixes, scale, cap, window,
+    table_stride, GROUP: tl.constexpr, GROUP_TILE: tl.constexpr, DIM: tl.constexpr, DIM_TILE: tl.constexpr,
+    NUM_KV_HEADS: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr, HAS_CAP: tl.constexpr,
+    HAS_SINKS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """One part of one sequence's keys, for the heads of one group."""
+    item, head = tl.program_id(0), tl.program_id(1)
+    sequence = tl.load(items + 4 * item)
+    part = tl.load(items + 4 * item + 1)
+    num_parts = tl.load(items + 4 * item + 2)  # 0: nothing to do
+    place = tl.load(items + 4 * item + 3)
+    kv_len = tl.load(lens + sequence)
+    table = tables + tl.load(rows + sequence).to(tl.int64) * table_stride
+    begin = tl.maximum(0, kv_len - window)
+    per_part = tl.cdiv(tl.cdiv(kv_len - begin, tl.maximum(num_parts, 1)), TILE) * TILE
+    low = begin + part * per_part
+    high = tl.where(num_parts > 0, tl.minimum(low + per_part, kv_len), low)
+    member, dim = tl.arange(0, GROUP_TILE), tl.arange(0, DIM_TILE)
+    group_heads = head * GROUP + member
+    heads = sequence * (NUM_KV_HEADS * GROUP) + group_heads
+    is_member, is_dim = member < GROUP, dim < DIM
+    q_mask = is_member[:, None] & is_dim[None, :]
+    q = tl.load(query + heads[:, None] * DIM + dim[None, :], mask=q_mask, other=0.0)
+    best = tl.full([GROUP_TILE], -1e30, tl.float32)
+    total = tl.zeros([GROUP_TILE], tl.float32)
+    if HAS_SINKS:  # a key without a value, in the first part
+        sink = tl.load(sinks + group_heads, mask=is_member, other=-1e30).to(tl.float32) * 1.4426950408889634
+        best = tl.where(part == 0, sink, best)
+        total = tl.where(part == 0, 1.0, total)
+    mixed = tl.zeros([GROUP_TILE, DIM_TILE], tl.float32)
+    for first in range(low, high, TILE):
+        position = first + tl.arange(0, TILE)
+        is_key = position < high
+        block = tl.load(table + position // BLOCK_SIZE, mask=is_key, other=0).to(tl.int64)
+        row = ((block * BLOCK_SIZE + position % BLOCK_SIZE) * NUM_KV_HEADS + head) * DIM
+        k = tl.load(keys + row[None, :] + dim[:, None], mask=is_key[None, :] & is_dim[:, None], other=0.0)
+        scores = scaled_scores(q, k.to(q.dtype), scale, cap, HAS_CAP, PRECISION)
+        scores = tl.where(is_key[None, :], scores, -1e30)
+        new_best = tl.maximum(best, tl.max(scores, 1))
+        weights = tl.exp2(scores - new_best[:, None])
+        shrink = tl.exp2(best - new_best)
+        v = tl.load(values + row[:, None] + dim[None, :], mask=is_key[:, None] & is_dim[None, :], other=0.0)
+        mixed = mixed * shrink[:, None] + tl.dot(
+            weights.to(q.dtype), v.to(q.dtype), input_precision=PRECISION
+        )
+        total = total * shrink + tl.sum(weights, 1)
+        best = new_best
+    mixed = mixed / tl.where(total > 0, total, 1.0)[:, None]
+    if num_parts == 1:
+        tl.store(out + heads[:, None] * DIM + dim[None, :], mixed.to(out.dtype.element_ty), mask=q_mask)
+    if num_parts > 1:
+        mix = place * (NUM_KV_HEADS * GROUP) + group_heads
+        tl.store(mixes + mix[:, None] * DIM + dim[None, :], mixed, mask=q_mask)
+        weight = tl.where(total > 0, best + tl.log2(tl.where(total > 0, total, 1.0)), -1e30)
+        tl.store(weights_of_mixes + mix, weight, mask=is_member)
+
+
+@triton.jit
+def _join_parts(
+    mixes, weights_of_mixes, parts, out, NUM_HEADS: tl.constexpr, DIM: tl.constexpr, DIM_TILE: tl.constexpr,
+    PARTS_TILE: tl.constexpr,
+):  # fmt: skip
+    """The parts of one head of one sequence, each with the logarithm of its weight -> the head's output."""
+    sequence, head = tl.program_id(0), tl.program_id(1)
+    first = tl.load(parts + 2 * sequence)
+    num_parts = tl.load(parts + 2 * sequence + 1)
+    if num_parts > 1:
+        dim, index = tl.arange(0, DIM_TILE), tl.arange(0, PARTS_TILE)
+        is_dim = dim < DIM
+        best = -1e30
+        total = 0.0
+        mixed = tl.zeros([DIM_TILE], tl.float32)
+        for done in range(0, num_parts, PARTS_TILE):
+            is_part = done + index < num_parts
+            mix = (first + done + index) * NUM_HEADS + head
+            weight = tl.load(weights_of_mixes + mix, mask=is_part, other=-1e30)
+            new_best = tl.maximum(best, tl.max(weight, 0))
+            share = tl.where(is_part, tl.exp2(weight - new_best), 0.0)
+            shrink = tl.exp2(best - new_best)
+            mask = is_part[:, None] & is_dim[None, :]
+            part = tl.load(mixes + mix[:, None] * DIM + dim[None, :], mask=mask, other=0.0)
+            mixed = mixed * shrink + tl.sum(part * share[:, None], 0)
+            total = total * shrink + tl.sum(share, 0)
+            best = new_best
+        place = (sequence * NUM_HEADS + head) * DIM
+        tl.store(out + place + dim, (mixed / total).to(out.dtype.element_ty), mask=is_dim)
+
+
+def decode_attention(
+    query: Tensor,  # [batch, num_heads, head_dim], contiguous
+    keys: Tensor,
+    values: Tensor,
+    out: Tensor,  # like query
+    *,
+    tables: Tensor,  # [num_rows, max_blocks], int32
+    rows: Tensor,  # [batch], each sequence's row of `tables`
+    lens: Tensor,  # [batch], keys to attend to, the token's own included
+    items: Tensor,  # [num_items, 4], int32: sequence, part, parts of it, where a part of several goes
+    parts: Tensor,  # [batch, 2], int32: where the sequence's first part goes, how many there are
+    block_size: int,
+    scaling: float,
+    window: int,  # a token sees the last `window` positions
+    softcap: float,  # 0: none
+    sinks: Tensor | None,  # [num_heads]: a score that takes its share and brings nothing
+) -> None:
+    """One token per sequence. Launches the same grid whatever the lengths: fit for a CUDA graph."""
+    batch, num_heads, dim = query.shape
+    num_items, num_kv_heads = items.shape[0], keys.shape[1]
+    group = num_heads // num_kv_heads
+    is_narrow = padded_dim(dim) <= 128
+    mixes = torch.empty(num_items, num_heads, dim, device=query.device, dtype=torch.float32)
+    weights = torch.empty(num_items, num_heads, device=query.device, dtype=torch.float32)
+    _attend_part[(num_items, num_kv_heads)](
+        query, keys, values, tables, rows, lens, items, query if sinks is None else sinks, out, mixes,
+        weights, scaling, softcap, window, tables.stride(0), GROUP=group,
+        GROUP_TILE=max(SMALLEST_DOT, triton.next_power_of_2(group)), DIM=dim, DIM_TILE=padded_dim(dim),
+        NUM_KV_HEADS=num_kv_heads, BLOCK_SIZE=block_size, HAS_CAP=softcap > 0, HAS_SINKS=sinks is not None,
+        PRECISION=precision(query), **(SHAPE if is_narrow else WIDE),
+    )  # fmt: skip
+    if num_items > batch:
+        _join_parts[(batch, num_heads)](
+            mixes, weights, parts, out, NUM_HEADS=num_heads, DIM=dim, DIM_TILE=padded_dim(dim),
+            PARTS_TILE=PARTS_TILE, num_warps=2,
+        )  # fmt: skip
