@@ -7,9 +7,25 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from inference.kernels.rows import LARGEST, QuantizedRows
+
 
 @triton.jit
-def _add_norm(x, residual, weight, out, epsilon, WIDTH: tl.constexpr, TILE: tl.constexpr, ADDS: tl.constexpr):
+def _store_quantized(value, row, scales, places, mask, LIMIT: tl.constexpr):
+    """A row in 8 bits, its largest value as the largest that there is, and the row's scale."""
+    scale = tl.maximum(tl.max(tl.abs(value), 0) / LIMIT, 1e-12)
+    value = value / scale
+    if places.dtype.element_ty == tl.int8:
+        value = tl.floor(value + 0.5)
+    tl.store(places, value.to(places.dtype.element_ty), mask=mask)
+    tl.store(scales + row, scale)
+
+
+@triton.jit
+def _add_norm(
+    x, residual, weight, out, scales, epsilon, WIDTH: tl.constexpr, TILE: tl.constexpr, ADDS: tl.constexpr,
+    LIMIT: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, TILE)
     mask = column < WIDTH
@@ -20,8 +36,12 @@ def _add_norm(x, residual, weight, out, epsilon, WIDTH: tl.constexpr, TILE: tl.c
         tl.store(residual + row * WIDTH + column, rounded, mask=mask)
         value = rounded.to(tl.float32)
     value = value * tl.rsqrt(tl.sum(value * value, 0) / WIDTH + epsilon)
-    scaled = value.to(out.dtype.element_ty) * tl.load(weight + column, mask=mask, other=0.0)
-    tl.store(out + row * WIDTH + column, scaled.to(out.dtype.element_ty), mask=mask)
+    rounded = value.to(x.dtype.element_ty)
+    scaled = (rounded * tl.load(weight + column, mask=mask, other=0.0)).to(x.dtype.element_ty)
+    if LIMIT > 0:
+        _store_quantized(scaled.to(tl.float32), row, scales, out + row * WIDTH + column, mask, LIMIT)
+    else:
+        tl.store(out + row * WIDTH + column, scaled, mask=mask)
 
 
 def add_norm(x: Tensor, residual: Tensor, weight: Tensor, epsilon: float, *, adds: bool) -> Tensor:
@@ -29,17 +49,75 @@ def add_norm(x: Tensor, residual: Tensor, weight: Tensor, epsilon: float, *, add
     out = torch.empty_like(x)
     width = x.shape[1]
     _add_norm[(x.shape[0],)](
-        x, residual, weight, out, epsilon, WIDTH=width, TILE=triton.next_power_of_2(width), ADDS=adds,
-        num_warps=8 if width > 1024 else 4,
+        x, residual, weight, out, out, epsilon, WIDTH=width, TILE=triton.next_power_of_2(width), ADDS=adds,
+        LIMIT=0.0, num_warps=8 if width > 1024 else 4,
     )  # fmt: skip
     return out
+
+
+def add_norm_quantized(
+    x: Tensor, residual: Tensor, weight: Tensor, epsilon: float, *, adds: bool, dtype: torch.dtype
+) -> QuantizedRows:
+    """As `add_norm`, its rows in 8 bits."""
+    width = x.shape[1]
+    out = _empty_rows(x.shape[0], width, dtype, x.device)
+    _add_norm[(x.shape[0],)](
+        x, residual, weight, out.values, out.scale, epsilon, WIDTH=width, ADDS=adds,
+        TILE=triton.next_power_of_2(width), LIMIT=LARGEST[dtype], num_warps=8 if width > 1024 else 4,
+    )  # fmt: skip
+    return out
+
+
+def _empty_rows(num_rows: int, width: int, dtype: torch.dtype, device: torch.device) -> QuantizedRows:
+    return QuantizedRows(
+        torch.empty(num_rows, width, dtype=dtype, device=device),
+        torch.empty(num_rows, 1, dtype=torch.float32, device=device),
+    )
+
+
+@triton.jit
+def _quantize(x, out, scales, stride, WIDTH: tl.constexpr, TILE: tl.constexpr, LIMIT: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, TILE)
+    mask = column < WIDTH
+    value = tl.load(x + row * stride + column, mask=mask, other=0.0).to(tl.float32)
+    _store_quantized(value, row, scales, out + row * WIDTH + column, mask, LIMIT)
+
+
+def quantize(x: Tensor, dtype: torch.dtype) -> QuantizedRows:
+    """The rows of `x` [tokens, width], contiguous within a row, in 8 bits."""
+    num_rows, width = x.shape
+    out = _empty_rows(num_rows, width, dtype, x.device)
+    _quantize[(num_rows,)](
+        x, out.values, out.scale, x.stride(0), WIDTH=width, TILE=triton.next_power_of_2(width),
+        LIMIT=LARGEST[dtype], num_warps=_warps_of_a_row(width),
+    )  # fmt: skip
+    return out
+
+
+def _warps_of_a_row(width: int) -> int:
+    """So many that a thread holds 32 values at most, and a short row wakes few."""
+    return max(1, min(32, triton.next_power_of_2(width) // 512))
+
+
+@triton.jit
+def _store_limited(places, value, mask, LIMIT: tl.constexpr):
+    """`value` in the dtype of a pool; in 8 bits (LIMIT > 0) what is too large becomes the largest."""
+    value = value.to(tl.float32)
+    if LIMIT > 0:
+        value = tl.clamp(value, -LIMIT, LIMIT, propagate_nan=tl.PropagateNan.ALL)
+    tl.store(places, value.to(places.dtype.element_ty), mask=mask)
+
+
+def _limit(pool: Tensor) -> float:
+    return LARGEST.get(pool.dtype, 0.0)
 
 
 @triton.jit
 def _rotate_and_write(
     states, q_norm, k_norm, cos, sin, query, keys, values, slots, epsilon, state_stride,
     NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, DIM: tl.constexpr, HALF: tl.constexpr,
-    HALF_TILE: tl.constexpr, HAS_NORM: tl.constexpr,
+    HALF_TILE: tl.constexpr, HAS_NORM: tl.constexpr, LIMIT: tl.constexpr,
 ):  # fmt: skip
     """One head of one token: a query head goes to `query`, a key head with its value head into the pool."""
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -65,11 +143,13 @@ def _rotate_and_write(
     else:
         slot = tl.load(slots + token).to(tl.int64)
         place = (slot * NUM_KV_HEADS + head - NUM_HEADS) * DIM
-        tl.store(keys + place + half, turned_low.to(keys.dtype.element_ty), mask=mask)
-        tl.store(keys + place + HALF + half, turned_high.to(keys.dtype.element_ty), mask=mask)
+        _store_limited(keys + place + half, turned_low, mask, LIMIT)
+        _store_limited(keys + place + HALF + half, turned_high, mask, LIMIT)
         value = source + NUM_KV_HEADS * DIM
-        tl.store(values + place + half, tl.load(value + half, mask=mask, other=0.0), mask=mask)
-        tl.store(values + place + HALF + half, tl.load(value + HALF + half, mask=mask, other=0.0), mask=mask)
+        low_value = tl.load(value + half, mask=mask, other=0.0)
+        high_value = tl.load(value + HALF + half, mask=mask, other=0.0)
+        _store_limited(values + place + half, low_value, mask, LIMIT)
+        _store_limited(values + place + HALF + half, high_value, mask, LIMIT)
 
 
 def rotate_and_write(
@@ -91,22 +171,24 @@ def rotate_and_write(
     _rotate_and_write[(tokens, num_heads + num_kv_heads)](
         states, q_norm, k_norm, cos, sin, query, keys, values, slots, epsilon, states.stride(0),
         NUM_HEADS=num_heads, NUM_KV_HEADS=num_kv_heads, DIM=dim, HALF=dim // 2,
-        HALF_TILE=triton.next_power_of_2(dim // 2), HAS_NORM=norms is not None, num_warps=1,
+        HALF_TILE=triton.next_power_of_2(dim // 2), HAS_NORM=norms is not None,
+        LIMIT=_limit(keys), num_warps=1,
     )  # fmt: skip
     return query
 
 
 @triton.jit
 def _write(key, value, keys, values, slots, key_stride, value_stride, key_head, value_head,
-           NUM_KV_HEADS: tl.constexpr, DIM: tl.constexpr, TILE: tl.constexpr):  # fmt: skip
+           NUM_KV_HEADS: tl.constexpr, DIM: tl.constexpr, TILE: tl.constexpr,
+           LIMIT: tl.constexpr):  # fmt: skip
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     dim = tl.arange(0, TILE)
     mask = dim < DIM
     target = (tl.load(slots + token).to(tl.int64) * NUM_KV_HEADS + head) * DIM
     k = tl.load(key + token * key_stride + head * key_head + dim, mask=mask)
     v = tl.load(value + token * value_stride + head * value_head + dim, mask=mask)
-    tl.store(keys + target + dim, k, mask=mask)
-    tl.store(values + target + dim, v, mask=mask)
+    _store_limited(keys + target + dim, k, mask, LIMIT)
+    _store_limited(values + target + dim, v, mask, LIMIT)
 
 
 def write_kv(key: Tensor, value: Tensor, *, keys: Tensor, values: Tensor, slots: Tensor) -> None:
@@ -114,7 +196,8 @@ def write_kv(key: Tensor, value: Tensor, *, keys: Tensor, values: Tensor, slots:
     num_kv_heads, dim = keys.shape[1], keys.shape[2]
     _write[(key.shape[0], num_kv_heads)](
         key, value, keys, values, slots, key.stride(0), value.stride(0), key.stride(1), value.stride(1),
-        NUM_KV_HEADS=num_kv_heads, DIM=dim, TILE=triton.next_power_of_2(dim), num_warps=1,
+        NUM_KV_HEADS=num_kv_heads, DIM=dim, TILE=triton.next_power_of_2(dim),
+        LIMIT=_limit(keys), num_warps=1,
     )  # fmt: skip
 
 
@@ -135,6 +218,29 @@ def silu_mul(x: Tensor) -> Tensor:
     out = torch.empty(tokens, width, device=x.device, dtype=x.dtype)
     tile = min(1024, triton.next_power_of_2(width))
     _silu_mul[(tokens, triton.cdiv(width, tile))](x, out, width, TILE=tile)
+    return out
+
+
+@triton.jit
+def _silu_mul_quantized(x, out, scales, WIDTH: tl.constexpr, TILE: tl.constexpr, LIMIT: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, TILE)
+    mask = column < WIDTH
+    gate = tl.load(x + row * 2 * WIDTH + column, mask=mask, other=0.0).to(tl.float32)
+    up = tl.load(x + row * 2 * WIDTH + WIDTH + column, mask=mask, other=0.0).to(tl.float32)
+    activated = (gate * tl.sigmoid(gate)).to(x.dtype.element_ty).to(tl.float32)
+    product = (activated * up).to(x.dtype.element_ty).to(tl.float32)
+    _store_quantized(product, row, scales, out + row * WIDTH + column, mask, LIMIT)
+
+
+def silu_mul_quantized(x: Tensor, dtype: torch.dtype) -> QuantizedRows:
+    """As `silu_mul`, its rows in 8 bits."""
+    num_rows, width = x.shape[0], x.shape[1] // 2
+    out = _empty_rows(num_rows, width, dtype, x.device)
+    _silu_mul_quantized[(num_rows,)](
+        x, out.values, out.scale, WIDTH=width, TILE=triton.next_power_of_2(width), LIMIT=LARGEST[dtype],
+        num_warps=_warps_of_a_row(width),
+    )  # fmt: skip
     return out
 
 

@@ -6,19 +6,25 @@ forward stays there as the oracle.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inference.attention.triton import TritonStep
-from inference.kernels.layer import add_norm, rotate_and_write, silu_mul
+from inference.kernels.layer import (
+    add_norm,
+    add_norm_quantized,
+    quantize,
+    rotate_and_write,
+    silu_mul,
+    silu_mul_quantized,
+)
+from inference.kernels.rows import Rows
 from inference.quantization.linear import QuantizedLinear, join_rows
 
-Product = Callable[[Tensor], Tensor]  # [num_tokens, in] -> [num_tokens, out]
 FUSED = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"})
 
 
@@ -43,6 +49,30 @@ def _kinds_by_input(layer: Any) -> list[set[type]]:
         (mlp.down_proj,),
     )
     return [{type(linear) for linear in linears} for linears in together]
+
+
+class Product(Protocol):
+    """Rows [num_tokens, in] times a weight: [num_tokens, out]. `QuantizedLinear` is one."""
+
+    def takes(self, num_rows: int) -> torch.dtype | None:
+        """The dtype that so many rows should be quantized to, each with its scale; None: as they are."""
+
+    def __call__(self, x: Rows) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlainProduct:
+    """With a float weight."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def takes(self, num_rows: int) -> torch.dtype | None:
+        return None
+
+    def __call__(self, x: Rows) -> Tensor:
+        assert isinstance(x, Tensor)
+        return F.linear(x, self.weight, self.bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +119,7 @@ class FusedModel:
     def _attention(
         self, layer: FusedLayer, x: Tensor, residual: Tensor, cos: Tensor, sin: Tensor, step: TritonStep
     ) -> Tensor:
-        norm = layer.input_norm
-        normed = add_norm(x, residual, norm.weight, epsilon(norm), adds=layer.index > 0)
+        normed = norm_for(layer.qkv, x, residual, layer.input_norm, adds=layer.index > 0)
         query = rotate_and_write(
             layer.qkv(normed),
             cos,
@@ -102,15 +131,23 @@ class FusedModel:
             norms=layer.head_norms,
         )
         out = step.attend_pool(layer.index, query, scaling=layer.scaling, window=layer.window, softcap=None)
-        attended: Tensor = layer.o(out.view(out.shape[0], -1))
-        return attended
+        out = out.view(out.shape[0], -1)
+        taken = layer.o.takes(out.shape[0])
+        return layer.o(out if taken is None else quantize(out, taken))
 
     @staticmethod
     def _feed_forward(layer: FusedLayer, x: Tensor, residual: Tensor) -> Tensor:
-        norm = layer.post_norm
-        normed = add_norm(x, residual, norm.weight, epsilon(norm), adds=True)
-        out: Tensor = layer.down(silu_mul(layer.gate_up(normed)))
-        return out
+        states = layer.gate_up(norm_for(layer.gate_up, x, residual, layer.post_norm, adds=True))
+        taken = layer.down.takes(states.shape[0])
+        return layer.down(silu_mul(states) if taken is None else silu_mul_quantized(states, taken))
+
+
+def norm_for(product: Product, x: Tensor, residual: Tensor, norm: Any, *, adds: bool) -> Rows:
+    """The norm of `residual + x`, which becomes the residual, as `product` takes it."""
+    taken = product.takes(x.shape[0])
+    if taken is None:
+        return add_norm(x, residual, norm.weight, epsilon(norm), adds=adds)
+    return add_norm_quantized(x, residual, norm.weight, epsilon(norm), adds=adds, dtype=taken)
 
 
 def fuse_layer(layer: Any, index: int) -> FusedLayer:
@@ -124,9 +161,9 @@ def fuse_layer(layer: Any, index: int) -> FusedLayer:
         input_norm=layer.input_layernorm,
         post_norm=layer.post_attention_layernorm,
         qkv=join([attention.q_proj, attention.k_proj, attention.v_proj]),
-        o=attention.o_proj,
+        o=join([attention.o_proj]),
         gate_up=join([mlp.gate_proj, mlp.up_proj]),
-        down=mlp.down_proj,
+        down=join([mlp.down_proj]),
         head_norms=norms,
         scaling=attention.scaling,
         window=layer_window(attention),
@@ -140,7 +177,7 @@ def join(linears: list[Any]) -> Product:
         return type(first).joined(linears)
     weight = join_rows([linear.weight for linear in linears])
     bias = None if first.bias is None else join_rows([linear.bias for linear in linears])
-    return partial(F.linear, weight=weight, bias=bias)
+    return PlainProduct(weight, bias)
 
 
 def layer_window(attention: Any) -> int | None:

@@ -44,6 +44,10 @@ class QuantizedLinear(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out], in the dtype of x."""
 
+    def takes(self, num_rows: int) -> torch.dtype | None:
+        """The dtype of `QuantizedRows` that `forward` wants so many rows in; None: floats, as they are."""
+        return None
+
     @classmethod
     def joined(cls, linears: Sequence[Any]) -> Self:
         """One layer for several of the same input, whose parameters become views of its own."""
