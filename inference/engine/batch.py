@@ -36,7 +36,7 @@ def pack(plan: Plan, *, block_size: int, device: torch.device) -> Batch:
         table = sequence.block_table
         if row.num_tokens == 1:
             block, within = divmod(row.start, block_size)
-            input_ids[offset] = sequence.token_ids[row.start]
+            input_ids[offset] = row.first_token
             positions[offset] = row.start
             slots[offset] = table[block] * block_size + within
         else:

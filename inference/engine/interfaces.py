@@ -34,8 +34,13 @@ class Runner(Protocol):
 class Sampler(Protocol):
     """Chooses the next token of every row, each by its own parameters."""
 
-    def sample(self, logits: Any, sequences: Seq[Sequence]) -> list[Sampled]:
-        """One outcome a row. Depends on the row alone: its logits, parameters, seed and position."""
+    def sample(
+        self, logits: Any, sequences: Seq[Sequence], positions: Seq[int] | None = None
+    ) -> list[Sampled]:
+        """One outcome a row. Depends on the row alone: its logits, parameters, seed and position.
+
+        `positions`: which output token of its sequence each row is; None: the one after those that are there.
+        """
 
 
 class Detokenizer(Protocol):

@@ -35,9 +35,11 @@ class BatchSampler:
         self._vocabulary = vocabulary
 
     @torch.inference_mode()
-    def sample(self, logits: Tensor, sequences: Seq[Sequence]) -> list[Sampled]:
+    def sample(
+        self, logits: Tensor, sequences: Seq[Sequence], positions: Seq[int] | None = None
+    ) -> list[Sampled]:
         """One outcome a row of `logits`, `[num_rows, vocab]`; `token_id=None` where they are not finite."""
-        chosen, usable = self.choose(logits, sequences)
+        chosen, usable = self.choose(logits, sequences, positions)
         return [
             Sampled(token_id=token_id, logprob=self._logprob(logits[row], token_id, sequences[row]))
             if is_usable
@@ -46,8 +48,12 @@ class BatchSampler:
         ]
 
     @torch.inference_mode()
-    def choose(self, logits: Tensor, sequences: Seq[Sequence]) -> tuple[Tensor, Tensor]:
+    def choose(
+        self, logits: Tensor, sequences: Seq[Sequence], positions: Seq[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Token ids `[num_rows]`, and where they can be used; both on the logits' device."""
+        if positions is None:
+            positions = [sequence.num_output_tokens for sequence in sequences]
         largest, chosen = logits.max(dim=-1)  # NaN and infinity both show in the maximum
         adjusted = [row for row, sequence in enumerate(sequences) if is_adjusted(sequence)]
         drawn = [row for row, sequence in enumerate(sequences) if is_drawn(sequence.request.sampling)]
@@ -62,7 +68,8 @@ class BatchSampler:
             best, chosen[row] = scores[row].max(dim=-1)
             usable[row] &= best.isfinite()  # not where every token is forbidden by now
         if drawn:
-            chosen[drawn] = draw(scores[drawn], [sequences[row] for row in drawn])
+            owners, places = [sequences[row] for row in drawn], [positions[row] for row in drawn]
+            chosen[drawn] = draw(scores[drawn], owners, places)
         return chosen, usable
 
     def _logprob(self, raw: Tensor, token_id: int, sequence: Sequence) -> TokenLogprob | None:
@@ -92,7 +99,7 @@ def is_drawn(sampling: Sampling) -> bool:
     return sampling.temperature >= SMALLEST_TEMPERATURE
 
 
-def draw(scores: Tensor, sequences: Seq[Sequence]) -> Tensor:
+def draw(scores: Tensor, sequences: Seq[Sequence], positions: Seq[int]) -> Tensor:
     """Token ids `[num_rows]`, each drawn from its row's filtered distribution by one random number."""
     samplings = [sequence.request.sampling for sequence in sequences]
     device = scores.device
@@ -105,7 +112,10 @@ def draw(scores: Tensor, sequences: Seq[Sequence]) -> Tensor:
         scores[filtered] = kept.masked_fill(kept < thresholds[:, None], float("-inf"))
     # float64: the sum over a vocabulary in float32 is off by more than a rare token's share.
     cumulative = scores.softmax(dim=-1).double().cumsum(dim=-1)  # [num_rows, vocab]
-    randoms = [uniform(seed=sequence.seed, position=sequence.num_output_tokens) for sequence in sequences]
+    randoms = [
+        uniform(seed=sequence.seed, position=position)
+        for sequence, position in zip(sequences, positions, strict=True)
+    ]
     points = torch.tensor(randoms, dtype=torch.float64, device=device)[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, points, right=True)[:, 0].clamp_(max=scores.shape[-1] - 1)
 

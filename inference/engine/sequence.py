@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from inference.engine.drafter import Drafter
 from inference.protocol import GenerateRequest
 
 PENDING = -1  # stands for a token that the device has chosen and the host has not read yet
@@ -37,6 +38,8 @@ class Sequence:
     status: Status = Status.WAITING
     allowance: int | None = None  # output tokens granted so far
     is_allowance_final: bool = False
+    drafter: Drafter | None = None  # guesses what it says next, once that was asked for
+    may_guess: bool = True
 
     def __post_init__(self) -> None:
         if not self.token_ids:
@@ -88,6 +91,12 @@ class Sequence:
         """It has all the tokens that it may have, or will have once they are read."""
         return self.num_output_tokens >= self.max_tokens
 
+    @property
+    def num_wanted_tokens(self) -> int:
+        """How many more tokens it may have now."""
+        limit = self.max_tokens if self.allowance is None else min(self.max_tokens, self.allowance)
+        return limit - self.num_output_tokens
+
     def add_token(self, token_id: int) -> None:
         """The next token is known: it takes the place of the first pending one, if there is one."""
         if self.num_pending:
@@ -110,11 +119,16 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A stretch of one sequence in a step: tokens `start .. start + num_tokens` run together."""
+    """A stretch of one sequence in a step: tokens `start .. start + num_tokens` run together.
+
+    A row with a draft runs one token, which is guessed: it follows what the rows before it have, and what is
+    sampled after it counts where the guess was right.
+    """
 
     sequence: Sequence
     start: int
     num_tokens: int
+    draft: int | None = None
 
     @property
     def end(self) -> int:
@@ -122,8 +136,13 @@ class Row:
 
     @property
     def samples(self) -> bool:
-        """Whether the row reaches its sequence's last token, so that a new one is sampled after it."""
-        return self.end == len(self.sequence.token_ids)
+        """Whether the row reaches its sequence's last token or goes beyond: a new one is sampled after it."""
+        return self.draft is not None or self.end == len(self.sequence.token_ids)
+
+    @property
+    def first_token(self) -> int:
+        """The token at `start`: PENDING where only the device knows it yet."""
+        return self.sequence.token_ids[self.start] if self.draft is None else self.draft
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +150,7 @@ class Plan:
     """What one step runs: chunks of prefill and single decode tokens in one packed batch."""
 
     rows: tuple[Row, ...]
+    guesses: bool = False  # drafts are in it, or will be once the tokens under way are known
 
     @property
     def num_tokens(self) -> int:
@@ -138,5 +158,17 @@ class Plan:
 
     @property
     def sampling_sequences(self) -> list[Sequence]:
-        """The sequences that get a token from this step, in the order of the logits' rows."""
+        """The sequences that get a token from this step, in the order of the logits' rows.
+
+        One with drafts stands there once for each of them, too.
+        """
         return [row.sequence for row in self.rows if row.samples]
+
+    @property
+    def sampled_positions(self) -> list[int]:
+        """Beside `sampling_sequences`: which of the sequence's output tokens is sampled, from 0."""
+        return [row.end - row.sequence.num_prompt_tokens for row in self.rows if row.samples]
+
+    def without_drafts(self) -> Plan:
+        """The same step, nothing guessed."""
+        return Plan(tuple(row for row in self.rows if row.draft is None))
