@@ -66,7 +66,7 @@ def decode_numbers(rows: tuple[Row, ...], table_rows: list[int], block_size: int
     """`[5, num_rows]`: token, position, slot, row of the block tables, keys of each sequence's token."""
     numbers = np.empty((5, len(rows)), dtype=np.int64)
     starts = [row.start for row in rows]
-    numbers[0] = [row.sequence.token_ids[row.start] for row in rows]
+    numbers[0] = [row.first_token for row in rows]
     numbers[1] = starts
     blocks = [row.sequence.block_table[row.start // block_size] for row in rows]
     numbers[2] = np.array(blocks) * block_size + numbers[1] % block_size

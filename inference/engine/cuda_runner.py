@@ -33,6 +33,7 @@ class CudaRunner:
         max_num_seqs: int,
         max_batch_tokens: int,
         max_model_len: int,
+        num_draft_rows: int = 0,  # that a step may have beside those of its sequences
         fuses: bool = True,
     ) -> None:
         self.loaded = loaded
@@ -57,7 +58,8 @@ class CudaRunner:
             num_multiprocessors=torch.cuda.get_device_properties(loaded.device).multi_processor_count,
             max_keys=max_blocks * block_size,
         )
-        num_items = self._cut.num_items(min(max_num_seqs, max_batch_tokens))
+        max_decode_rows = min(max_num_seqs + num_draft_rows, max_batch_tokens)
+        num_items = self._cut.num_items(max_decode_rows)
         self._stage = Stage(
             size=8 * max_batch_tokens + 16 * max_num_seqs + 4 * num_items + 1024, device=loaded.device
         )
@@ -67,7 +69,7 @@ class CudaRunner:
             self._forward,
             self.tables.tensor,
             self._cut,
-            max_batch=min(max_num_seqs, max_batch_tokens),
+            max_batch=max_decode_rows,
             vocab_size=loaded.vocab_size,
             spare_slot=num_blocks * block_size,
             dtype=loaded.dtype,
