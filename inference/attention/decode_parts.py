@@ -48,8 +48,11 @@ class Cut:
         return items, np.stack((firsts, num_parts), axis=1)
 
     def _num_extra(self, batch_size: int) -> int:
-        """Parts beyond one a sequence: as many again, or as many as keep a small batch's GPU busy."""
-        return max(batch_size, NUM_WAVES * self.num_multiprocessors // self.num_kv_heads)
+        """Parts beyond one a sequence: half as many again, or as many as keep a small batch's GPU busy.
+
+        So no part of a large batch is longer than two average sequences, and few programs idle.
+        """
+        return max(batch_size // 2, NUM_WAVES * self.num_multiprocessors // self.num_kv_heads)
 
     def _even_size(self, lens: IntArray) -> int:
         """The smallest size that makes no more than `num_items`: each sequence adds less than one part to

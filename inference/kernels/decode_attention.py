@@ -31,14 +31,16 @@ def _attend_part(
     item, head = tl.program_id(0), tl.program_id(1)
     sequence = tl.load(items + 4 * item)
     part = tl.load(items + 4 * item + 1)
-    num_parts = tl.load(items + 4 * item + 2)  # 0: nothing to do
+    num_parts = tl.load(items + 4 * item + 2)
     place = tl.load(items + 4 * item + 3)
+    if num_parts == 0:
+        return
     kv_len = tl.load(lens + sequence)
     table = tables + tl.load(rows + sequence).to(tl.int64) * table_stride
     begin = tl.maximum(0, kv_len - window)
-    per_part = tl.cdiv(tl.cdiv(kv_len - begin, tl.maximum(num_parts, 1)), TILE) * TILE
+    per_part = tl.cdiv(tl.cdiv(kv_len - begin, num_parts), TILE) * TILE
     low = begin + part * per_part
-    high = tl.where(num_parts > 0, tl.minimum(low + per_part, kv_len), low)
+    high = tl.minimum(low + per_part, kv_len)
     member, dim = tl.arange(0, GROUP_TILE), tl.arange(0, DIM_TILE)
     group_heads = head * GROUP + member
     heads = sequence * (NUM_KV_HEADS * GROUP) + group_heads
@@ -72,7 +74,7 @@ def _attend_part(
     mixed = mixed / tl.where(total > 0, total, 1.0)[:, None]
     if num_parts == 1:
         tl.store(out + heads[:, None] * DIM + dim[None, :], mixed.to(out.dtype.element_ty), mask=q_mask)
-    if num_parts > 1:
+    else:
         mix = place * (NUM_KV_HEADS * GROUP) + group_heads
         tl.store(mixes + mix[:, None] * DIM + dim[None, :], mixed, mask=q_mask)
         weight = tl.where(total > 0, best + tl.log2(tl.where(total > 0, total, 1.0)), -1e30)
@@ -81,33 +83,38 @@ def _attend_part(
 
 @triton.jit
 def _join_parts(
-    mixes, weights_of_mixes, parts, out, NUM_HEADS: tl.constexpr, DIM: tl.constexpr, DIM_TILE: tl.constexpr,
-    PARTS_TILE: tl.constexpr,
+    mixes, weights_of_mixes, parts, out, NUM_HEADS: tl.constexpr, GROUP: tl.constexpr,
+    GROUP_TILE: tl.constexpr, DIM: tl.constexpr, DIM_TILE: tl.constexpr, PARTS_TILE: tl.constexpr,
 ):  # fmt: skip
-    """The parts of one head of one sequence, each with the logarithm of its weight -> the head's output."""
-    sequence, head = tl.program_id(0), tl.program_id(1)
+    """A sequence's parts, each with the logarithm of its weight -> the output of a group of heads."""
+    sequence, group = tl.program_id(0), tl.program_id(1)
     first = tl.load(parts + 2 * sequence)
     num_parts = tl.load(parts + 2 * sequence + 1)
-    if num_parts > 1:
-        dim, index = tl.arange(0, DIM_TILE), tl.arange(0, PARTS_TILE)
-        is_dim = dim < DIM
-        best = -1e30
-        total = 0.0
-        mixed = tl.zeros([DIM_TILE], tl.float32)
-        for done in range(0, num_parts, PARTS_TILE):
-            is_part = done + index < num_parts
-            mix = (first + done + index) * NUM_HEADS + head
-            weight = tl.load(weights_of_mixes + mix, mask=is_part, other=-1e30)
-            new_best = tl.maximum(best, tl.max(weight, 0))
-            share = tl.where(is_part, tl.exp2(weight - new_best), 0.0)
-            shrink = tl.exp2(best - new_best)
-            mask = is_part[:, None] & is_dim[None, :]
-            part = tl.load(mixes + mix[:, None] * DIM + dim[None, :], mask=mask, other=0.0)
-            mixed = mixed * shrink + tl.sum(part * share[:, None], 0)
-            total = total * shrink + tl.sum(share, 0)
-            best = new_best
-        place = (sequence * NUM_HEADS + head) * DIM
-        tl.store(out + place + dim, (mixed / total).to(out.dtype.element_ty), mask=is_dim)
+    if num_parts == 1:
+        return
+    member, dim, index = tl.arange(0, GROUP_TILE), tl.arange(0, DIM_TILE), tl.arange(0, PARTS_TILE)
+    heads = group * GROUP + member
+    is_member = member < GROUP
+    is_value = is_member[:, None] & (dim < DIM)[None, :]
+    best = tl.full([GROUP_TILE], -1e30, tl.float32)
+    total = tl.zeros([GROUP_TILE], tl.float32)
+    mixed = tl.zeros([GROUP_TILE, DIM_TILE], tl.float32)
+    for done in range(0, num_parts, PARTS_TILE):
+        is_part = done + index < num_parts
+        mix = (first + done + index)[:, None] * NUM_HEADS + heads[None, :]
+        mask = is_part[:, None] & is_member[None, :]
+        weight = tl.load(weights_of_mixes + mix, mask=mask, other=-1e30)
+        new_best = tl.maximum(best, tl.max(weight, 0))
+        share = tl.where(mask, tl.exp2(weight - new_best[None, :]), 0.0)
+        shrink = tl.exp2(best - new_best)
+        values = mixes + mix[:, :, None] * DIM + dim[None, None, :]
+        part = tl.load(values, mask=is_part[:, None, None] & is_value[None, :, :], other=0.0)
+        mixed = mixed * shrink[:, None] + tl.sum(part * share[:, :, None], 0)
+        total = total * shrink + tl.sum(share, 0)
+        best = new_best
+    mixed = mixed / tl.where(is_member, total, 1.0)[:, None]
+    place = (sequence * NUM_HEADS + heads) * DIM
+    tl.store(out + place[:, None] + dim[None, :], mixed.to(out.dtype.element_ty), mask=is_value)
 
 
 def decode_attention(
@@ -142,7 +149,8 @@ def decode_attention(
         PRECISION=precision(query), **(SHAPE if is_narrow else WIDE),
     )  # fmt: skip
     if num_items > batch:
-        _join_parts[(batch, num_heads)](
-            mixes, weights, parts, out, NUM_HEADS=num_heads, DIM=dim, DIM_TILE=padded_dim(dim),
-            PARTS_TILE=PARTS_TILE, num_warps=2,
+        _join_parts[(batch, num_kv_heads)](
+            mixes, weights, parts, out, NUM_HEADS=num_heads, GROUP=group,
+            GROUP_TILE=triton.next_power_of_2(group), DIM=dim, DIM_TILE=padded_dim(dim),
+            PARTS_TILE=PARTS_TILE,
         )  # fmt: skip
