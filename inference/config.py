@@ -32,6 +32,7 @@ class EngineConfig:
     cuda_graphs: bool = True  # decode steps replayed as one launch; like the two below, on NVIDIA GPUs alone
     fused_layers: bool = True  # joined projections and fewer kernels, where the family is known
     overlap: bool = True  # a step is launched before the tokens of the one before are read
+    batch_invariant: bool = False  # the same tokens and log-probabilities in any company; slower
     num_threads: int | None = None  # CPU threads of torch; None: the cores that there are
 
     def __post_init__(self) -> None:

@@ -11,6 +11,8 @@ import torch
 from inference.config import EngineConfig, RevisionSpec
 from inference.engine.detokenizer import StreamDetokenizer
 from inference.engine.engine import Engine
+from inference.engine.invariance import Borders
+from inference.engine.invariant_runner import InvariantRunner
 from inference.engine.kv_cache import token_bytes
 from inference.engine.memory import free_host_bytes, plan_num_blocks
 from inference.engine.runner import ModelRunner
@@ -19,6 +21,7 @@ from inference.engine.steppers import Overlapped, Stepper, Synchronous
 from inference.engine.warmup import warm_up, warm_up_mixes
 from inference.footprint import Pool
 from inference.models.loader import LoadedModel, load_model
+from inference.models.model_folder import CannotLoad
 from inference.protocol import LoadProgress
 
 if TYPE_CHECKING:  # triton is there only where CUDA is
@@ -62,6 +65,7 @@ def assemble(
         runner=runner,
         sampler=sampler,
         stepper=stepper,
+        borders=_borders(runner, config),
         detokenizer_factory=lambda sampling: StreamDetokenizer(loaded.vocabulary, sampling),
     )
 
@@ -114,9 +118,12 @@ def _reserve_step_memory(loaded: LoadedModel, config: EngineConfig, sampler: Bat
 def runner_for(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) -> ModelRunner | CudaRunner:
     """Triton's kernels have a runner of their own; the others share the plain one. `config` is resolved."""
     if loaded.attention != "triton":
-        return ModelRunner(loaded, num_blocks=num_blocks, block_size=config.block_size)
+        runner_class = InvariantRunner if config.batch_invariant else ModelRunner
+        return runner_class(loaded, num_blocks=num_blocks, block_size=config.block_size)
     from inference.engine.cuda_runner import CudaRunner
 
+    if config.batch_invariant:
+        raise CannotLoad("batch_invariant on a GPU needs attention set to reference")
     assert config.max_batch_tokens is not None
     return CudaRunner(
         loaded,
@@ -127,6 +134,17 @@ def runner_for(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) ->
         max_model_len=loaded.max_model_len,
         fuses=config.fused_layers,
     )
+
+
+def _borders(runner: ModelRunner | CudaRunner, config: EngineConfig) -> Borders | None:
+    borders = runner.borders
+    assert config.max_batch_tokens is not None
+    if borders and config.max_batch_tokens < borders.multiple:
+        raise CannotLoad(
+            f"max_batch_tokens is {config.max_batch_tokens}, but batch_invariant needs at least "
+            f"{borders.multiple} for this model"
+        )
+    return borders
 
 
 def _stepper(runner: ModelRunner | CudaRunner, sampler: BatchSampler, config: EngineConfig) -> Stepper:

@@ -13,6 +13,7 @@ from inference.attention.triton import TritonStep
 from inference.engine.block_tables import BlockTables
 from inference.engine.cuda_batch import CudaBatch, Stage, decode_numbers, num_decode_rows, pack_mixed
 from inference.engine.decode_graphs import DecodeGraphs
+from inference.engine.invariance import Borders
 from inference.engine.kv_cache import KVCache
 from inference.engine.sequence import Plan
 from inference.kernels.layer import fill_pending
@@ -23,6 +24,8 @@ from inference.models.loader import LoadedModel
 
 class CudaRunner:
     """A loaded model with its KV pool, and one block more for the rows that pad a graph."""
+
+    borders: Borders | None = None  # where rows are cut, in batch-invariant mode
 
     def __init__(
         self,

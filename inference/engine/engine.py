@@ -14,6 +14,7 @@ from inference.engine.block_pool import BlockPool
 from inference.engine.deadlines import DeadlineWatch
 from inference.engine.flight import Flight
 from inference.engine.interfaces import Detokenizer, Runner, Sampled, Sampler
+from inference.engine.invariance import Borders
 from inference.engine.isolation import Outcome, is_out_of_memory
 from inference.engine.prefix_cache import PrefixCache
 from inference.engine.scheduler import Scheduler
@@ -59,6 +60,7 @@ class Engine:
         sampler: Sampler,
         detokenizer_factory: Callable[[Sampling], Detokenizer],
         stepper: Stepper | None = None,
+        borders: Borders | None = None,
         clock: Callable[[], float] = time.monotonic,
         draw_seed: Callable[[], int] = lambda: secrets.randbits(63),
     ) -> None:
@@ -73,7 +75,7 @@ class Engine:
         self.clock = clock
         self.draw_seed = draw_seed
         self.pool = BlockPool(num_blocks=runner.num_blocks, block_size=runner.block_size)
-        self.prefix_cache = PrefixCache(self.pool, is_enabled=config.prefix_caching)
+        self.prefix_cache = PrefixCache(self.pool, is_enabled=config.prefix_caching, borders=borders)
         self.waiting = WaitingQueue(
             max_requests=config.max_queued_requests, max_tokens=config.max_queued_tokens
         )
@@ -83,6 +85,7 @@ class Engine:
             self.waiting,
             max_batch_tokens=config.max_batch_tokens,
             max_num_seqs=config.max_num_seqs,
+            borders=borders,
         )
         self.max_context = min(card.max_model_len, runner.num_blocks * runner.block_size)
         self.deadlines = DeadlineWatch()

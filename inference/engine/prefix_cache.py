@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from inference.engine.block_pool import BlockPool, block_content, chain_hash, root_hash
+from inference.engine.invariance import Borders
 from inference.engine.sequence import Sequence
 
 
 class PrefixCache:
     """The prefixes of one pool, apart by the owners' salts. Counts prompt tokens looked up and found."""
 
-    def __init__(self, pool: BlockPool, *, is_enabled: bool = True) -> None:
+    def __init__(self, pool: BlockPool, *, is_enabled: bool = True, borders: Borders | None = None) -> None:
         self.pool = pool
         self.is_enabled = is_enabled
+        self.borders = borders  # in batch-invariant mode, up to which of them blocks are shared
         self.num_queries = 0
         self.num_hits = 0
         self._computing: dict[bytes, Sequence] = {}  # full blocks that a running sequence is about to compute
@@ -20,7 +22,7 @@ class PrefixCache:
         """The longest run of remembered blocks that leaves a token to compute: logits come from it."""
         if not self.is_enabled:
             return []
-        num_blocks = (len(sequence.token_ids) - 1) // self.pool.block_size
+        num_blocks = self._num_findable(sequence)
         self._hash(sequence, num_blocks)
         salt = sequence.request.owner.salt
         found: list[int] = []
@@ -30,6 +32,8 @@ class PrefixCache:
             if block_id is None:
                 break
             found.append(block_id)
+        if self.borders:
+            del found[len(found) - len(found) % (self.borders.multiple // self.pool.block_size) :]
         return found
 
     def is_worth_waiting(self, sequence: Sequence, *, num_found: int) -> bool:
@@ -37,7 +41,7 @@ class PrefixCache:
 
         That one runs before this one would, so the wait ends; a burst of equal prompts computes them once.
         """
-        if not self.is_enabled or num_found >= (len(sequence.token_ids) - 1) // self.pool.block_size:
+        if not self.is_enabled or num_found >= self._num_findable(sequence):
             return False
         leader = self._computing.get(sequence.block_hashes[num_found])
         return leader is not None and leader.request.priority >= sequence.request.priority
@@ -46,7 +50,7 @@ class PrefixCache:
         """The sequence was admitted: what it has not found, it computes."""
         if not self.is_enabled:
             return
-        num_full = len(sequence.token_ids) // self.pool.block_size
+        num_full = self._num_shareable(sequence, len(sequence.token_ids) // self.pool.block_size)
         self._hash(sequence, num_full)
         for block_hash in sequence.block_hashes[
             sequence.num_computed_tokens // self.pool.block_size : num_full
@@ -57,6 +61,7 @@ class PrefixCache:
         """Blocks `first .. end` of the sequence are full and computed: others may share them."""
         if not self.is_enabled:
             return
+        end = self._num_shareable(sequence, end)
         self._hash(sequence, end)
         salt = sequence.request.owner.salt
         for index in range(first, end):
@@ -75,6 +80,18 @@ class PrefixCache:
         if self.is_enabled:
             self.num_queries += sequence.num_prompt_tokens
             self.num_hits += sequence.num_cached_tokens
+
+    def _num_findable(self, sequence: Sequence) -> int:
+        """Blocks at the sequence's beginning that others may have computed."""
+        if self.borders:
+            return self.borders.num_findable_blocks(sequence, block_size=self.pool.block_size)
+        return (len(sequence.token_ids) - 1) // self.pool.block_size
+
+    def _num_shareable(self, sequence: Sequence, num_full: int) -> int:
+        """Of the sequence's `num_full` full blocks, those that others may take."""
+        if self.borders:
+            return min(num_full, sequence.num_prompt_tokens // self.pool.block_size)
+        return num_full
 
     def _forget_leader(self, block_hash: bytes, sequence: Sequence) -> None:
         if self._computing.get(block_hash) is sequence:

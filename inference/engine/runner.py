@@ -11,6 +11,7 @@ from inference.attention.base import Cache, Layout, Step
 from inference.attention.cpu import CpuStep
 from inference.attention.reference import ReferenceStep
 from inference.engine.batch import Batch, pack
+from inference.engine.invariance import Borders
 from inference.engine.kv_cache import KVCache
 from inference.engine.sequence import Plan
 from inference.models.loader import LoadedModel
@@ -20,6 +21,8 @@ ATTENTIONS: dict[str, Callable[[Cache, Layout], Step]] = {"reference": Reference
 
 class ModelRunner:
     """A loaded model with its KV pool."""
+
+    borders: Borders | None = None  # where rows are cut, in batch-invariant mode
 
     def __init__(self, loaded: LoadedModel, *, num_blocks: int, block_size: int) -> None:
         self.loaded = loaded

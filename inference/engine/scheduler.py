@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import insort
 
 from inference.engine.block_pool import BlockPool
+from inference.engine.invariance import Borders, is_prefill
 from inference.engine.prefix_cache import PrefixCache
 from inference.engine.sequence import Plan, Row, Sequence, Status
 from inference.engine.waiting_queue import WaitingQueue
@@ -31,12 +32,16 @@ class Scheduler:
         *,
         max_batch_tokens: int,
         max_num_seqs: int,
+        borders: Borders | None = None,  # of chunks, in batch-invariant mode; None: wherever the budget ends
     ) -> None:
         self.pool = pool
         self.prefix_cache = prefix_cache
         self.waiting = waiting
         self.max_batch_tokens = max_batch_tokens
-        self.max_num_seqs = min(max_num_seqs, max_batch_tokens)  # so that decode never crowds out all prefill
+        self.borders = borders
+        self._least_chunk = borders.multiple if borders else 1
+        # So that decode never crowds out all prefill.
+        self.max_num_seqs = min(max_num_seqs, max_batch_tokens - self._least_chunk + 1)
         self.running: list[Sequence] = []  # in order of rank
         self._running_ids: tuple[str, ...] | None = ()  # None: changed since they were asked for
         self.admitted: list[Sequence] = []  # by the last `schedule`
@@ -52,6 +57,8 @@ class Scheduler:
         rows = self._continue_running()
         if self.waiting:
             rows = self._admit(rows)
+        if self.borders:
+            rows.sort(key=is_prefill)  # one that begins with output to compute again stands among the last
         return Plan(tuple(rows))
 
     def advance(self, row: Row) -> None:
@@ -94,18 +101,25 @@ class Scheduler:
             if sequence.status is not Status.RUNNING or sequence.is_at_allowance or sequence.is_complete:
                 continue
             num_tokens, start = len(sequence.token_ids), sequence.num_computed_tokens
-            if num_tokens - start > 1:
+            is_decode = start >= sequence.num_prompt_tokens if self.borders else num_tokens - start <= 1
+            if not is_decode:
                 prefilling.append(sequence)
             elif num_tokens <= len(sequence.block_table) * self.pool.block_size or self._grow(sequence):
                 rows.append(Row(sequence, start, 1))
         budget = self.max_batch_tokens - len(rows)
         for sequence in prefilling:
-            if budget == 0:
+            chunk = self._chunk(sequence, budget)
+            if chunk == 0:
                 break
-            chunk = min(budget, sequence.num_uncomputed_tokens)
             rows.append(Row(sequence, sequence.num_computed_tokens, chunk))
             budget -= chunk
         return rows
+
+    def _chunk(self, sequence: Sequence, budget: int) -> int:
+        """Tokens of the sequence that this step computes."""
+        if self.borders:
+            return self.borders.num_tokens(sequence, budget=budget)
+        return min(budget, sequence.num_uncomputed_tokens)
 
     def _grow(self, sequence: Sequence) -> bool:
         """One more block. Who loses one ranks behind the sequence, or is held: no row is lost by it."""
@@ -122,7 +136,7 @@ class Scheduler:
         budget = self.max_batch_tokens - sum(row.num_tokens for row in rows)
         num_skipped = 0
         for sequence in self.waiting:
-            if budget == 0:
+            if budget < self._least_chunk:
                 self.waits_for = WaitReason.STEP
                 break
             if num_skipped == MAX_SKIPPED:
@@ -139,7 +153,7 @@ class Scheduler:
                 self.waits_for = WaitReason.BATCH if is_full else WaitReason.BLOCKS
                 break  # nobody overtakes: a long prompt is not starved by short ones
             self._start(sequence, found)
-            chunk = min(budget, sequence.num_uncomputed_tokens)
+            chunk = self._chunk(sequence, budget)
             rows.append(Row(sequence, sequence.num_computed_tokens, chunk))
             budget -= chunk
         if self.preempted:

@@ -13,6 +13,7 @@ from typing import Any
 from inference.config import EngineConfig
 from inference.engine.engine import Engine
 from inference.engine.interfaces import Sampled
+from inference.engine.invariance import Borders
 from inference.engine.sequence import PENDING, Plan, Sequence
 from inference.engine.steppers import Overlapped
 from inference.protocol import (
@@ -258,6 +259,7 @@ def make_bench(
     faults: Callable[[Plan], None] | None = None,
     detokenizer_factory: Callable[[Sampling], Any] = FakeDetokenizer,
     overlaps: bool = False,
+    borders: Borders | None = None,
     **config: Any,
 ) -> Bench:
     runner = FakeRunner(num_blocks=num_blocks, block_size=block_size, faults=faults)
@@ -273,6 +275,7 @@ def make_bench(
         detokenizer_factory=detokenizer_factory,
         stepper=Overlapped(runner, sampler, FakeLauncher(runner, sampler)) if overlaps else None,
         clock=clock,
+        borders=borders,
     )
     runner.shared_blocks = lambda: {
         block.id for block in engine.pool.blocks if block.num_references > 1 or block.hash is not None

@@ -1,0 +1,33 @@
+"""Batch-invariant mode without a GPU: torch's products depend on how many rows they have, so rows run alone.
+
+Slow: a batch costs as much as its rows one after another.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from inference.engine.invariance import Borders
+from inference.engine.runner import ModelRunner
+from inference.engine.sequence import Plan, Row
+from inference.models.loader import LoadedModel
+
+
+class InvariantRunner(ModelRunner):
+    """A runner whose products have the same shape whatever else the plan holds."""
+
+    def __init__(self, loaded: LoadedModel, *, num_blocks: int, block_size: int) -> None:
+        super().__init__(loaded, num_blocks=num_blocks, block_size=block_size)
+        self.borders = Borders(block_size)
+
+    @torch.inference_mode()
+    def run(self, plan: Plan) -> Tensor:
+        return torch.cat([super(InvariantRunner, self).run(Plan((piece,))) for piece in self._pieces(plan)])
+
+    @torch.inference_mode()
+    def score(self, plan: Plan) -> Tensor:
+        return torch.cat([super(InvariantRunner, self).score(Plan((piece,))) for piece in self._pieces(plan)])
+
+    def _pieces(self, plan: Plan) -> list[Row]:
+        return [piece for row in plan.rows for piece in self.borders.cut(row)]
