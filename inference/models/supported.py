@@ -5,9 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from transformers import PretrainedConfig
 
-SUPPORTED = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"})
+# A token is sent to a few of many feed-forward networks, whose weights lie in one tensor.
+WITH_EXPERTS = frozenset({"GptOssForCausalLM", "MixtralForCausalLM", "Qwen3MoeForCausalLM"})
+SUPPORTED = WITH_EXPERTS | {
+    "Cohere2ForCausalLM",
+    "Gemma2ForCausalLM",
+    "Gemma3ForCausalLM",
+    "GraniteForCausalLM",
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "Olmo2ForCausalLM",
+    "Phi3ForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+    "SmolLM3ForCausalLM",
+}
 
 # The others choose their frequencies by the longest sequence of the whole packed batch, so that
 # neighbours would change each other's output.
@@ -21,10 +36,33 @@ def why_not_batched(config: PretrainedConfig) -> str:
         return "config.json names no architecture"
     if architectures[0] not in SUPPORTED:
         return f"{architectures[0]} is not among the batched architectures ({', '.join(sorted(SUPPORTED))})"
+    if getattr(config, "use_bidirectional_attention", False):
+        return "its tokens see what follows them (use_bidirectional_attention)"
     for rope_type in rope_types(config):
         if rope_type not in ROPE_TYPES:
             return f"rotary embedding of type {rope_type!r} depends on the other sequences of a batch"
     return ""
+
+
+def why_not_captured(
+    config: PretrainedConfig, *, dtype: torch.dtype, compute_capability: tuple[int, int]
+) -> str:
+    """Why decode steps of a batched model cannot become CUDA graphs; "" when they can.
+
+    A grouped product of experts is one kernel in bfloat16 on Hopper and data-centre Blackwell. Elsewhere
+    torch (2.11) takes the experts one by one, for which the host waits to learn who got how many tokens.
+    """
+    if not has_experts(config) or (dtype == torch.bfloat16 and compute_capability[0] in (9, 10)):
+        return ""
+    return (
+        "no CUDA graphs: the host takes the experts one by one, except in bfloat16 on GPUs of compute "
+        "capability 9 and 10"
+    )
+
+
+def has_experts(config: PretrainedConfig) -> bool:
+    """Whether a batched model of this config is a mixture of experts."""
+    return (config.architectures or [""])[0] in WITH_EXPERTS
 
 
 def rope_types(config: PretrainedConfig) -> Iterator[str]:

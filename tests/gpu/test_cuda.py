@@ -38,7 +38,7 @@ def exact_products() -> Iterator[None]:
     yield
 
 
-@pytest.fixture(scope="module", params=list(tiny.CONFIGS))
+@pytest.fixture(scope="module", params=list(tiny.LLAMA_LIKE))
 def tiny_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     folder = tmp_path_factory.mktemp(request.param)
     tiny.tiny_model(request.param).save_pretrained(folder)

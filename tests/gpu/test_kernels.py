@@ -144,7 +144,7 @@ def test_paged_attention_equals_the_reference(
     assert (got.float() - expected).abs().max() < 10 * TOLERANCE[dtype] * expected.abs().max()
 
 
-@pytest.mark.parametrize("name", tiny.CONFIGS)
+@pytest.mark.parametrize("name", tiny.LLAMA_LIKE)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_fused_model_has_the_logits_of_the_model(name: str, dtype: torch.dtype) -> None:
     """On a batch of fresh prompts, against transformers' own forward of the same weights."""

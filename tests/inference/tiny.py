@@ -10,13 +10,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
-    LlamaConfig,
-    MistralConfig,
-    PretrainedConfig,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen3Config,
 )
 
 from inference.attention import base
@@ -24,48 +19,9 @@ from inference.engine.sequence import Sequence
 from inference.models.loader import LoadedModel
 from inference.models.vocabulary import TokenBytes, byte_level_alphabet
 from inference.protocol import GenerateRequest, Owner, Sampling
+from tests.inference.tiny_configs import CONFIGS, LLAMA_LIKE, OTHERS, SHAPE, VOCAB_SIZE
 
-VOCAB_SIZE = 300
-SHAPE: dict[str, Any] = {
-    "vocab_size": VOCAB_SIZE,
-    "hidden_size": 48,
-    "intermediate_size": 64,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "bos_token_id": 256,
-    "eos_token_id": 257,
-    "pad_token_id": 258,
-}
-SLIDING_WINDOW = 21  # smaller than the texts of the tests, and no multiple of a block
-CONFIGS: dict[str, PretrainedConfig] = {
-    "llama": LlamaConfig(**SHAPE, architectures=["LlamaForCausalLM"]),
-    "llama3-rope": LlamaConfig(
-        **SHAPE,
-        architectures=["LlamaForCausalLM"],
-        rope_parameters={
-            "rope_type": "llama3",
-            "rope_theta": 10000.0,
-            "factor": 8.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 64,
-        },
-    ),
-    "qwen2": Qwen2Config(**SHAPE, architectures=["Qwen2ForCausalLM"]),
-    "qwen2-mixed": Qwen2Config(  # one layer sees all, the others a window
-        **SHAPE,
-        architectures=["Qwen2ForCausalLM"],
-        use_sliding_window=True,
-        sliding_window=SLIDING_WINDOW,
-        max_window_layers=1,
-    ),
-    "qwen3": Qwen3Config(**SHAPE, head_dim=16, architectures=["Qwen3ForCausalLM"]),
-    "mistral": MistralConfig(
-        **SHAPE, head_dim=8, architectures=["MistralForCausalLM"], sliding_window=SLIDING_WINDOW
-    ),
-}
+__all__ = ["CONFIGS", "LLAMA_LIKE", "OTHERS", "SHAPE", "VOCAB_SIZE"]
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerBase:
@@ -83,10 +39,12 @@ def tiny_model(name: str, *, seed: int = 0) -> Any:
     """A model of random weights in float32, large enough for its choices to be far apart."""
     torch.manual_seed(seed)
     config = deepcopy(CONFIGS[name])  # a model keeps its attention implementation there
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
-    for parameter in model.parameters():
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32)
+    for parameter_name, parameter in model.named_parameters():
         if parameter.dim() > 1:
             parameter.data.normal_(0, 0.3)
+        elif name in OTHERS and parameter_name.endswith(("norm.weight", "sinks")):
+            parameter.data.uniform_(1, 4)  # or embeddings would drown the layers, and sinks not be missed
     return model.eval()
 
 
@@ -111,7 +69,7 @@ def loaded(model: Any, *, attention: str = "cpu") -> LoadedModel:
 
 def generated(model: Any, prompt: Seq[int], num_tokens: int) -> list[int]:
     """What transformers' own greedy `generate` continues `prompt` with, never ending early."""
-    model.set_attn_implementation("sdpa")
+    model.set_attn_implementation("eager")  # which alone knows soft caps and sinks in all versions
     with torch.inference_mode():
         output = model.generate(
             torch.tensor([list(prompt)]),
