@@ -1,136 +1,33 @@
-"""The engine alone on a request list, without HTTP: tokens per second, and where a step's time goes."""
+"""The engine alone on request lists, without HTTP: speed, where a step's time goes, and a peer beside it."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from functools import wraps
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-import transformers
+from transformers import AutoConfig, PretrainedConfig
 
-from inference.benchmark.shapes import SHAPES, random_model
+from inference.benchmark.arrivals import ARRIVALS, measure_arrivals
+from inference.benchmark.ceilings import measure_ceilings
+from inference.benchmark.environment import clocks, environment, fingerprint
+from inference.benchmark.measure import Meter
+from inference.benchmark.peer_lists import PEERS, PeerFailed, run_peer
+from inference.benchmark.report import CACHE_OFF, CACHE_ON, cache_line, ceilings_line, peer_line, run_lines
+from inference.benchmark.shapes import SHAPES, random_model, shape_config
 from inference.benchmark.workloads import WORKLOADS, Item
 from inference.config import Attention, EngineConfig, Quantization, RevisionSpec
 from inference.engine.build import assemble, build_engine
 from inference.engine.engine import Engine
-from inference.protocol import Deadlines, Event, Finish, GenerateRequest, Owner, Sampling
+from inference.models.device import choose_device, choose_dtype
+from inference.protocol import Refusal
 
-OWNER = Owner(id="benchmark", salt="benchmark")
-NO_DEADLINES = Deadlines(
-    queue_seconds=None, first_token_seconds=None, between_tokens_seconds=None, total_seconds=None
-)
-DEFAULT_MODEL_LEN = 4096  # as the peers are set
-WARM_UP = Item(tuple(range(3, 35)), 8)
-
-
-class Stopwatch:
-    """Adds up the seconds spent inside chosen methods of an engine's parts."""
-
-    def __init__(self) -> None:
-        self.seconds: defaultdict[str, float] = defaultdict(float)
-
-    def watch(self, stage: str, owner: object, method: str) -> None:
-        """Time every call of `owner.method` under the name `stage`."""
-        untimed = getattr(owner, method)
-
-        @wraps(untimed)
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            started = time.perf_counter()
-            try:
-                return untimed(*args, **kwargs)
-            finally:
-                self.seconds[stage] += time.perf_counter() - started
-
-        setattr(owner, method, timed)
-
-
-def watched(engine: Engine) -> Stopwatch:
-    """A stopwatch on the stages of `step`; on a GPU, `sample` includes the wait for `run`."""
-    stopwatch = Stopwatch()
-    stopwatch.watch("schedule", engine.scheduler, "schedule")
-    stopwatch.watch("run", engine.runner, "run")
-    stopwatch.watch("sample", engine.sampler, "sample")
-    stopwatch.watch("step", engine, "step")
-    return stopwatch
-
-
-def generate_all(engine: Engine, items: Sequence[Item]) -> list[Finish]:
-    """Queue everything at once and step until all have finished."""
-    finishes: list[Finish] = []
-
-    def collect(event: Event) -> None:
-        if isinstance(event, Finish):
-            finishes.append(event)
-
-    for position, item in enumerate(items):
-        engine.submit(_request(engine, f"benchmark-{position}", item), collect)
-    while engine.has_work:
-        engine.step()
-    failed = [finish.error for finish in finishes if finish.error]
-    if failed:
-        raise RuntimeError(f"{len(failed)} requests failed, the first with {failed[0]}")
-    return finishes
-
-
-def _request(engine: Engine, request_id: str, item: Item) -> GenerateRequest:
-    return GenerateRequest(
-        request_id=request_id,
-        revision=engine.card.revision,
-        token_ids=item.prompt,
-        owner=OWNER,
-        sampling=Sampling(max_tokens=item.num_output_tokens, temperature=0.0, ignore_eos=True),
-        deadlines=NO_DEADLINES,
-    )
-
-
-def measure(engine: Engine, stopwatch: Stopwatch, items: Sequence[Item]) -> dict[str, Any]:
-    """One run of one list."""
-    stopwatch.seconds.clear()
-    num_steps = engine.stats().num_steps
-    started = time.perf_counter()
-    finishes = generate_all(engine, items)
-    seconds = time.perf_counter() - started
-    num_steps = engine.stats().num_steps - num_steps
-    num_output = sum(finish.usage.completion_tokens for finish in finishes)
-    stages = {stage: stopwatch.seconds[stage] for stage in ("schedule", "run", "sample")}
-    stages["deliver"] = stopwatch.seconds["step"] - sum(stages.values())
-    return {
-        "requests": len(finishes),
-        "prompt_tokens": sum(finish.usage.prompt_tokens for finish in finishes),
-        "cached_tokens": sum(finish.usage.cached_tokens for finish in finishes),
-        "output_tokens": num_output,
-        "seconds": round(seconds, 3),
-        "output_tokens_per_second": round(num_output / seconds, 2),
-        "steps": num_steps,
-        "preemptions": sum(finish.timings.num_preemptions for finish in finishes),
-        "milliseconds_per_step": {
-            stage: round(1000 * spent / max(1, num_steps), 3) for stage, spent in stages.items()
-        },
-    }
-
-
-def environment(engine: Engine) -> dict[str, Any]:
-    """What a figure depends on beside the code."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "processor": platform.processor() or platform.machine(),
-        "load_average": os.getloadavg()[0],
-        "card": asdict(engine.card),
-        "num_blocks": engine.stats().num_blocks,
-    }
+DEFAULT_MODEL_LEN = 4096  # as the peers are set; more where a list needs more
+LONG_MODEL_LEN = 20_480
+WARM_UP = [Item(tuple(range(3, 35)), 8)] * 2
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -138,8 +35,12 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("folder", nargs="?", type=Path, help="a model folder: config, safetensors, tokenizer")
     model.add_argument("--shape", choices=SHAPES, help="instead: random weights of this shape")
-    parser.add_argument("--workloads", default="chat1,chat8,chat32", help=f"of: {', '.join(WORKLOADS)}")
+    names = ", ".join([*WORKLOADS, *ARRIVALS])
+    parser.add_argument("--workloads", default="chat1,chat8,chat32", help=f"of: {names}")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--peer", choices=PEERS, help="run the same lists through it first, in a child process"
+    )
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
     parser.add_argument("--quantization", choices=get_args(Quantization))
     parser.add_argument("--attention", choices=get_args(Attention), default="auto")
@@ -147,12 +48,25 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
     parser.add_argument("--max-batch-tokens", type=int)
     parser.add_argument("--num-blocks", type=int)
-    parser.add_argument("--prefix-caching", action="store_true", help="off by default, as in the peers")
+    parser.add_argument(
+        "--prefix-caching",
+        nargs="?",
+        choices=("off", "on", "both"),
+        default="off",
+        const="on",
+        help="off by default, as in the peers; both: every list with it and without, and the ratio",
+    )
     parser.add_argument(
         "--without", nargs="*", choices=("graphs", "fusing", "overlap"), default=(), help="switch these off"
     )
     parser.add_argument("--json", type=Path, help="also write the report here")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    options.lists = options.workloads.split(",")
+    if unknown := [name for name in options.lists if name not in WORKLOADS and name not in ARRIVALS]:
+        parser.error(f"there is no list {unknown[0]!r}; there are {names}")
+    if options.peer and options.prefix_caching == "both":
+        parser.error("with --peer, --prefix-caching is on or off")
+    return options
 
 
 def config_of(options: argparse.Namespace) -> EngineConfig:
@@ -165,7 +79,7 @@ def config_of(options: argparse.Namespace) -> EngineConfig:
         num_threads=options.threads,
         max_batch_tokens=options.max_batch_tokens,
         num_blocks=options.num_blocks,
-        prefix_caching=options.prefix_caching,
+        prefix_caching=options.prefix_caching != "off",
         cuda_graphs="graphs" not in options.without,
         fused_layers="fusing" not in options.without,
         overlap="overlap" not in options.without,
@@ -181,20 +95,85 @@ def engine_of(options: argparse.Namespace) -> Engine:
     return assemble(loaded, RevisionSpec(options.shape, Path(), config))
 
 
+def describe(options: argparse.Namespace) -> PretrainedConfig:
+    """The model's config, before any weight is read."""
+    if options.folder:
+        return AutoConfig.from_pretrained(options.folder, local_files_only=True, trust_remote_code=False)
+    return shape_config(options.shape)
+
+
+def choose_context(options: argparse.Namespace, config: PretrainedConfig) -> int:
+    """The context that all lists need; what the command line says comes first."""
+    needed = LONG_MODEL_LEN if any(name in ARRIVALS for name in options.lists) else DEFAULT_MODEL_LEN
+    own: int | None = getattr(config, "max_position_embeddings", None)
+    return int(options.max_model_len or min(needed, own or needed))
+
+
+def measure_peer(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
+    """Before this process has touched the device, of which the peer gets all."""
+    lists = [name for name in options.lists if name in WORKLOADS]
+    if len(lists) < len(options.lists):
+        say("the peer runs no lists with arrivals")
+    try:
+        return run_peer(options.peer, options, lists, options.max_model_len)
+    except PeerFailed as error:
+        raise SystemExit(str(error)) from error
+
+
+def measure_list(meter: Meter, name: str, repeats: int) -> list[dict[str, Any]]:
+    """The runs of one list."""
+    if name in ARRIVALS:
+        return [measure_arrivals(meter, ARRIVALS[name]) for _ in range(repeats)]
+    items = WORKLOADS[name](meter.engine.card.vocab_size)
+    return [meter.measure(items) | {"list": fingerprint(items)} for _ in range(repeats)]
+
+
+def measure_modes(
+    meter: Meter, name: str, options: argparse.Namespace, say: Callable[[str], None]
+) -> dict[str, list[dict[str, Any]]]:
+    """The runs of one list by name; two names where the prefix cache is measured on and off."""
+    is_both = options.prefix_caching == "both"
+    found = {}
+    for mode in (CACHE_OFF, CACHE_ON) if is_both else ("",):
+        if mode:
+            meter.engine.prefix_cache.is_enabled = mode == CACHE_ON
+        label = f"{name}, {mode}" if mode else name
+        found[label] = measure_list(meter, name, options.repeats)
+        for run in found[label]:
+            for line in run_lines(label, run):
+                say(line)
+    if is_both:
+        say(cache_line(name, off=found[f"{name}, {CACHE_OFF}"], on=found[f"{name}, {CACHE_ON}"]))
+    return found
+
+
 def main(argv: Sequence[str] | None = None, *, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Measure the lists one after the other, each `repeats` times; returns and prints the report."""
     options = arguments(argv)
-    engine = engine_of(options)
-    stopwatch = watched(engine)
-    generate_all(engine, [WARM_UP])
-    report: dict[str, Any] = {"environment": environment(engine), "workloads": {}}
-    for name in options.workloads.split(","):
-        items = WORKLOADS[name](engine.card.vocab_size)
-        runs = [measure(engine, stopwatch, items) for _ in range(options.repeats)]
-        report["workloads"][name] = runs
-        for run in runs:
-            speed, stages = run["output_tokens_per_second"], run["milliseconds_per_step"]
-            say(f"{name}: {speed} tokens/s, ms per step {stages}")
+    options.max_model_len = choose_context(options, describe(options).get_text_config())
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    report: dict[str, Any] = {"workloads": {}}
+    if options.peer:
+        report["peer"] = {"name": options.peer, **measure_peer(options, say)}
+    config = config_of(options)
+    device = choose_device(config)
+    is_fp8 = "fp8" in (config.quantization or "")
+    ceilings = measure_ceilings(device, choose_dtype(config, device), is_fp8=is_fp8)
+    try:
+        engine = engine_of(options)
+    except Refusal as error:
+        raise SystemExit(f"the model cannot be loaded: {error}") from error
+    report |= {"environment": environment(engine), "ceilings": ceilings.report()}
+    say(ceilings_line(engine.card.device, ceilings))
+    meter = Meter(engine, ceilings)
+    meter.measure(WARM_UP)
+    for name in options.lists:
+        report["workloads"] |= measure_modes(meter, name, options, say)
+        if options.peer and name in report["peer"]["workloads"]:
+            theirs = report["peer"]["workloads"][name]
+            say(peer_line(name, options.peer, report["workloads"][name], theirs))
+    report["environment"]["clocks_after"] = clocks()
     if options.json:
         options.json.write_text(json.dumps(report, indent=1))
     return report

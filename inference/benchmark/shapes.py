@@ -26,7 +26,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 8,
         "head_dim": 128,
         "rms_norm_eps": 1e-5,
-        "max_position_embeddings": 8192,
+        "max_position_embeddings": 131072,
         "rope_theta": 500000.0,
         "tie_word_embeddings": False,
     },
@@ -42,7 +42,20 @@ SHAPES: dict[str, dict[str, Any]] = {
         "rope_theta": 100000.0,
         "tie_word_embeddings": True,
     },
+    "tiny": {  # to see whether a command works
+        "vocab_size": 1024,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 32768,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+    },
 }
+SEED = 0
 SPREAD = 0.02  # of the random weights, uniform to both sides
 
 
@@ -51,16 +64,8 @@ def random_model(shape: str, config: EngineConfig, *, max_model_len: int) -> Loa
     device = choose_device(config)
     dtype = choose_dtype(config, device)
     base.register()
-    model_config: PretrainedConfig = LlamaConfig(**SHAPES[shape], architectures=["LlamaForCausalLM"])
-    torch.manual_seed(0)
-    with torch.device(device), no_init_weights():
-        model = AutoModelForCausalLM.from_config(model_config, dtype=dtype, attn_implementation=base.NAME)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name:
-                parameter.fill_(1.0)
-            else:
-                parameter.uniform_(-SPREAD, SPREAD)
+    model_config = shape_config(shape)
+    model = random_weights(model_config, device=device, dtype=dtype, attention=base.NAME)
     if config.quantization:
         quantize_loaded(model, config.quantization)
         if device.type == "cuda":
@@ -78,6 +83,34 @@ def random_model(shape: str, config: EngineConfig, *, max_model_len: int) -> Loa
         note="",
         max_model_len=max_model_len,
     )
+
+
+def shape_config(shape: str) -> PretrainedConfig:
+    """What config.json of a shape says. No token ends a text."""
+    return LlamaConfig(
+        **SHAPES[shape], architectures=["LlamaForCausalLM"], bos_token_id=None, eos_token_id=None
+    )
+
+
+def random_weights(
+    config: PretrainedConfig, *, device: torch.device, dtype: torch.dtype, attention: str
+) -> Any:
+    """A model with weights that are made where they are; the same ones on the same kind of device."""
+    torch.manual_seed(SEED)
+    with torch.device(device), no_init_weights():
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            fill(name, parameter)
+    return model
+
+
+def fill(name: str, parameter: torch.Tensor) -> None:
+    """Norms keep what passes; all else is random."""
+    if "norm" in name:
+        parameter.fill_(1.0)
+    else:
+        parameter.uniform_(-SPREAD, SPREAD)
 
 
 def made_up_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:

@@ -21,7 +21,8 @@ class Item:
     num_output_tokens: int
 
 
-def _ids(source: random.Random, count: int, vocab_size: int) -> TokenIds:
+def random_ids(source: random.Random, count: int, vocab_size: int) -> TokenIds:
+    """Token ids, each as likely as any other."""
     return tuple(source.randrange(vocab_size) for _ in range(count))
 
 
@@ -34,7 +35,7 @@ def mixed(num_requests: int = 256, *, seed: int = 0, vocab_size: int = 128000) -
     source = random.Random(seed)  # noqa: S311 - no secret
     return [
         Item(
-            _ids(source, _lognormal(source, 256, 0.8, 16, 2048), vocab_size),
+            random_ids(source, _lognormal(source, 256, 0.8, 16, 2048), vocab_size),
             _lognormal(source, 160, 0.7, 16, 768),
         )
         for _ in range(num_requests)
@@ -51,13 +52,16 @@ def fixed(
 ) -> list[Item]:
     """Every request of one shape, all queued at once."""
     source = random.Random(seed)  # noqa: S311 - no secret
-    return [Item(_ids(source, num_prompt_tokens, vocab_size), num_output_tokens) for _ in range(num_requests)]
+    return [
+        Item(random_ids(source, num_prompt_tokens, vocab_size), num_output_tokens)
+        for _ in range(num_requests)
+    ]
 
 
 def uniform(num_requests: int = 256, *, seed: int = 0, vocab_size: int = 10000) -> list[Item]:
     """Prompts and outputs of 100 to 1024 tokens: the list that small engines publish figures for."""
     source = random.Random(seed)  # noqa: S311 - no secret
-    prompts = [_ids(source, source.randint(100, 1024), vocab_size) for _ in range(num_requests)]
+    prompts = [random_ids(source, source.randint(100, 1024), vocab_size) for _ in range(num_requests)]
     return [Item(prompt, source.randint(100, 1024)) for prompt in prompts]
 
 
@@ -73,9 +77,9 @@ def shared_prefix(
 ) -> list[Item]:
     """System-prompt traffic: groups of requests that share a long prefix."""
     source = random.Random(seed)  # noqa: S311 - no secret
-    prefixes = [_ids(source, num_prefix_tokens, vocab_size) for _ in range(num_groups)]
+    prefixes = [random_ids(source, num_prefix_tokens, vocab_size) for _ in range(num_groups)]
     return [
-        Item(prefix + _ids(source, num_unique_tokens, vocab_size), num_output_tokens)
+        Item(prefix + random_ids(source, num_unique_tokens, vocab_size), num_output_tokens)
         for _ in range(num_per_group)
         for prefix in prefixes
     ]
@@ -90,6 +94,7 @@ WORKLOADS: dict[str, Callable[[int], list[Item]]] = {  # name -> (vocabulary siz
     "decode32": lambda vocab_size: fixed(32, vocab_size=vocab_size),
     "decode128": lambda vocab_size: fixed(128, vocab_size=vocab_size),
     "decode256": lambda vocab_size: fixed(256, vocab_size=vocab_size),
+    "decode256x2": lambda vocab_size: fixed(512, vocab_size=vocab_size),  # in two waves, as when served
     "mixed256": lambda vocab_size: mixed(vocab_size=min(vocab_size, 128000)),
     "nano256": lambda vocab_size: uniform(vocab_size=min(vocab_size, 10000)),
     "prefill64": lambda vocab_size: fixed(64, 2048, 1, vocab_size=vocab_size),

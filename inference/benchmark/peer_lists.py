@@ -1,0 +1,64 @@
+"""Other engines on the same lists, offline, each in a process of its own that has the device to itself."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+PEERS = ("vllm", "transformers")
+VARIABLES = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+LOG_LINES = 40
+
+
+class PeerFailed(Exception):
+    """The peer is not there, or gave no figures; the message has the last lines that it said."""
+
+
+def run_peer(
+    peer: str, options: argparse.Namespace, lists: Sequence[str], max_model_len: int
+) -> dict[str, Any]:
+    """The peer's figures: `{"versions": ..., "workloads": {list: runs}}`. Raises `PeerFailed`."""
+    if importlib.util.find_spec(peer) is None:
+        raise PeerFailed(f"--peer {peer} needs the package {peer}, which this Python does not have")
+    with tempfile.TemporaryDirectory() as scratch:
+        figures = Path(scratch, "figures.json")
+        log = Path(scratch, "log")
+        with log.open("wb") as output:
+            command = _command(peer, options, lists, max_model_len, figures)
+            ended = subprocess.run(command, stdout=output, stderr=output, check=False)  # noqa: S603
+        if not figures.exists():
+            said = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+            raise PeerFailed(f"{peer} ended with {ended.returncode} before its figures:\n{said}")
+        result: dict[str, Any] = json.loads(figures.read_text())
+        return result
+
+
+def _command(
+    peer: str, options: argparse.Namespace, lists: Sequence[str], max_model_len: int, figures: Path
+) -> list[str]:
+    source = ["--folder", str(options.folder)] if options.folder else ["--shape", options.shape]
+    given = {
+        "--dtype": options.dtype,
+        "--quantization": options.quantization,
+        "--kv-dtype": getattr(options, "kv_dtype", None),
+        "--threads": options.threads,
+    }
+    return [
+        *("env", *(f"{name}={value}" for name, value in VARIABLES.items())),
+        *(sys.executable, "-m", "inference.benchmark.peer_process", peer, *source),
+        *("--lists", ",".join(lists), "--repeats", str(options.repeats), "--figures", str(figures)),
+        *("--max-model-len", str(max_model_len), "--prefix-caching", options.prefix_caching),
+        *(part for name, value in given.items() if value is not None for part in (name, str(value))),
+    ]
