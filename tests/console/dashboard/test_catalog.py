@@ -136,7 +136,7 @@ def test_hostile_facts_are_shown_as_what_they_are(viewer: Client) -> None:
 
 
 def seconds(client: Client, path: str) -> float:
-    """The median of five loads, after one that fills caches: of this process's time, not of its neighbours'."""
+    """The median of five loads, after one that fills caches: of this process's time alone."""
     taken = []
     for _ in range(6):
         started = time.process_time()
