@@ -60,7 +60,7 @@ def add_norm_quantized(
 ) -> QuantizedRows:
     """As `add_norm`, its rows in 8 bits."""
     width = x.shape[1]
-    out = _empty_rows(x.shape[0], width, dtype, x.device)
+    out = _empty_rows(x, width, dtype)
     _add_norm[(x.shape[0],)](
         x, residual, weight, out.values, out.scale, epsilon, WIDTH=width, ADDS=adds,
         TILE=triton.next_power_of_2(width), LIMIT=LARGEST[dtype], num_warps=8 if width > 1024 else 4,
@@ -68,10 +68,11 @@ def add_norm_quantized(
     return out
 
 
-def _empty_rows(num_rows: int, width: int, dtype: torch.dtype, device: torch.device) -> QuantizedRows:
+def _empty_rows(x: Tensor, width: int, dtype: torch.dtype) -> QuantizedRows:
     return QuantizedRows(
-        torch.empty(num_rows, width, dtype=dtype, device=device),
-        torch.empty(num_rows, 1, dtype=torch.float32, device=device),
+        torch.empty(x.shape[0], width, dtype=dtype, device=x.device),
+        torch.empty(x.shape[0], 1, dtype=torch.float32, device=x.device),
+        x.dtype,
     )
 
 
@@ -87,7 +88,7 @@ def _quantize(x, out, scales, stride, WIDTH: tl.constexpr, TILE: tl.constexpr, L
 def quantize(x: Tensor, dtype: torch.dtype) -> QuantizedRows:
     """The rows of `x` [tokens, width], contiguous within a row, in 8 bits."""
     num_rows, width = x.shape
-    out = _empty_rows(num_rows, width, dtype, x.device)
+    out = _empty_rows(x, width, dtype)
     _quantize[(num_rows,)](
         x, out.values, out.scale, x.stride(0), WIDTH=width, TILE=triton.next_power_of_2(width),
         LIMIT=LARGEST[dtype], num_warps=_warps_of_a_row(width),
@@ -236,7 +237,7 @@ def _silu_mul_quantized(x, out, scales, WIDTH: tl.constexpr, TILE: tl.constexpr,
 def silu_mul_quantized(x: Tensor, dtype: torch.dtype) -> QuantizedRows:
     """As `silu_mul`, its rows in 8 bits."""
     num_rows, width = x.shape[0], x.shape[1] // 2
-    out = _empty_rows(num_rows, width, dtype, x.device)
+    out = _empty_rows(x, width, dtype)
     _silu_mul_quantized[(num_rows,)](
         x, out.values, out.scale, WIDTH=width, TILE=triton.next_power_of_2(width), LIMIT=LARGEST[dtype],
         num_warps=_warps_of_a_row(width),

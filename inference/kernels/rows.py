@@ -16,10 +16,11 @@ SMALLEST_SCALE = 1e-12  # of a row that is all zeros
 
 @dataclass(frozen=True, slots=True)
 class QuantizedRows:
-    """`values * scale` is about what the rows were."""
+    """`values * scale` is about what the rows were. The reference may have more dimensions in front."""
 
     values: Tensor  # [num_rows, width], one of the dtypes of LARGEST
     scale: Tensor  # [num_rows, 1], float32
+    dtype: torch.dtype  # of what the rows were, and of what is computed from them
 
     def exact(self) -> Tensor:
         """The float32 rows that these stand for."""
@@ -39,4 +40,4 @@ def quantize_rows(x: Tensor, dtype: torch.dtype) -> QuantizedRows:
     """The reference: each row's largest value becomes the dtype's largest."""
     exact = x.float()
     scale = (exact.abs().amax(dim=-1, keepdim=True) / LARGEST[dtype]).clamp_min(SMALLEST_SCALE)
-    return QuantizedRows(saturated(exact / scale, dtype), scale)
+    return QuantizedRows(saturated(exact / scale, dtype), scale, x.dtype)

@@ -6,9 +6,10 @@ from transformers import PreTrainedModel
 from transformers.quantizers import AutoHfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from inference.quantization.fp8 import Fp8Config
 from inference.quantization.int8 import Int8Config
 
-METHODS: dict[str, type[QuantizationConfigMixin]] = {"int8": Int8Config}
+METHODS: dict[str, type[QuantizationConfigMixin]] = {"int8": Int8Config, "fp8": Fp8Config}
 
 
 def quantization_config(name: str) -> QuantizationConfigMixin:
