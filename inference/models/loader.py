@@ -106,13 +106,15 @@ def load_model(
     device = choose_device(config)
     dtype = choose_dtype(config, device)
     note = why_not_batched(model_config) if config.batching else "batching is off"
-    model = _read_weights(folder, model_config, config, dtype, batching=not note)
+    model = _read_weights(folder, model_config, config, device, dtype, batching=not note)
     progress(LoadProgress("reading weights", 0.8))
     if config.dtype == "auto":
         allow_rounding(model)
-    model.requires_grad_(False).eval().to(device)
+    model.requires_grad_(False).eval().to(device)  # what the files do not hold, such as rotary tables
     if device.type == "cpu":
         transpose_linear_weights(model)
+    else:
+        torch.cuda.empty_cache()  # of quantizing while loading: the KV pool is planned from what is free
     tokenizer = load_tokenizer(folder)
     progress(LoadProgress("reading weights", 1.0))
     return LoadedModel(
@@ -141,10 +143,18 @@ def choose_max_model_len(model_config: PretrainedConfig, config: EngineConfig) -
 
 
 def _read_weights(
-    folder: Path, model_config: PretrainedConfig, config: EngineConfig, dtype: torch.dtype, *, batching: bool
+    folder: Path,
+    model_config: PretrainedConfig,
+    config: EngineConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    batching: bool,
 ) -> Any:
     base.register()
     options: dict[str, Any] = {}
+    if device.type != "cpu":
+        options["device_map"] = {"": device}  # straight from the files, not by way of the host's memory
     if batching:
         options["attn_implementation"] = base.NAME
     if config.quantization and not getattr(model_config, "quantization_config", None):
