@@ -9,6 +9,8 @@ import numpy as np
 from inference.attention.base import IntArray
 
 TILE = 64  # keys: a part holds a whole number of tiles
+SMALLEST_FIXED = 512  # keys of a part, where all are of the same size
+MAX_FIXED_PARTS = 16  # of the longest sequence: each is launched, also for short ones
 NUM_WAVES = 4  # programs per multiprocessor that a small batch is cut into
 
 
@@ -59,3 +61,9 @@ class Cut:
         what all keys together would be cut into."""
         num_keys = int(lens.sum())
         return max(TILE, -(-num_keys // (self._num_extra(len(lens)) * TILE)) * TILE)
+
+
+def fixed_part(max_model_len: int) -> int:
+    """Keys of a part for a cut that does not look at the batch; of the model's context alone."""
+    per_part = -(-max_model_len // MAX_FIXED_PARTS)
+    return max(SMALLEST_FIXED, -(-per_part // TILE) * TILE)

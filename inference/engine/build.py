@@ -122,8 +122,6 @@ def runner_for(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) ->
         return runner_class(loaded, num_blocks=num_blocks, block_size=config.block_size)
     from inference.engine.cuda_runner import CudaRunner
 
-    if config.batch_invariant:
-        raise CannotLoad("batch_invariant on a GPU needs attention set to reference")
     assert config.max_batch_tokens is not None
     return CudaRunner(
         loaded,
@@ -133,6 +131,7 @@ def runner_for(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) ->
         max_batch_tokens=config.max_batch_tokens,
         max_model_len=loaded.max_model_len,
         fuses=config.fused_layers,
+        is_invariant=config.batch_invariant,
     )
 
 

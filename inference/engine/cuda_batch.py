@@ -12,6 +12,7 @@ from inference.attention.base import IntArray
 from inference.attention.decode_parts import Cut
 from inference.attention.triton import PagedBatch
 from inference.engine.block_tables import BlockTables
+from inference.engine.invariance import is_prefill
 from inference.engine.sequence import Plan, Row
 
 NOTHING: IntArray = np.empty((0, 4), dtype=np.int64)
@@ -54,10 +55,10 @@ class Stage:
         ]
 
 
-def num_decode_rows(rows: tuple[Row, ...]) -> int:
-    """How many rows at the front run a single token."""
+def num_decode_rows(rows: tuple[Row, ...], *, is_invariant: bool = False) -> int:
+    """How many rows at the front run a single token; in batch-invariant mode, one of the output."""
     for index, row in enumerate(rows):
-        if row.num_tokens > 1:
+        if row.num_tokens > 1 or (is_invariant and is_prefill(row)):
             return index
     return len(rows)
 
@@ -76,13 +77,19 @@ def decode_numbers(rows: tuple[Row, ...], table_rows: list[int], block_size: int
 
 
 def pack_mixed(
-    plan: Plan, tables: BlockTables, stage: Stage, cut: Cut, *, block_size: int, tokens_per_tile: int
+    plan: Plan,
+    tables: BlockTables,
+    stage: Stage,
+    cut: Cut,
+    *,
+    num_decode: int,
+    block_size: int,
+    tokens_per_tile: int,
 ) -> CudaBatch:
-    """Lay any plan end to end, its single tokens first where they stand first."""
+    """Lay any plan end to end, its `num_decode` first rows as decode."""
     rows = plan.rows
     table_rows = tables.rows_of([row.sequence for row in rows])
     tables.flush()
-    num_decode = num_decode_rows(rows)
     decode = decode_numbers(rows[:num_decode], table_rows[:num_decode], block_size)
     tokens = np.empty((3, plan.num_tokens), dtype=np.int64)  # ids, positions, slots
     tokens[:, :num_decode] = decode[:3]

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from inference.attention.decode_parts import Cut
+from inference.attention.decode_parts import Cut, fixed_part
 from inference.attention.triton import TritonStep
 from inference.engine.block_tables import BlockTables
 from inference.engine.cuda_batch import CudaBatch, Stage, decode_numbers, num_decode_rows, pack_mixed
 from inference.engine.decode_graphs import DecodeGraphs
 from inference.engine.invariance import Borders
 from inference.engine.kv_cache import KVCache
-from inference.engine.sequence import Plan
+from inference.engine.sequence import Plan, Row
 from inference.kernels.layer import fill_pending
 from inference.kernels.prefill_attention import tokens_per_tile
 from inference.models.fuse import FusedModel, can_fuse
+from inference.models.invariant import InvariantJoin
 from inference.models.loader import LoadedModel
+from inference.models.model_folder import CannotLoad
 
 
 class CudaRunner:
@@ -38,6 +41,7 @@ class CudaRunner:
         max_model_len: int,
         num_draft_rows: int = 0,  # that a step may have beside those of its sequences
         fuses: bool = True,
+        is_invariant: bool = False,
     ) -> None:
         self.loaded = loaded
         self.num_blocks = num_blocks
@@ -60,6 +64,7 @@ class CudaRunner:
             num_kv_heads=num_kv_heads,
             num_multiprocessors=torch.cuda.get_device_properties(loaded.device).multi_processor_count,
             max_keys=max_blocks * block_size,
+            fixed=fixed_part(max_model_len) if is_invariant else None,
         )
         max_decode_rows = min(max_num_seqs + num_draft_rows, max_batch_tokens)
         num_items = self._cut.num_items(max_decode_rows)
@@ -67,7 +72,9 @@ class CudaRunner:
             size=8 * max_batch_tokens + 16 * max_num_seqs + 4 * num_items + 1024, device=loaded.device
         )
         self._tokens_per_tile = tokens_per_tile(config.num_attention_heads // num_kv_heads)
-        self._fused = FusedModel(loaded.model) if fuses and can_fuse(loaded.model) else None
+        if is_invariant:
+            self.borders = Borders(math.lcm(block_size, self._tokens_per_tile))
+        self._fused = fused_model(loaded, fuses=fuses, is_invariant=is_invariant)
         self._graphs = DecodeGraphs(
             self._forward,
             self.tables.tensor,
@@ -98,7 +105,7 @@ class CudaRunner:
     def start(self, plan: Plan) -> tuple[Tensor, Tensor]:
         """Logits, as `run` gives them, and the places in `last_tokens` of the sequences that they are of."""
         rows = plan.rows
-        is_decode = num_decode_rows(rows) == len(rows) and all(row.samples for row in rows)
+        is_decode = self._num_decode(rows) == len(rows) and all(row.samples for row in rows)
         if is_decode and self._graphs.fits(len(rows)):
             table_rows = self.tables.rows_of([row.sequence for row in rows])
             self.tables.flush()
@@ -117,9 +124,13 @@ class CudaRunner:
             self.tables,
             self._stage,
             self._cut,
+            num_decode=self._num_decode(plan.rows),
             block_size=self.block_size,
             tokens_per_tile=self._tokens_per_tile,
         )
+
+    def _num_decode(self, rows: tuple[Row, ...]) -> int:
+        return num_decode_rows(rows, is_invariant=self.borders is not None)
 
     def _forward(self, batch: CudaBatch) -> Tensor:
         num_decode = batch.paged.num_decode
@@ -137,3 +148,15 @@ class CudaRunner:
         )
         logits: Tensor = output.logits[0]
         return logits
+
+
+def fused_model(loaded: LoadedModel, *, fuses: bool, is_invariant: bool) -> FusedModel | None:
+    """The model with fewer launches, where its family is known; None: transformers' own forward."""
+    if fuses and can_fuse(loaded.model):
+        return FusedModel(loaded.model, joins=InvariantJoin() if is_invariant else None)
+    if is_invariant:
+        raise CannotLoad(
+            "batch_invariant on a GPU needs fused_layers and a family of models that can be fused; "
+            "set attention to reference to run every row alone, or batch_invariant to False"
+        )
+    return None

@@ -6,6 +6,7 @@ forward stays there as the oracle.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -60,6 +61,9 @@ class Product(Protocol):
     def __call__(self, x: Rows) -> Tensor: ...
 
 
+Join = Callable[[list[Any]], Product]  # linear layers of the same input -> one product
+
+
 @dataclass(frozen=True, slots=True)
 class PlainProduct:
     """With a float weight."""
@@ -94,11 +98,13 @@ class FusedLayer:
 class FusedModel:
     """Runs a packed batch through a fused model. Called like the model itself, with a `TritonStep`."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, joins: Join | None = None) -> None:
+        joins = joins or join
         self.model = model
         config = model.config.get_text_config()
         self.num_heads: int = config.num_attention_heads
-        self.layers = [fuse_layer(layer, index) for index, layer in enumerate(model.model.layers)]
+        self.layers = [fuse_layer(layer, index, joins) for index, layer in enumerate(model.model.layers)]
+        self.head = joins([model.lm_head])
 
     def __call__(
         self, input_ids: Tensor, position_ids: Tensor, *, logit_rows: Tensor | None, step: TritonStep
@@ -113,8 +119,7 @@ class FusedModel:
             x = self._attention(layer, x, residual, cos, sin, step)
             x = self._feed_forward(layer, x, residual)
         x = add_norm(x, residual, body.norm.weight, epsilon(body.norm), adds=True)
-        logits: Tensor = self.model.lm_head(x if logit_rows is None else x[logit_rows])
-        return logits
+        return self.head(x if logit_rows is None else x[logit_rows])
 
     def _attention(
         self, layer: FusedLayer, x: Tensor, residual: Tensor, cos: Tensor, sin: Tensor, step: TritonStep
@@ -150,7 +155,7 @@ def norm_for(product: Product, x: Tensor, residual: Tensor, norm: Any, *, adds: 
     return add_norm_quantized(x, residual, norm.weight, epsilon(norm), adds=adds, dtype=taken)
 
 
-def fuse_layer(layer: Any, index: int) -> FusedLayer:
+def fuse_layer(layer: Any, index: int, joins: Join) -> FusedLayer:
     """Join the layer's weights; its own modules then look at parts of the joined ones."""
     attention, mlp = layer.self_attn, layer.mlp
     norms = None
@@ -160,10 +165,10 @@ def fuse_layer(layer: Any, index: int) -> FusedLayer:
         index=index,
         input_norm=layer.input_layernorm,
         post_norm=layer.post_attention_layernorm,
-        qkv=join([attention.q_proj, attention.k_proj, attention.v_proj]),
-        o=join([attention.o_proj]),
-        gate_up=join([mlp.gate_proj, mlp.up_proj]),
-        down=join([mlp.down_proj]),
+        qkv=joins([attention.q_proj, attention.k_proj, attention.v_proj]),
+        o=joins([attention.o_proj]),
+        gate_up=joins([mlp.gate_proj, mlp.up_proj]),
+        down=joins([mlp.down_proj]),
         head_norms=norms,
         scaling=attention.scaling,
         window=layer_window(attention),
