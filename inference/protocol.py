@@ -327,6 +327,8 @@ class RevisionStats:
     num_preemptions: int = 0
     num_prompt_tokens: int = 0
     num_generated_tokens: int = 0
+    num_drafted_tokens: int = 0  # guessed and computed ahead, since start
+    num_accepted_tokens: int = 0  # of them, those that were right
     num_steps: int = 0
     last_step_at: float | None = None  # time.monotonic()
     last_step_seconds: float = 0.0

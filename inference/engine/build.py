@@ -17,6 +17,7 @@ from inference.engine.kv_cache import token_bytes
 from inference.engine.memory import free_host_bytes, plan_num_blocks
 from inference.engine.runner import ModelRunner
 from inference.engine.sampler import BatchSampler
+from inference.engine.speculation import ROW_COSTS, Speculation, num_draft_rows
 from inference.engine.steppers import Overlapped, Stepper, Synchronous
 from inference.engine.warmup import warm_up, warm_up_mixes
 from inference.footprint import Pool
@@ -65,6 +66,7 @@ def assemble(
         runner=runner,
         sampler=sampler,
         stepper=stepper,
+        speculation=_speculation(runner, config),
         borders=_borders(runner, config),
         detokenizer_factory=lambda sampling: StreamDetokenizer(loaded.vocabulary, sampling),
     )
@@ -107,7 +109,7 @@ def _reserve_step_memory(loaded: LoadedModel, config: EngineConfig, sampler: Bat
     assert config.max_batch_tokens is not None
     before = torch.cuda.memory_allocated(loaded.device)
     torch.cuda.reset_peak_memory_stats(loaded.device)
-    num_blocks = max(config.max_num_seqs, -(-config.max_batch_tokens // config.block_size))
+    num_blocks = max(_max_rows(config), -(-config.max_batch_tokens // config.block_size))
     runner = runner_for(loaded, config, num_blocks=num_blocks)
     _warm_up(runner, sampler, config, loaded)
     torch.cuda.synchronize(loaded.device)
@@ -129,6 +131,7 @@ def runner_for(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) ->
         block_size=config.block_size,
         max_num_seqs=config.max_num_seqs,
         max_batch_tokens=config.max_batch_tokens,
+        num_draft_rows=_max_rows(config) - config.max_num_seqs,
         max_model_len=loaded.max_model_len,
         fuses=config.fused_layers,
         is_invariant=config.batch_invariant,
@@ -163,6 +166,23 @@ def _warm_up(
         runner,
         sampler,
         max_batch_tokens=config.max_batch_tokens,
-        max_num_seqs=config.max_num_seqs,
+        max_num_seqs=_max_rows(config),
         max_model_len=loaded.max_model_len,
     )
+
+
+def _max_rows(config: EngineConfig) -> int:
+    """Of decode, in one step: those of its sequences, and the guessed ones."""
+    num_guessed = num_draft_rows(num_draft_tokens=config.num_draft_tokens, max_num_seqs=config.max_num_seqs)
+    return config.max_num_seqs + num_guessed
+
+
+def _speculation(runner: ModelRunner | CudaRunner, config: EngineConfig) -> Speculation | None:
+    if not config.num_draft_tokens:
+        return None
+    if isinstance(runner, InvariantRunner):
+        raise CannotLoad(
+            "num_draft_tokens brings nothing where batch_invariant runs each row alone: set it to 0"
+        )
+    row_cost = ROW_COSTS[runner.loaded.device.type]
+    return Speculation(num_draft_tokens=config.num_draft_tokens, row_cost=row_cost)

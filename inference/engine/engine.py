@@ -19,6 +19,7 @@ from inference.engine.isolation import Outcome, is_out_of_memory
 from inference.engine.prefix_cache import PrefixCache
 from inference.engine.scheduler import Scheduler
 from inference.engine.sequence import Sequence, Status
+from inference.engine.speculation import Speculation
 from inference.engine.steppers import Stepper, Synchronous
 from inference.engine.timeline import Phase
 from inference.engine.validation import validate
@@ -60,6 +61,7 @@ class Engine:
         sampler: Sampler,
         detokenizer_factory: Callable[[Sampling], Detokenizer],
         stepper: Stepper | None = None,
+        speculation: Speculation | None = None,
         borders: Borders | None = None,
         clock: Callable[[], float] = time.monotonic,
         draw_seed: Callable[[], int] = lambda: secrets.randbits(63),
@@ -85,8 +87,10 @@ class Engine:
             self.waiting,
             max_batch_tokens=config.max_batch_tokens,
             max_num_seqs=config.max_num_seqs,
+            speculation=speculation,
             borders=borders,
         )
+        self.speculation = speculation
         self.max_context = min(card.max_model_len, runner.num_blocks * runner.block_size)
         self.deadlines = DeadlineWatch()
         self.flights: dict[str, Flight] = {}
@@ -196,6 +200,8 @@ class Engine:
             num_prefix_queries=self.prefix_cache.num_queries,
             num_prefix_hits=self.prefix_cache.num_hits,
             num_preemptions=self.scheduler.num_preemptions,
+            num_drafted_tokens=self.speculation.num_drafted if self.speculation else 0,
+            num_accepted_tokens=self.speculation.num_accepted if self.speculation else 0,
             num_prompt_tokens=self._num_prompt_tokens,
             num_generated_tokens=self._num_generated_tokens,
             num_steps=self._num_steps,
@@ -233,11 +239,18 @@ class Engine:
         self._scheduled_at = now
 
     def _deliver(self, outcome: Outcome, now: float) -> None:
+        batch = len(outcome.done) - outcome.num_accepted
         for row, sampled in outcome.done:
+            if row.sequence.status is Status.FINISHED:
+                continue  # with a token before it, in the same step
             if row.sequence not in outcome.preempted:
                 self.scheduler.advance(row)
             if sampled is not None:
-                self._accept(self.flights[row.sequence.id], sampled, now, batch=len(outcome.done))
+                self._accept(self.flights[row.sequence.id], sampled, now, batch=batch)
+        if self.speculation is not None:
+            self.speculation.count(num_drafted=outcome.num_drafted, num_accepted=outcome.num_accepted)
+        for sequence in outcome.spoiled:
+            self._recompute(self.flights[sequence.id], now)
         for sequence, error in outcome.failed.items():
             self._fail(self.flights[sequence.id], error)
 
@@ -260,6 +273,13 @@ class Engine:
             self._hold(flight, now)
         elif is_first:
             self.deadlines.watch(flight)
+
+    def _recompute(self, flight: Flight, now: float) -> None:
+        """A guess had no finite scores, and what it left may spoil the rest: begin anew, without guesses."""
+        flight.sequence.may_guess = False
+        self.runner.scrub(self.scheduler.forget(flight.sequence))
+        self.scheduler.recompute(flight.sequence)
+        flight.timeline.enter(Phase.PREEMPTED, now)
 
     def _hold(self, flight: Flight, now: float) -> None:
         self._num_held += 1

@@ -8,6 +8,7 @@ from inference.engine.block_pool import BlockPool
 from inference.engine.invariance import Borders, is_prefill
 from inference.engine.prefix_cache import PrefixCache
 from inference.engine.sequence import Plan, Row, Sequence, Status
+from inference.engine.speculation import Speculation
 from inference.engine.waiting_queue import WaitingQueue
 from inference.protocol import WaitReason
 
@@ -33,10 +34,12 @@ class Scheduler:
         max_batch_tokens: int,
         max_num_seqs: int,
         borders: Borders | None = None,  # of chunks, in batch-invariant mode; None: wherever the budget ends
+        speculation: Speculation | None = None,
     ) -> None:
         self.pool = pool
         self.prefix_cache = prefix_cache
         self.waiting = waiting
+        self.speculation = speculation
         self.max_batch_tokens = max_batch_tokens
         self.borders = borders
         self._least_chunk = borders.multiple if borders else 1
@@ -59,7 +62,7 @@ class Scheduler:
             rows = self._admit(rows)
         if self.borders:
             rows.sort(key=is_prefill)  # one that begins with output to compute again stands among the last
-        return Plan(tuple(rows))
+        return Plan(tuple(rows)) if self.speculation is None else self._guess(rows, self.speculation)
 
     def advance(self, row: Row) -> None:
         """A row was computed: its keys and values are in the pool."""
@@ -82,6 +85,10 @@ class Scheduler:
         for block_id in sequence.block_table:
             self.pool.forget(block_id)
         return [block_id for block_id in sequence.block_table if not self.pool.is_shared(block_id)]
+
+    def recompute(self, sequence: Sequence) -> None:
+        """A running sequence goes back to the queue: its keys and values are not to be used."""
+        self._put_back(sequence)
 
     @property
     def running_ids(self) -> tuple[str, ...]:
@@ -120,6 +127,30 @@ class Scheduler:
         if self.borders:
             return self.borders.num_tokens(sequence, budget=budget)
         return min(budget, sequence.num_uncomputed_tokens)
+
+    def _guess(self, rows: list[Row], speculation: Speculation) -> Plan:
+        """The step with drafts behind their sequences' rows, as far as budget and blocks to spare go."""
+        proposal = speculation.propose(rows)
+        if not proposal.drafts:
+            return Plan(tuple(rows), guesses=proposal.waits)
+        budget = self.max_batch_tokens - sum(row.num_tokens for row in rows)
+        planned: list[Row] = []
+        for row in rows:
+            planned.append(row)
+            for start, draft in enumerate(proposal.drafts.get(row.sequence, ()), start=row.end):
+                if budget == 0 or not self._has_slot(row.sequence, start):
+                    break
+                planned.append(Row(row.sequence, start, 1, draft))
+                budget -= 1
+        return Plan(tuple(planned), guesses=len(planned) > len(rows))
+
+    def _has_slot(self, sequence: Sequence, position: int) -> bool:
+        """Whether a draft's keys have a place, or get one that no running sequence needs soon."""
+        if position >= len(sequence.block_table) * self.pool.block_size:
+            if self.pool.num_free <= len(self.running):
+                return False
+            sequence.block_table += self.pool.allocate(1)
+        return True
 
     def _grow(self, sequence: Sequence) -> bool:
         """One more block. Who loses one ranks behind the sequence, or is held: no row is lost by it."""
@@ -209,12 +240,15 @@ class Scheduler:
         return -(-len(sequence.token_ids) // self.pool.block_size)
 
     def _preempt(self, sequence: Sequence) -> None:
+        self._put_back(sequence)
+        self.preempted.append(sequence)
+
+    def _put_back(self, sequence: Sequence) -> None:
         self._leave_batch(sequence)
         sequence.status = Status.WAITING
         sequence.num_preemptions += 1
         self.num_preemptions += 1
         self.waiting.put_back(sequence)
-        self.preempted.append(sequence)
 
     def _leave_batch(self, sequence: Sequence) -> None:
         self.running.remove(sequence)

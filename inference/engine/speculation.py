@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from inference.engine.adjustments import is_adjusted
 from inference.engine.drafter import Drafter
@@ -43,7 +44,7 @@ class Speculation:
 
     def propose(self, rows: Seq[Row]) -> Proposal:
         """Drafts for a step's decoding sequences, or none where they would not pay."""
-        decoding = [row.sequence for row in rows if row.num_tokens == 1 and row.samples]
+        decoding = [row.sequence for row in takewhile(is_decode, rows)]
         if not 0 < len(decoding) <= MAX_SEQUENCES:
             return Proposal()
         least_chance = self.least_chance(len(decoding))
@@ -87,3 +88,13 @@ class Speculation:
         drafts = drafter.drafts(room, least_chance=least_chance)
         chance = drafter.chance()
         return drafts, sum(chance**ahead for ahead in range(1, len(drafts) + 1))
+
+
+def is_decode(row: Row) -> bool:
+    """Whether the row is a sequence's last token, and one of its output's."""
+    return row.num_tokens == 1 and row.samples and row.start >= row.sequence.num_prompt_tokens
+
+
+def num_draft_rows(*, num_draft_tokens: int, max_num_seqs: int) -> int:
+    """How many rows a step may have beside those of its sequences."""
+    return num_draft_tokens * min(max_num_seqs, MAX_SEQUENCES)

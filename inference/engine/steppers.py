@@ -63,8 +63,8 @@ class Overlapped:
     """A plan is launched while the one before it computes: the host's work costs the device no time.
 
     Until they are read, tokens are PENDING: counted, but unknown. A sequence that turns out to have ended
-    is computed once for nothing. Plans that need known tokens on the host wait, and what raises at launch
-    is planned again and run synchronously, so that its culprit is found.
+    is computed once for nothing. Plans that need known tokens on the host wait, those with guesses too, and
+    what raises at launch is planned again and run synchronously, so that its culprit is found.
     """
 
     def __init__(self, runner: Runner, sampler: Sampler, launcher: Launcher) -> None:
@@ -79,7 +79,7 @@ class Overlapped:
 
     def step(self, plan: Plan) -> Outcome:
         before, self._under_way = self._under_way, None
-        if plan.rows and not self._is_suspect and self.launcher.takes(plan):
+        if plan.rows and not (plan.guesses or self._is_suspect) and self.launcher.takes(plan):
             self._under_way = self._launch(plan)
         elif plan.rows and before is None:
             self._is_suspect = False

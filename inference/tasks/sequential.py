@@ -15,6 +15,7 @@ from inference.engine.engine import Engine
 from inference.engine.kv_cache import token_bytes
 from inference.engine.sampler import BatchSampler
 from inference.models.loader import LoadedModel
+from inference.models.model_folder import CannotLoad
 from inference.protocol import Event, Finish, GenerateRequest, ModelCard, Sampling
 from inference.tasks.generation import GenerateRunner
 
@@ -23,6 +24,10 @@ class SequentialEngine(Engine):
     """The engine's loop with a batch of one, never chunked, no prefix shared, over `generate`."""
 
     def __init__(self, loaded: LoadedModel, spec: RevisionSpec) -> None:
+        if spec.engine.num_draft_tokens:
+            raise CannotLoad(
+                "num_draft_tokens needs batching, which this revision is served without: set it to 0"
+            )
         eos_token_ids = frozenset(loaded.eos_token_ids)
         config = replace(
             spec.engine, max_num_seqs=1, max_batch_tokens=loaded.max_model_len, prefix_caching=False

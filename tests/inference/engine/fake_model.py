@@ -15,6 +15,7 @@ from inference.engine.engine import Engine
 from inference.engine.interfaces import Sampled
 from inference.engine.invariance import Borders
 from inference.engine.sequence import PENDING, Plan, Sequence
+from inference.engine.speculation import Speculation
 from inference.engine.steppers import Overlapped
 from inference.protocol import (
     Delta,
@@ -36,12 +37,24 @@ def next_token(token_ids: Iterable[int]) -> int:
     return int.from_bytes(digest[:4], "big") % VOCAB_SIZE
 
 
-def oracle(prompt: Iterable[int], *, max_tokens: int, ignore_eos: bool = True) -> list[int]:
+def repeating(token_ids: list[int]) -> int:
+    """What a model says that mostly repeats its last three tokens, so that guesses are often right."""
+    said = next_token(token_ids)
+    return said if said % 8 == 0 or len(token_ids) < 3 else token_ids[-3]
+
+
+def oracle(
+    prompt: Iterable[int],
+    *,
+    max_tokens: int,
+    ignore_eos: bool = True,
+    says: Callable[[list[int]], int] = next_token,
+) -> list[int]:
     """The output of a request that has the model to itself."""
     token_ids = list(prompt)
     output: list[int] = []
     while len(output) < max_tokens:
-        token_id = next_token(token_ids)
+        token_id = says(token_ids)
         token_ids.append(token_id)
         output.append(token_id)
         if token_id == EOS and not ignore_eos:
@@ -64,6 +77,7 @@ class FakeRunner:
     num_blocks: int = 16
     block_size: int = 4
     faults: Callable[[Plan], None] | None = None
+    says: Callable[[list[int]], int] = next_token
     plans: list[Plan] = field(default_factory=list)
     shared_blocks: Callable[[], set[int]] = set
     slots: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -86,12 +100,12 @@ class FakeRunner:
                 block_id = row.sequence.block_table[position // self.block_size]
                 if block_id in shared:
                     raise Broken("a shared block was written")
-                token_id = row.sequence.token_ids[position]
+                token_id = row.sequence.token_ids[position] if row.draft is None else row.draft
                 if token_id == PENDING:
                     token_id = self.last_tokens[row.sequence]
                 self.slots[self._slot(row.sequence, position)] = (position, token_id)
             if row.samples:
-                logits.append(next_token(self._read(row.sequence, row.end)))
+                logits.append(self.says(self._read(row.sequence, row.end)))
         return logits
 
     def _slot(self, sequence: Sequence, position: int) -> int:
@@ -140,8 +154,10 @@ class FakeSampler:
     non_finite: set[str] = field(default_factory=set)
     raising: set[str] = field(default_factory=set)
 
-    def sample(self, logits: Any, sequences: list[Sequence]) -> list[Sampled]:
-        assert len(logits) == len(sequences)
+    def sample(
+        self, logits: Any, sequences: list[Sequence], positions: list[int] | None = None
+    ) -> list[Sampled]:
+        assert len(logits) == len(sequences) == len(positions or sequences)
         if any(sequence.id in self.raising for sequence in sequences):
             raise ValueError("the sampler cannot do this row")
         return [
@@ -260,11 +276,14 @@ def make_bench(
     detokenizer_factory: Callable[[Sampling], Any] = FakeDetokenizer,
     overlaps: bool = False,
     borders: Borders | None = None,
+    num_draft_tokens: int = 0,
+    says: Callable[[list[int]], int] = next_token,
     **config: Any,
 ) -> Bench:
-    runner = FakeRunner(num_blocks=num_blocks, block_size=block_size, faults=faults)
+    runner = FakeRunner(num_blocks=num_blocks, block_size=block_size, faults=faults, says=says)
     sampler = FakeSampler()
     clock = Clock()
+    speculation = Speculation(num_draft_tokens=num_draft_tokens, row_cost=0.0) if num_draft_tokens else None
     config.setdefault("max_batch_tokens", 32)
     engine = Engine(
         EngineConfig(block_size=block_size, **config),
@@ -273,6 +292,7 @@ def make_bench(
         runner=runner,
         sampler=sampler,
         detokenizer_factory=detokenizer_factory,
+        speculation=speculation,
         stepper=Overlapped(runner, sampler, FakeLauncher(runner, sampler)) if overlaps else None,
         clock=clock,
         borders=borders,

@@ -8,9 +8,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
+from inference.engine.block_pool import block_content
 from inference.engine.sequence import Plan, Status
 from inference.protocol import Deadlines, Delta, FinishReason, Refusal, Sampling
-from tests.inference.engine.fake_model import Broken, OutOfMemoryError, Stream, make_bench, oracle
+from tests.inference.engine.fake_model import (
+    Broken,
+    OutOfMemoryError,
+    Stream,
+    make_bench,
+    next_token,
+    oracle,
+    repeating,
+)
 
 PREFIXES = [[], [7] * 8, [7] * 8 + [9] * 5, [1, 2, 3, 4, 5, 6]]
 
@@ -26,12 +35,14 @@ class EngineMachine(RuleBasedStateMachine):
         max_num_seqs=st.integers(1, 6),
         prefix_caching=st.booleans(),
         overlaps=st.booleans(),
+        num_draft_tokens=st.sampled_from([0, 1, 4]),
     )
     def start(self, **config: Any) -> None:
         self.poison: set[str] = set()
         self.num_oom = 0
         self.max_batch_tokens = config["max_batch_tokens"]
-        self.bench = make_bench(faults=self.faults, max_queued_requests=8, **config)
+        self.says = repeating if config["num_draft_tokens"] else next_token
+        self.bench = make_bench(faults=self.faults, max_queued_requests=8, says=self.says, **config)
         self.engine = self.bench.engine
         self.streams: dict[str, Stream] = {}
         self.sampling: dict[str, tuple[list[int], int]] = {}
@@ -51,7 +62,7 @@ class EngineMachine(RuleBasedStateMachine):
         prefix=st.sampled_from(PREFIXES),
         tail=st.lists(st.integers(0, 3), min_size=1, max_size=6),
         salt=st.sampled_from(["a", "b"]),
-        max_tokens=st.integers(1, 12),
+        max_tokens=st.integers(1, 24),
         priority=st.integers(0, 2),
         num_choices=st.integers(1, 3),
         allowance=st.sampled_from([None, None, 0, 2, 5]),
@@ -166,10 +177,19 @@ class EngineMachine(RuleBasedStateMachine):
                 assert block.hash is None or block.salt == sequence.request.owner.salt
 
     @invariant()
+    def blocks_are_remembered_for_what_they_hold(self) -> None:
+        """Among them those that ended requests left behind: no guess was taken for a token."""
+        size = self.engine.pool.block_size
+        for block in self.engine.pool.blocks:
+            if block.hash is not None:
+                held = [self.bench.runner.slots[block.id * size + index][1] for index in range(size)]
+                assert block.content == block_content(held)
+
+    @invariant()
     def outputs_are_the_oracles(self) -> None:
         for request_id, stream in self.streams.items():
             prompt, max_tokens = self.sampling[request_id]
-            expected = oracle(prompt, max_tokens=max_tokens)
+            expected = oracle(prompt, max_tokens=max_tokens, says=self.says)
             output = stream.token_ids
             assert output == expected[: len(output)]
             assert stream.text == "".join(f"<{token_id}>" for token_id in output)

@@ -1,0 +1,32 @@
+"""Makes a model with random weights say one passage over and over: what guesses gain depends on the text.
+
+Each token's output weights are made the embedding of the token before it in the passage, so that the score is
+highest for what comes next there. What the layers add is noise: the louder the passage's embeddings, the more
+seldom it decides, so loudness sets how often a guess is right.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+PASSAGE = range(500, 564)  # token ids; the lists of workloads.py repeat the same
+
+
+@torch.no_grad()
+def make_repeating(model: Any, *, loudness: float, passage: range = PASSAGE) -> None:
+    """From whatever token, go on somewhere in the passage, and there mostly in its order.
+
+    `loudness`: standard deviation of the passage's embeddings.
+    """
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head.weight is embeddings.weight:
+        head.weight = torch.nn.Parameter(embeddings.weight.detach().clone(), requires_grad=False)
+    ids = torch.tensor(passage, device=embeddings.weight.device)
+    generator = torch.Generator().manual_seed(0)  # on the CPU: the same on every device
+    drawn = torch.randn(len(passage), embeddings.weight.shape[1], generator=generator) * loudness
+    rows = drawn.to(embeddings.weight)
+    embeddings.weight[ids] = rows
+    head.weight.zero_()
+    head.weight[ids] = rows.roll(1, dims=0)
