@@ -11,7 +11,7 @@ from inference.attention.base import IntArray
 TILE = 64  # keys: a part holds a whole number of tiles
 SMALLEST_FIXED = 512  # keys of a part, where all are of the same size
 MAX_FIXED_PARTS = 16  # of the longest sequence: each is launched, also for short ones
-NUM_WAVES = 4  # programs per multiprocessor that a small batch is cut into
+NUM_WAVES = 2  # programs per multiprocessor that a small batch is cut into
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,28 @@ as it is, the parts of the others are joined by a second kernel.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference.kernels.softmax_tile import SMALLEST_DOT, padded_dim, precision, scaled_scores
+from inference.kernels.softmax_tile import (
+    SMALLEST_DOT,
+    first_that_fits,
+    padded_dim,
+    precision,
+    scaled_scores,
+)
 
-# Tiles of keys, warps and pipeline stages, the quickest of a sweep on one H200: docs/benchmarks.md.
-SHAPE = {"TILE": 64, "num_warps": 2, "num_stages": 3}
-WIDE = {"TILE": 32, "num_warps": 4, "num_stages": 3}
+# Tiles of keys, warps and pipeline stages: the quickest of a sweep on one H200, then what fits elsewhere.
+SHAPES: tuple[dict[str, Any], ...] = (
+    {"TILE": 128, "num_warps": 4, "num_stages": 2},
+    {"TILE": 64, "num_warps": 2, "num_stages": 2},
+    {"TILE": 32, "num_warps": 4, "num_stages": 2},
+    {"TILE": 16, "num_warps": 4, "num_stages": 2},
+)
 PARTS_TILE = 16  # parts that are joined at a time
 
 
@@ -138,15 +150,16 @@ def decode_attention(
     batch, num_heads, dim = query.shape
     num_items, num_kv_heads = items.shape[0], keys.shape[1]
     group = num_heads // num_kv_heads
-    is_narrow = padded_dim(dim) <= 128
+    group_tile = max(SMALLEST_DOT, triton.next_power_of_2(group))
+    shape = first_that_fits(SHAPES, query, num_rows=group_tile)
     mixes = torch.empty(num_items, num_heads, dim, device=query.device, dtype=torch.float32)
     weights = torch.empty(num_items, num_heads, device=query.device, dtype=torch.float32)
     _attend_part[(num_items, num_kv_heads)](
         query, keys, values, tables, rows, lens, items, query if sinks is None else sinks, out, mixes,
         weights, scaling, softcap, window, tables.stride(0), GROUP=group,
-        GROUP_TILE=max(SMALLEST_DOT, triton.next_power_of_2(group)), DIM=dim, DIM_TILE=padded_dim(dim),
+        GROUP_TILE=group_tile, DIM=dim, DIM_TILE=padded_dim(dim),
         NUM_KV_HEADS=num_kv_heads, BLOCK_SIZE=block_size, HAS_CAP=softcap > 0, HAS_SINKS=sinks is not None,
-        PRECISION=precision(query), **(SHAPE if is_narrow else WIDE),
+        PRECISION=precision(query), **shape,
     )  # fmt: skip
     if num_items > batch:
         _join_parts[(batch, num_kv_heads)](

@@ -5,16 +5,21 @@ Pools are `[num_blocks * block_size, num_kv_heads, head_dim]`; a table row lists
 
 from __future__ import annotations
 
+from typing import Any
+
 import triton
 import triton.language as tl
-from torch import Tensor, float32
+from torch import Tensor
 
-from inference.kernels.softmax_tile import NO_WINDOW, padded_dim, precision, scaled_scores
+from inference.kernels.softmax_tile import NO_WINDOW, first_that_fits, padded_dim, precision, scaled_scores
 
-# Tiles of keys, warps and pipeline stages, the quickest of a sweep on one H200: docs/benchmarks.md.
-SHAPE = {"TILE": 64, "num_warps": 4, "num_stages": 3}
-WIDE = {"TILE": 32, "num_warps": 8, "num_stages": 2}
-NUM_ROWS = 128  # of a tile: tokens times the heads of a group
+# Tiles of keys, warps and pipeline stages: the quickest of a sweep on one H200, then what fits elsewhere.
+SHAPES: tuple[dict[str, Any], ...] = (
+    {"TILE": 64, "num_warps": 4, "num_stages": 2},
+    {"TILE": 32, "num_warps": 4, "num_stages": 2},
+    {"TILE": 16, "num_warps": 4, "num_stages": 2},
+)
+NUM_ROWS = 64  # of a tile: tokens times the heads of a group
 
 
 @triton.jit
@@ -123,14 +128,15 @@ def prefill_attention(
     """Several new tokens per sequence, each attending to all that came before it and to itself."""
     _, num_heads, dim = query.shape
     num_kv_heads = keys.shape[1]
-    is_wide = padded_dim(dim) > 128 or query.dtype == float32
     group = num_heads // num_kv_heads
+    num_rows = num_tile_rows(group)
     _prefill[(tiles.shape[0], num_kv_heads)](
         query, keys, values, tables, tiles, sequences, query if sinks is None else sinks, out, scaling,
         softcap, window, tables.stride(0), query.stride(0), NUM_HEADS=num_heads, GROUP=group, DIM=dim,
         DIM_TILE=padded_dim(dim), NUM_KV_HEADS=num_kv_heads, BLOCK_SIZE=block_size,
-        NUM_ROWS=num_tile_rows(group), HAS_CAP=softcap > 0, HAS_WINDOW=window < NO_WINDOW,
-        HAS_SINKS=sinks is not None, PRECISION=precision(query), **(WIDE if is_wide else SHAPE),
+        NUM_ROWS=num_rows, HAS_CAP=softcap > 0, HAS_WINDOW=window < NO_WINDOW,
+        HAS_SINKS=sinks is not None, PRECISION=precision(query),
+        **first_that_fits(SHAPES, query, num_rows=num_rows),
     )  # fmt: skip
 
 

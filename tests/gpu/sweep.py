@@ -99,11 +99,11 @@ def sweep_prefill(name: str, lengths: list[tuple[int, int]]) -> None:
         if rows // warps not in (16, 32) or rows * tile > 128 * 128:
             continue
         prefill_attention.NUM_ROWS = rows
-        prefill_attention.SHAPE = {"TILE": tile, "num_warps": warps, "num_stages": stages}
+        prefill_attention.SHAPES = ({"TILE": tile, "num_warps": warps, "num_stages": stages},)
         case = Case(lengths)
         case.batch = replace(case.batch, tiles=longest_first(case.batch.tiles))
         try:
-            found.append((milliseconds(case.prefill), f"rows {rows} {prefill_attention.SHAPE}"))
+            found.append((milliseconds(case.prefill), f"rows {rows} {prefill_attention.SHAPES[0]}"))
         except triton.runtime.errors.OutOfResources:
             continue
     say(f"prefill {name}", case.prefill_floor(), found)
@@ -119,8 +119,8 @@ def sweep_decode(name: str, lengths: list[tuple[int, int]]) -> None:
         decode_parts.NUM_WAVES = waves
         case = Case(lengths)
         for tile, warps, stages in ((32, 2, 3), (64, 2, 2), (64, 2, 3), (64, 2, 4), (128, 4, 2), (128, 4, 3)):
-            decode_attention.SHAPE = {"TILE": tile, "num_warps": warps, "num_stages": stages}
-            found.append((milliseconds(case.decode), f"{decode_attention.SHAPE} waves {waves}"))
+            decode_attention.SHAPES = ({"TILE": tile, "num_warps": warps, "num_stages": stages},)
+            found.append((milliseconds(case.decode), f"{decode_attention.SHAPES[0]} waves {waves}"))
     say(f"decode {name}", case.decode_floor(), found)
 
 
