@@ -21,8 +21,8 @@ WEB_ADDRESS = re.compile(
 AtLeastOne = Annotated[int, Field(ge=1)]
 
 ENGINE_SETTINGS = (
-    "device", "dtype", "quantization", "batching", "num_blocks", "max_batch_tokens", "max_num_seqs",
-    "max_model_len", "num_threads",
+    "device", "dtype", "quantization", "kv_dtype", "batching", "num_blocks", "max_batch_tokens",
+    "max_num_seqs", "max_model_len", "num_threads",
 )  # fmt: skip
 SECRETS = (
     "SECRET_KEY", "KEY_PEPPER", "DATABASE_URL", "REDIS_URL", "PROMETHEUS_URL", "HUB_TOKEN", "HF_TOKEN",
@@ -79,7 +79,8 @@ class Environment(BaseSettings):
     # What an engine runs with where its revision says nothing else; EngineConfig explains each.
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    quantization: Literal["int8"] | None = None
+    quantization: Literal["int8", "fp8", "int4"] | None = None
+    kv_dtype: Literal["auto", "fp8"] = "auto"
     batching: bool = True
     num_blocks: AtLeastOne | None = None
     max_batch_tokens: AtLeastOne | None = None

@@ -10,6 +10,7 @@ Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Attention = Literal["auto", "reference", "cpu", "triton"]
 Quantization = Literal["int8", "fp8", "int4"]
+KvDtype = Literal["auto", "fp8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class EngineConfig:
     attention: Attention = "auto"
     batching: bool = True  # False: the sequential engine
     quantization: Quantization | None = None  # quantize while loading; a quantized folder needs no word
+    kv_dtype: KvDtype = "auto"  # of keys and values in the pool: the dtype's own, or half of bfloat16's
     block_size: int = 16  # tokens per KV block
     num_blocks: int | None = None  # None: planned from memory and max_model_len
     max_batch_tokens: int | None = None  # token budget of one step; None: measured default of the device

@@ -21,7 +21,7 @@ from console.environment import environment
 from inference import corpus
 
 OWN_METHOD = "pilothouse_int8"  # as config.json names it: inference/quantization/int8.py
-NUMERICS = ("dtype", "quantization")  # settings that change what is computed, not only how fast
+NUMERICS = ("dtype", "quantization", "kv_dtype")  # settings that change what is computed, not only how fast
 MEASURED_WITH = ("torch", "transformers")  # packages whose versions the figures depend on
 
 Kind = Literal["not_needed", "missing", "failed", "passed", "outdated"]

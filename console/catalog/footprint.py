@@ -21,8 +21,13 @@ FACTS_ELEMENT_BYTES = 2  # in which facts count keys and values
 
 
 def item_bytes(config: EngineConfig, device: Device) -> int:
-    """Of a weight, or of an element of a key, as the revision will compute with them."""
+    """Of a weight that is not quantized, as the revision will compute with it."""
     return ITEM_BYTES[device.dtype if config.dtype == "auto" else config.dtype]
+
+
+def kv_item_bytes(config: EngineConfig, device: Device) -> int:
+    """Of an element of a key or a value."""
+    return 1 if config.kv_dtype == "fp8" else item_bytes(config, device)
 
 
 def weight_bytes(revision: Revision, config: EngineConfig, device: Device) -> int:
@@ -42,7 +47,7 @@ def pool_of(revision: Revision, config: EngineConfig, device: Device) -> Pool | 
     if not elements or not max_model_len:
         return None
     return Pool(
-        token_bytes=elements // FACTS_ELEMENT_BYTES * item_bytes(config, device),
+        token_bytes=elements // FACTS_ELEMENT_BYTES * kv_item_bytes(config, device),
         block_size=config.block_size,
         max_model_len=max_model_len,
         max_num_seqs=config.max_num_seqs,

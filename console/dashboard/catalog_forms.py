@@ -14,7 +14,7 @@ from console.catalog.advice import Advice, advise
 from console.catalog.models import Deployment, Revision
 from console.catalog.planning import faults, plan_of
 from console.environment import environment
-from inference.config import Attention, Device, Dtype, EngineConfig
+from inference.config import Attention, Device, Dtype, EngineConfig, Quantization
 
 MOST = 10_000_000
 MOST_IDLE_SECONDS = 30 * 86400
@@ -196,7 +196,7 @@ CHOICES: dict[str, Labels] = {
     "device": [("auto", _("GPU where there is one")), ("cuda", "CUDA"), ("cpu", "CPU")],
     "dtype": [("auto", _("the fastest here")), *named(*get_args(Dtype))],
     "attention": [("auto", _("the fastest here")), *named(*get_args(Attention))],
-    "quantization": [("int8", "int8"), (NO, _("no"))],
+    "quantization": [*named(*get_args(Quantization)), (NO, _("no"))],
     "batching": list(ON_OFF.items()),
     "prefix_caching": list(ON_OFF.items()),
 }

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from inference.kernels.rows import saturated
+
 NAME = "pilothouse_paged"
 LARGEST_SCORES = 2**24  # attention scores that are held at once where they are held at all: 64 MiB
 
@@ -64,8 +66,8 @@ class Step(ABC):
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Put the step's keys and values, `[num_tokens, num_kv_heads, head_dim]`, into the pool."""
-        self.cache.keys[layer].index_copy_(0, self.slots, key)
-        self.cache.values[layer].index_copy_(0, self.slots, value)
+        store(self.cache.keys[layer], self.slots, key)
+        store(self.cache.values[layer], self.slots, value)
 
     @abstractmethod
     def attend(
@@ -81,6 +83,21 @@ class Step(ABC):
         sinks: Tensor | None = None,  # [num_heads], a logit per head that takes its share and gives nothing
     ) -> Tensor:
         """Attention of the step's tokens over the pool: `[num_tokens, num_heads, head_dim]`."""
+
+
+def store(pool: Tensor, slots: Tensor, states: Tensor) -> None:
+    """Put `states` into rows of a pool; into one of 8 bits, as far as its numbers reach."""
+    if pool.dtype == states.dtype:
+        pool.index_copy_(0, slots, states)
+    else:
+        pool.view(torch.uint8).index_copy_(0, slots, saturated(states, pool.dtype).view(torch.uint8))
+
+
+def fetch(pool: Tensor, slots: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rows of a pool, in the dtype to compute in."""
+    if pool.dtype == dtype:
+        return pool[slots]
+    return pool.view(torch.uint8)[slots].view(pool.dtype).to(dtype)  # few operations know 8-bit floats
 
 
 def visible(kv_len: int, num_tokens: int, *, window: int | None, device: torch.device) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inference.attention.base import Cache, Layout, Step, explicit_attention, visible
+from inference.attention.base import Cache, Layout, Step, explicit_attention, fetch, visible
 
 
 class ReferenceStep(Step):
@@ -44,7 +44,7 @@ class ReferenceStep(Step):
             q = query[tokens].transpose(0, 1)[None]  # [1, num_heads, num_tokens, head_dim]
             groups = query.shape[1] // key.shape[1]
             k, v = (
-                pool[layer][rows].transpose(0, 1)[None].repeat_interleave(groups, dim=1)
+                fetch(pool[layer], rows, query.dtype).transpose(0, 1)[None].repeat_interleave(groups, dim=1)
                 for pool in (self.cache.keys, self.cache.values)
             )
             if softcap is None and sinks is None:

@@ -19,7 +19,7 @@ from inference.benchmark.peer_lists import PEERS, PeerFailed, run_peer
 from inference.benchmark.report import CACHE_OFF, CACHE_ON, cache_line, ceilings_line, peer_line, run_lines
 from inference.benchmark.shapes import SHAPES, random_model, shape_config
 from inference.benchmark.workloads import WORKLOADS, Item
-from inference.config import Attention, EngineConfig, Quantization, RevisionSpec
+from inference.config import Attention, EngineConfig, KvDtype, Quantization, RevisionSpec
 from inference.engine.build import assemble, build_engine
 from inference.engine.engine import Engine
 from inference.models.device import choose_device, choose_dtype
@@ -43,6 +43,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
     parser.add_argument("--quantization", choices=get_args(Quantization))
+    parser.add_argument("--kv-dtype", choices=get_args(KvDtype), default="auto")
     parser.add_argument("--attention", choices=get_args(Attention), default="auto")
     parser.add_argument("--max-model-len", type=int)
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
@@ -75,6 +76,7 @@ def config_of(options: argparse.Namespace) -> EngineConfig:
         dtype=options.dtype,
         attention=options.attention,
         quantization=options.quantization,
+        kv_dtype=options.kv_dtype,
         max_model_len=options.max_model_len,
         num_threads=options.threads,
         max_batch_tokens=options.max_batch_tokens,

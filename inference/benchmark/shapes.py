@@ -11,7 +11,7 @@ from transformers.initialization import no_init_weights
 
 from inference.attention import base
 from inference.config import EngineConfig
-from inference.models.device import choose_attention, choose_device, choose_dtype
+from inference.models.device import check_fp8, choose_attention, choose_device, choose_dtype
 from inference.models.loader import LoadedModel
 from inference.models.vocabulary import TokenBytes, byte_level_alphabet
 from inference.quantization.base import quantize_loaded
@@ -63,6 +63,7 @@ def random_model(shape: str, config: EngineConfig, *, max_model_len: int) -> Loa
     """A loaded model of one of SHAPES; its words are made up."""
     device = choose_device(config)
     dtype = choose_dtype(config, device)
+    check_fp8(config, device, quantization=None)
     base.register()
     model_config = shape_config(shape)
     model = random_weights(model_config, device=device, dtype=dtype, attention=base.NAME)

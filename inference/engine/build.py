@@ -13,7 +13,7 @@ from inference.engine.detokenizer import StreamDetokenizer
 from inference.engine.engine import Engine
 from inference.engine.invariance import Borders
 from inference.engine.invariant_runner import InvariantRunner
-from inference.engine.kv_cache import token_bytes
+from inference.engine.kv_cache import pool_dtype, token_bytes
 from inference.engine.memory import free_host_bytes, plan_num_blocks
 from inference.engine.runner import ModelRunner
 from inference.engine.sampler import BatchSampler
@@ -87,7 +87,7 @@ def _resolved(config: EngineConfig, loaded: LoadedModel) -> EngineConfig:
 
 def _pool(loaded: LoadedModel, config: EngineConfig) -> Pool:
     return Pool(
-        token_bytes=token_bytes(loaded.text_config, dtype=loaded.dtype),
+        token_bytes=token_bytes(loaded.text_config, dtype=pool_dtype(config, loaded.dtype)),
         block_size=config.block_size,
         max_model_len=loaded.max_model_len,
         max_num_seqs=config.max_num_seqs,
@@ -121,7 +121,8 @@ def runner_for(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) ->
     """Triton's kernels have a runner of their own; the others share the plain one. `config` is resolved."""
     if loaded.attention != "triton":
         runner_class = InvariantRunner if config.batch_invariant else ModelRunner
-        return runner_class(loaded, num_blocks=num_blocks, block_size=config.block_size)
+        kv_dtype = pool_dtype(config, loaded.dtype)
+        return runner_class(loaded, num_blocks=num_blocks, block_size=config.block_size, kv_dtype=kv_dtype)
     from inference.engine.cuda_runner import CudaRunner
 
     assert config.max_batch_tokens is not None
@@ -133,6 +134,7 @@ def runner_for(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) ->
         max_batch_tokens=config.max_batch_tokens,
         num_draft_rows=_max_rows(config) - config.max_num_seqs,
         max_model_len=loaded.max_model_len,
+        kv_dtype=pool_dtype(config, loaded.dtype),
         fuses=config.fused_layers,
         is_invariant=config.batch_invariant,
     )

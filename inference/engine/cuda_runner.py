@@ -39,6 +39,7 @@ class CudaRunner:
         max_num_seqs: int,
         max_batch_tokens: int,
         max_model_len: int,
+        kv_dtype: torch.dtype | None = None,  # None: the model's
         num_draft_rows: int = 0,  # that a step may have beside those of its sequences
         fuses: bool = True,
         is_invariant: bool = False,
@@ -50,7 +51,7 @@ class CudaRunner:
             loaded.text_config,
             num_blocks=num_blocks + 1,
             block_size=block_size,
-            dtype=loaded.dtype,
+            dtype=kv_dtype or loaded.dtype,
             device=loaded.device,
         )
         max_blocks = -(-min(max_model_len, num_blocks * block_size) // block_size)

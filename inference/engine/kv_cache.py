@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
+from inference.config import EngineConfig
+
 
 def kv_heads_and_dim(config: PretrainedConfig) -> tuple[int, int]:
     """Key-value heads and the size of each, of a (text) model's config."""
@@ -15,6 +17,11 @@ def kv_heads_and_dim(config: PretrainedConfig) -> tuple[int, int]:
     num_kv_heads: int = getattr(config, "num_key_value_heads", None) or num_heads
     head_dim: int = getattr(config, "head_dim", None) or config.hidden_size // num_heads
     return num_kv_heads, head_dim
+
+
+def pool_dtype(config: EngineConfig, dtype: torch.dtype) -> torch.dtype:
+    """What keys and values are kept in by a model that computes in `dtype`. fp8 saturates, without scales."""
+    return torch.float8_e4m3fn if config.kv_dtype == "fp8" else dtype
 
 
 def token_bytes(config: PretrainedConfig, *, dtype: torch.dtype) -> int:
@@ -53,4 +60,4 @@ class KVCache:
     def zero(self, block_ids: Sequence[int]) -> None:
         """Wipe blocks in every layer."""
         for pool in (*self.keys, *self.values):
-            pool.view(self.num_blocks, self.block_size, *pool.shape[1:])[list(block_ids)] = 0
+            pool.view(torch.uint8).view(self.num_blocks, -1)[list(block_ids)] = 0  # zero in every dtype

@@ -24,7 +24,14 @@ class ModelRunner:
 
     borders: Borders | None = None  # where rows are cut, in batch-invariant mode
 
-    def __init__(self, loaded: LoadedModel, *, num_blocks: int, block_size: int) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        num_blocks: int,
+        block_size: int,
+        kv_dtype: torch.dtype | None = None,  # None: the model's
+    ) -> None:
         self.loaded = loaded
         self.num_blocks = num_blocks
         self.block_size = block_size
@@ -32,7 +39,7 @@ class ModelRunner:
             loaded.text_config,
             num_blocks=num_blocks,
             block_size=block_size,
-            dtype=loaded.dtype,
+            dtype=kv_dtype or loaded.dtype,
             device=loaded.device,
         )
         self._step_class = ATTENTIONS[loaded.attention]

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from inference.config import EngineConfig
 from inference.models.model_folder import CannotLoad
+from inference.quantization import fp8
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -31,11 +32,37 @@ def choose_dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
 
 def choose_attention(config: EngineConfig, device: torch.device) -> str:
     """The attention implementation for a device."""
-    if config.attention == "auto":
-        return "cpu" if device.type == "cpu" else "triton"
-    if config.attention == "triton" and device.type == "cpu":
+    attention = config.attention
+    if attention == "auto":
+        attention = "cpu" if device.type == "cpu" else "triton"
+    if attention == "triton" and device.type == "cpu":
         raise CannotLoad("attention is set to triton, which needs an NVIDIA GPU")
-    return config.attention
+    if attention == "cpu" and config.kv_dtype != "auto":
+        raise CannotLoad(
+            f"kv_dtype is set to {config.kv_dtype}, which on a CPU is read by attention=reference alone: "
+            "leave it at auto"
+        )
+    return attention
+
+
+def check_fp8(config: EngineConfig, device: torch.device, *, quantization: str | None) -> None:
+    """Refuse fp8 where the GPU has none. `quantization`: what the folder says of its weights."""
+    asked = [
+        f"{name} is set to fp8"
+        for name, value in (("quantization", config.quantization), ("kv_dtype", config.kv_dtype))
+        if value == "fp8"
+    ]
+    if quantization == fp8.METHOD:
+        asked.append("the weights are in fp8")
+    if not asked or device.type != "cuda":
+        return
+    capability = torch.cuda.get_device_capability(device)
+    if capability < fp8.LEAST_CAPABILITY:
+        found, least = (".".join(map(str, numbers)) for numbers in (capability, fp8.LEAST_CAPABILITY))
+        raise CannotLoad(
+            f"{asked[0]}, which needs an NVIDIA GPU of compute capability {least} or later; this one has "
+            f"{found}: choose int8 weights and kv_dtype auto, or device cpu"
+        )
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from inference.attention import base
 from inference.config import EngineConfig
-from inference.models.device import choose_attention, choose_device, choose_dtype
+from inference.models.device import check_fp8, choose_attention, choose_device, choose_dtype
 from inference.models.layout import transpose_linear_weights
 from inference.models.model_folder import CannotLoad, check_folder
 from inference.models.supported import why_not_batched
@@ -69,11 +69,7 @@ class LoadedModel:
     @property
     def quantization(self) -> str | None:
         """Name of the weights' quantization, None where they are plain."""
-        found: Any = getattr(self.config, "quantization_config", None)
-        if not found:
-            return None
-        method = found.get("quant_method") if isinstance(found, dict) else found.quant_method
-        return str(getattr(method, "value", method))
+        return quantization_of(self.config)
 
     def card(self, revision: str) -> ModelCard:
         """What may be told of the model."""
@@ -105,7 +101,12 @@ def load_model(
     model_config = _read_config(folder)
     device = choose_device(config)
     dtype = choose_dtype(config, device)
+    check_fp8(config, device, quantization=quantization_of(model_config))
     note = why_not_batched(model_config) if config.batching else "batching is off"
+    if note and config.kv_dtype != "auto":
+        raise CannotLoad(
+            f"kv_dtype is set to {config.kv_dtype}, which one request at a time cannot use: {note}"
+        )
     model = _read_weights(folder, model_config, config, device, dtype, batching=not note)
     progress(LoadProgress("reading weights", 0.8))
     if config.dtype == "auto":
@@ -129,6 +130,15 @@ def load_model(
         note=note,
         max_model_len=choose_max_model_len(model_config.get_text_config(), config),
     )
+
+
+def quantization_of(model_config: PretrainedConfig) -> str | None:
+    """The method that a config names, None where the weights are plain."""
+    found: Any = getattr(model_config, "quantization_config", None)
+    if not found:
+        return None
+    method = found.get("quant_method") if isinstance(found, dict) else found.quant_method
+    return str(getattr(method, "value", method))
 
 
 def choose_max_model_len(model_config: PretrainedConfig, config: EngineConfig) -> int:

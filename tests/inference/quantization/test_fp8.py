@@ -13,7 +13,9 @@ from transformers.utils import logging
 
 from inference.config import EngineConfig
 from inference.kernels.rows import QuantizedRows, quantize_rows, saturated
+from inference.models.device import check_fp8
 from inference.models.loader import load_model
+from inference.models.model_folder import CannotLoad
 from inference.quantization.base import quantization_config
 from inference.quantization.fp8 import DTYPE, Fp8Linear
 from tests.inference.convert.hostile import model_folder
@@ -177,3 +179,20 @@ def test_the_loader_serves_fp8_both_ways(tmp_path: Path) -> None:
     again = load_model(tmp_path / "fp8", EngineConfig(device="cpu", dtype="float32"))
     assert again.card("r").quantization == on_load.card("r").quantization == "pilothouse_fp8"
     assert again.weight_bytes == on_load.weight_bytes
+
+
+@pytest.mark.parametrize("settings", [{"quantization": "fp8"}, {"kv_dtype": "fp8"}])
+def test_a_gpu_that_cannot_multiply_fp8_is_refused(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, device = EngineConfig(**settings), torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    name = next(iter(settings))
+    with pytest.raises(CannotLoad, match=rf"{name}.*fp8.*8\.9.*8\.0"):
+        check_fp8(config, device, quantization=None)
+    with pytest.raises(CannotLoad, match=r"8\.9"):
+        check_fp8(EngineConfig(), device, quantization="pilothouse_fp8")  # as the folder says
+    check_fp8(EngineConfig(quantization="int8"), device, quantization=None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    check_fp8(config, device, quantization="pilothouse_fp8")
+    check_fp8(EngineConfig(quantization="fp8"), torch.device("cpu"), quantization=None)
