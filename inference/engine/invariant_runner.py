@@ -17,8 +17,10 @@ from inference.models.loader import LoadedModel
 class InvariantRunner(ModelRunner):
     """A runner whose products have the same shape whatever else the plan holds."""
 
-    def __init__(self, loaded: LoadedModel, *, num_blocks: int, block_size: int) -> None:
-        super().__init__(loaded, num_blocks=num_blocks, block_size=block_size)
+    def __init__(
+        self, loaded: LoadedModel, *, num_blocks: int, block_size: int, kv_dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__(loaded, num_blocks=num_blocks, block_size=block_size, kv_dtype=kv_dtype)
         self.borders = Borders(block_size)
 
     @torch.inference_mode()
