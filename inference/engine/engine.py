@@ -102,6 +102,7 @@ class Engine:
         self._last_step_at: float | None = None
         self._last_step_seconds = 0.0
         self._scheduled_at = -math.inf
+        self._measured_from = -math.inf  # since when what `stepper.step` tells of has computed
 
     def submit(self, request: GenerateRequest, on_event: Callable[[Event], None]) -> None:
         """Queue a request. Raises `Refusal` for what is wrong with it; then `on_event` is never called."""
@@ -172,8 +173,13 @@ class Engine:
         self._note_moves(started_at, waited_for)
         if not plan.rows and self.stepper.is_idle:
             return bool(self.scheduler.preempted)
+        if self.stepper.is_idle:
+            self._measured_from = started_at
         outcome = self.stepper.step(plan)
         now = self.clock()
+        if outcome.done:
+            self.scheduler.mixed_steps.observe([row for row, _ in outcome.done], now - self._measured_from)
+            self._measured_from = now
         self._deliver(outcome, now)
         self._num_steps += 1
         self._last_step_at, self._last_step_seconds = now, now - started_at

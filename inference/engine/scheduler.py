@@ -6,6 +6,7 @@ from bisect import insort
 
 from inference.engine.block_pool import BlockPool
 from inference.engine.invariance import Borders, is_prefill
+from inference.engine.mixed_steps import MixedSteps
 from inference.engine.prefix_cache import PrefixCache
 from inference.engine.sequence import Plan, Row, Sequence, Status
 from inference.engine.speculation import Speculation
@@ -41,6 +42,8 @@ class Scheduler:
         self.waiting = waiting
         self.speculation = speculation
         self.max_batch_tokens = max_batch_tokens
+        self.mixed_steps = MixedSteps(max_batch_tokens=max_batch_tokens)
+        self._budget = max_batch_tokens  # prompt tokens that the step may still take
         self.borders = borders
         self._least_chunk = borders.multiple if borders else 1
         # So that decode never crowds out all prefill.
@@ -113,13 +116,14 @@ class Scheduler:
                 prefilling.append(sequence)
             elif num_tokens <= len(sequence.block_table) * self.pool.block_size or self._grow(sequence):
                 rows.append(Row(sequence, start, 1))
-        budget = self.max_batch_tokens - len(rows)
+        num_waiting = len(prefilling) + len(self.waiting)
+        self._budget = self.mixed_steps.budget(num_decoding=len(rows), num_waiting=num_waiting)
         for sequence in prefilling:
-            chunk = self._chunk(sequence, budget)
+            chunk = self._chunk(sequence, self._budget)
             if chunk == 0:
                 break
             rows.append(Row(sequence, sequence.num_computed_tokens, chunk))
-            budget -= chunk
+            self._budget -= chunk
         return rows
 
     def _chunk(self, sequence: Sequence, budget: int) -> int:
@@ -164,10 +168,9 @@ class Scheduler:
         return True
 
     def _admit(self, rows: list[Row]) -> list[Row]:
-        budget = self.max_batch_tokens - sum(row.num_tokens for row in rows)
         num_skipped = 0
         for sequence in self.waiting:
-            if budget < self._least_chunk:
+            if self._budget < self._least_chunk:
                 self.waits_for = WaitReason.STEP
                 break
             if num_skipped == MAX_SKIPPED:
@@ -184,9 +187,9 @@ class Scheduler:
                 self.waits_for = WaitReason.BATCH if is_full else WaitReason.BLOCKS
                 break  # nobody overtakes: a long prompt is not starved by short ones
             self._start(sequence, found)
-            chunk = self._chunk(sequence, budget)
+            chunk = self._chunk(sequence, self._budget)
             rows.append(Row(sequence, sequence.num_computed_tokens, chunk))
-            budget -= chunk
+            self._budget -= chunk
         if self.preempted:
             rows = [row for row in rows if row.sequence.status is Status.RUNNING]
         return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from inference.engine.mixed_steps import MixedSteps
 from inference.engine.scheduler import MAX_SKIPPED
 from inference.protocol import ContextLengthExceeded, FinishReason, InvalidValue, QueueFull, Sampling
 from tests.inference.engine.fake_model import Bench, make_bench, oracle
@@ -167,7 +168,7 @@ def test_waiting_for_a_prefix_bounds_the_work_of_a_step(monkeypatch: pytest.Monk
         "find",
         lambda sequence: (looked_up.append(sequence.id), find(sequence))[1],
     )
-    bench.engine.scheduler.max_batch_tokens = 20  # so that budget is left for admission
+    bench.engine.scheduler.mixed_steps = MixedSteps(max_batch_tokens=20)  # so that budget is left
     bench.engine.scheduler.schedule()
     assert len(looked_up) == MAX_SKIPPED
 
