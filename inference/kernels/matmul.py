@@ -1,4 +1,4 @@
-"""A Triton matrix product whose rows do not feel each other: each is summed in one order, however many there are.
+"""A Triton matrix product whose rows do not feel each other: one order of sums, however many there are.
 
 cuBLAS chooses its kernel, and with it the order of sums, by the number of rows. Here a row's products are
 added in steps of the same size from the first input to the last: no sum is split, and the tile that a
@@ -35,11 +35,10 @@ class Tile:
         return replace(self, stages=max(1, min(self.stages, most)))
 
 
-# Estimates, to be replaced by what `python -m tests.gpu.sweep_invariant` prints. At least 64 rows and 4 warps:
-# smaller tiles are multiplied by another instruction of the tensor cores.
-NARROW = Tile(
-    64, rows=64, outputs=32, depth=128, warps=4, stages=4
-)  # for few outputs: keeps more programs busy
+# Estimates, to be replaced by what `python -m tests.gpu.sweep_invariant` prints. At least 64 rows and 4
+# warps: smaller tiles are multiplied by another instruction of the tensor cores.
+# For weights of few outputs, so that more programs read them.
+NARROW = Tile(64, rows=64, outputs=32, depth=128, warps=4, stages=4)
 WIDE = Tile(64, rows=64, outputs=64, depth=128, warps=4, stages=4)
 LARGER = (
     Tile(256, rows=64, outputs=128, depth=64, warps=4, stages=4),

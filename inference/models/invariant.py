@@ -1,4 +1,4 @@
-"""Products of a fused model for batch-invariant mode, in which a row's sums never depend on its neighbours."""
+"""Products of a fused model in batch-invariant mode: a row's sums never depend on its neighbours."""
 
 from __future__ import annotations
 
