@@ -18,6 +18,9 @@ from inference.protocol import Sampling, TokenLogprob
 SMALLEST_TEMPERATURE = 1e-5
 # top_p looks at this many tokens first and sorts the whole vocabulary only where they are too few.
 NUM_CANDIDATES = 1024
+# The likeliest token's share as a whole number. Sums of whole numbers are exact, so they depend neither on
+# the order in which a device adds nor on how many rows it has; 2**18 such shares fit into 63 bits.
+LARGEST_SHARE = 2.0**44
 
 
 class BatchSampler:
@@ -76,7 +79,7 @@ class BatchSampler:
         num_top = sequence.request.sampling.logprobs
         if num_top is None:
             return None
-        logprobs = raw.float().log_softmax(dim=-1)  # [vocab]
+        logprobs = raw.to(torch.float32, copy=True).log_softmax(dim=-1)  # [vocab]; where it lies is the same
         best = logprobs.topk(min(num_top, self.vocab_size))
         top = [
             self._entry(top_id, logprob)
@@ -110,14 +113,19 @@ def draw(scores: Tensor, sequences: Seq[Sequence], positions: Seq[int]) -> Tenso
         thresholds = lowest_scores(scores[filtered], [samplings[row] for row in filtered])
         kept = scores[filtered]
         scores[filtered] = kept.masked_fill(kept < thresholds[:, None], float("-inf"))
-    # float64: the sum over a vocabulary in float32 is off by more than a rare token's share.
-    cumulative = scores.softmax(dim=-1).double().cumsum(dim=-1)  # [num_rows, vocab]
+    cumulative = whole_shares(scores, scores.amax(dim=-1)).cumsum(dim=-1)  # [num_rows, vocab]
     randoms = [
         uniform(seed=sequence.seed, position=position)
         for sequence, position in zip(sequences, positions, strict=True)
     ]
     points = torch.tensor(randoms, dtype=torch.float64, device=device)[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, points, right=True)[:, 0].clamp_(max=scores.shape[-1] - 1)
+    chosen = torch.searchsorted(cumulative, points.long(), right=True)[:, 0]
+    return chosen.clamp_(max=scores.shape[-1] - 1)
+
+
+def whole_shares(scores: Tensor, best: Tensor) -> Tensor:
+    """What each score comes to beside the best of its row, `[num_rows]`: whole numbers to LARGEST_SHARE."""
+    return ((scores - best[:, None]).exp().double() * LARGEST_SHARE).long()
 
 
 def is_filtered(sampling: Sampling) -> bool:
@@ -140,11 +148,11 @@ def lowest_scores(scores: Tensor, samplings: Seq[Sampling], num_candidates: int 
     last = torch.tensor(top_ks, device=scores.device).clamp(max=num_candidates)[:, None] - 1
     is_top_k = torch.tensor([top_k < vocab_size for top_k in top_ks], device=scores.device)
     limited = best.masked_fill(ranks > last, float("-inf"))
-    total = torch.where(is_top_k, limited.logsumexp(dim=-1), scores.logsumexp(dim=-1))
-    shares = (limited - total[:, None]).exp().double()
+    shares = whole_shares(limited, best[:, 0])
+    total = torch.where(is_top_k, shares.sum(dim=-1), whole_shares(scores, best[:, 0]).sum(dim=-1))
     before = shares.cumsum(dim=-1) - shares  # the share of all better tokens
     top_p = torch.tensor([sampling.top_p for sampling in samplings], device=scores.device).double()
-    num_kept = ((before < top_p[:, None]) & (ranks <= last)).sum(dim=-1).clamp(min=1)
+    num_kept = ((before < (top_p * total)[:, None]) & (ranks <= last)).sum(dim=-1).clamp(min=1)
     thresholds = best.gather(1, num_kept[:, None] - 1)[:, 0]
     min_p = torch.tensor([sampling.min_p for sampling in samplings], device=scores.device)
     thresholds = torch.maximum(thresholds, best[:, 0] + min_p.log())
