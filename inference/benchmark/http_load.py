@@ -1,4 +1,4 @@
-"""Closed-loop SSE load on an OpenAI-compatible chat endpoint: each client has one request at a time.
+"""Closed-loop SSE load on an OpenAI-compatible server: each client has one request at a time.
 
 Plain asyncio sockets, because a heavy client would take its CPU time from the server under test.
 """
@@ -11,7 +11,7 @@ import json
 import random
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -19,6 +19,10 @@ WORDS = (
     *("river", "stone", "light", "window", "garden", "paper", "signal", "quiet"),
     *("engine", "harbor", "copper", "morning", "ladder", "forest", "thread", "winter"),
 )
+
+TIMEOUT_SECONDS = 300.0  # of one request
+
+Prompt = str | tuple[int, ...]  # words for the chat endpoint, or token ids for completions
 
 
 class LoadError(Exception):
@@ -34,7 +38,7 @@ class Load:
     num_prompt_words: int = 48
     max_tokens: int = 64
     seed: int = 0
-    timeout_seconds: float = 300.0
+    timeout_seconds: float = TIMEOUT_SECONDS
 
     def prompts(self) -> list[str]:
         """The same list for every server that is compared."""
@@ -79,21 +83,23 @@ class Endpoint:
         parts = urlsplit(self.url)
         return parts.hostname or "", parts.port or 80
 
-    def request(self, prompt: str, max_tokens: int) -> bytes:
-        """A whole HTTP request for one chat completion, streamed, with usage in the last chunk."""
-        body = json.dumps(
-            {
-                "model": self.model,
-                "messages": [{"role": "user", "content": prompt}],
-                "max_tokens": max_tokens,
-                "temperature": 0,
-                "stream": True,
-                "stream_options": {"include_usage": True},
-            }
-        ).encode()
+    def request(self, prompt: Prompt, max_tokens: int) -> bytes:
+        """A whole HTTP request, streamed, usage in the last chunk. Token ids get exactly `max_tokens`."""
+        if isinstance(prompt, str):
+            route, asked = "chat/completions", {"messages": [{"role": "user", "content": prompt}]}
+        else:
+            route, asked = "completions", {"prompt": list(prompt), "ignore_eos": True}
+        common = {
+            "model": self.model,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        body = json.dumps(common | asked).encode()
         host, port = self.address
         head = (
-            f"POST {urlsplit(self.url).path}/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\n"
+            f"POST {urlsplit(self.url).path}/{route} HTTP/1.1\r\nHost: {host}:{port}\r\n"
             f"Authorization: Bearer {self.key}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
@@ -132,15 +138,17 @@ async def _body(reader: asyncio.StreamReader, *, is_chunked: bool) -> AsyncItera
         await reader.readline()
 
 
-async def ask(endpoint: Endpoint, prompt: str, load: Load) -> Outcome:
+async def ask(
+    endpoint: Endpoint, prompt: Prompt, *, max_tokens: int, timeout_seconds: float = TIMEOUT_SECONDS
+) -> Outcome:
     """One request, from connecting to `[DONE]`."""
     outcome = Outcome()
     started = time.perf_counter()
     try:
-        async with asyncio.timeout(load.timeout_seconds):
+        async with asyncio.timeout(timeout_seconds):
             reader, writer = await asyncio.open_connection(*endpoint.address)
             try:
-                writer.write(endpoint.request(prompt, load.max_tokens))
+                writer.write(endpoint.request(prompt, max_tokens))
                 await _follow(reader, outcome, started)
             finally:
                 writer.close()
@@ -172,9 +180,9 @@ def _has_text(event: dict[str, object]) -> bool:
     if "error" in event:
         raise LoadError(str(event["error"])[:300])
     choices = event.get("choices")
-    return (
-        isinstance(choices, list) and bool(choices) and bool((choices[0].get("delta") or {}).get("content"))
-    )
+    if not isinstance(choices, list) or not choices:
+        return False
+    return bool(choices[0].get("text") or (choices[0].get("delta") or {}).get("content"))
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
@@ -187,22 +195,29 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
     }
 
 
-async def drive(endpoint: Endpoint, load: Load) -> dict[str, object]:
-    """Run the load and summarise it."""
-    waiting = iter(load.prompts())
+async def closed_loop(
+    endpoint: Endpoint, requests: Sequence[tuple[Prompt, int]], *, num_streams: int, timeout_seconds: float
+) -> list[Outcome]:
+    """Every request (prompt, tokens at most), as many at a time as there are streams."""
+    waiting = iter(requests)
     outcomes: list[Outcome] = []
 
     async def client() -> None:
-        for prompt in waiting:  # one iterator for all clients: each takes the next prompt when it is free
-            outcomes.append(await ask(endpoint, prompt, load))
+        for prompt, max_tokens in waiting:  # one iterator for all: each takes the next when it is free
+            outcomes.append(
+                await ask(endpoint, prompt, max_tokens=max_tokens, timeout_seconds=timeout_seconds)
+            )
 
-    started = time.perf_counter()
-    await asyncio.gather(*(client() for _ in range(load.num_streams)))
-    seconds = time.perf_counter() - started
+    await asyncio.gather(*(client() for _ in range(num_streams)))
+    return outcomes
+
+
+def summary(outcomes: Sequence[Outcome], *, num_streams: int, seconds: float) -> dict[str, object]:
+    """The figures of one measurement."""
     good = [outcome for outcome in outcomes if not outcome.error]
     num_tokens = sum(outcome.num_tokens for outcome in good)
     return {
-        "streams": load.num_streams,
+        "streams": num_streams,
         "requests": len(good),
         "errors": [outcome.error for outcome in outcomes if outcome.error],
         "output_tokens": num_tokens,
@@ -211,3 +226,16 @@ async def drive(endpoint: Endpoint, load: Load) -> dict[str, object]:
         "first_token_ms": percentiles([one.first_token_seconds for one in good if one.num_chunks]),
         "between_chunks_ms": percentiles([gap for outcome in good for gap in outcome.gaps]),
     }
+
+
+async def drive(endpoint: Endpoint, load: Load) -> dict[str, object]:
+    """Run the load and summarise it."""
+    started = time.perf_counter()
+    outcomes = await closed_loop(
+        endpoint,
+        [(prompt, load.max_tokens) for prompt in load.prompts()],
+        num_streams=load.num_streams,
+        timeout_seconds=load.timeout_seconds,
+    )
+    seconds = time.perf_counter() - started
+    return summary(outcomes, num_streams=load.num_streams, seconds=seconds)

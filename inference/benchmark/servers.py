@@ -36,6 +36,7 @@ class Server:
     ready_path: str  # answers 200 once the server can be asked
     key: Callable[[], str] = lambda: "none"  # asked once the server is ready
     variables: Mapping[str, str] = field(default_factory=dict)  # beside the inherited environment
+    hopeless: str = ""  # words in its log after which it is not waited for
 
     def command_line(self, port: int) -> list[str]:
         """The command with its variables set by env(1), so that all else is inherited."""
@@ -99,6 +100,8 @@ def _wait_until_ready(started: Running, port: int, log: Path) -> None:
             raise ServerDied(f"{started.server.name} ended with {started.process.returncode}; see {log}")
         if _answers(port, started.server.ready_path):
             return
+        if started.server.hopeless and started.server.hopeless in log.read_text(errors="replace"):
+            raise ServerDied(f"{started.server.name} will not be ready; see {log}")
         time.sleep(0.3)
     raise ServerDied(f"{started.server.name} did not answer within {START_SECONDS:.0f} s; see {log}")
 

@@ -65,7 +65,7 @@ async def stub() -> AsyncIterator[tuple[Stub, Endpoint]]:
 
 
 async def test_tokens_are_those_of_the_usage_chunk(stub: tuple[Stub, Endpoint]) -> None:
-    outcome = await ask(stub[1], "hello", Load(1, 1))
+    outcome = await ask(stub[1], "hello", max_tokens=64)
     assert (outcome.num_tokens, outcome.num_chunks, outcome.error) == (3, 2, "")
     assert 0 < outcome.first_token_seconds < outcome.total_seconds
     assert len(outcome.gaps) == 1
@@ -81,13 +81,13 @@ async def test_chunked_transfer_with_events_split_anywhere_is_read_the_same(
         f"{len(whole[start : start + 7]):x}\r\n".encode() + whole[start : start + 7] + b"\r\n"
         for start in range(0, len(whole), 7)
     ] + [b"0\r\n\r\n"]
-    outcome = await ask(endpoint, "hello", Load(1, 1))
+    outcome = await ask(endpoint, "hello", max_tokens=64)
     assert (outcome.num_tokens, outcome.num_chunks, outcome.error) == (3, 2, "")
 
 
 async def test_server_without_usage_is_counted_by_chunks(stub: tuple[Stub, Endpoint]) -> None:
     stub[0].pieces = [event("one"), event(" two"), b"data: [DONE]\n\n"]
-    assert (await ask(stub[1], "hello", Load(1, 1))).num_tokens == 2
+    assert (await ask(stub[1], "hello", max_tokens=64)).num_tokens == 2
 
 
 async def test_refusal_and_error_in_mid_stream_are_errors_and_count_no_tokens(
@@ -95,7 +95,7 @@ async def test_refusal_and_error_in_mid_stream_are_errors_and_count_no_tokens(
 ) -> None:
     answering, endpoint = stub
     answering.pieces = [event("one"), b'data: {"error": {"code": "engine_error"}}\n\n']
-    assert "engine_error" in (await ask(endpoint, "hello", Load(1, 1))).error
+    assert "engine_error" in (await ask(endpoint, "hello", max_tokens=64)).error
     answering.head, answering.pieces = (
         b"HTTP/1.1 429 Too Many Requests\r\nConnection: close\r\n\r\n",
         [b"slow down"],
