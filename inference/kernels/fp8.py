@@ -5,7 +5,7 @@ A weight is float8_e4m3fn `[num_outputs, width]` with a float32 scale per output
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -77,10 +77,10 @@ def vector_product(x: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
     return out
 
 
-@triton.jit(do_not_specialize=["num_rows"])
+@triton.jit(do_not_specialize=["num_rows", "splits"])
 def _matmul(
-    x, x_scale, weight, weight_scale, out, parts, counters, num_rows, num_outputs, width,
-    ROWS: tl.constexpr, OUTPUTS: tl.constexpr, DEPTH: tl.constexpr, SPLITS: tl.constexpr,
+    x, x_scale, weight, weight_scale, out, parts, counters, num_rows, num_outputs, width, splits,
+    ROWS: tl.constexpr, OUTPUTS: tl.constexpr, DEPTH: tl.constexpr, IS_SPLIT: tl.constexpr,
     SWAPS: tl.constexpr, IS_EVEN: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """One tile of the product, or its share of one."""
@@ -93,7 +93,7 @@ def _matmul(
     output = within // group_size * OUTPUTS + tl.arange(0, OUTPUTS)
     x_place = x + (row % num_rows).to(tl.int64)[:, None] * width
     w_place = weight + (output % num_outputs).to(tl.int64)[:, None] * width
-    num_steps = tl.cdiv(tl.cdiv(width, DEPTH), SPLITS)
+    num_steps = tl.cdiv(tl.cdiv(width, DEPTH), splits)
     total = tl.zeros([OUTPUTS, ROWS] if SWAPS else [ROWS, OUTPUTS], tl.float32)
     for step in range(0, num_steps):
         column = (split * num_steps + step) * DEPTH + tl.arange(0, DEPTH)
@@ -106,21 +106,21 @@ def _matmul(
         total = tl.dot(w, tl.trans(values), total) if SWAPS else tl.dot(values, tl.trans(w), total)
     if SWAPS:
         total = tl.trans(total)
-    if SPLITS == 1:
-        _store_product(total, row, output, x_scale, weight_scale, out, num_rows, num_outputs)
-    else:
+    if IS_SPLIT:
         place = tl.arange(0, ROWS)[:, None] * OUTPUTS + tl.arange(0, OUTPUTS)[None, :]
-        own = parts + (tile * SPLITS + split).to(tl.int64) * (ROWS * OUTPUTS)
+        own = parts + (tile * splits + split).to(tl.int64) * (ROWS * OUTPUTS)
         tl.store(own + place, total)
         tl.debug_barrier()  # every thread's part is written before this program counts as done
         num_done = tl.atomic_add(counters + tile, 1, sem="acq_rel", scope="gpu")
-        if num_done == SPLITS - 1:  # all in the same order, whoever comes last: the sum is always the same
+        if num_done == splits - 1:  # all in the same order, whoever comes last: the sum is always the same
             total = tl.zeros([ROWS, OUTPUTS], tl.float32)
-            for part in range(SPLITS):
-                theirs = parts + (tile * SPLITS + part).to(tl.int64) * (ROWS * OUTPUTS)
+            for part in range(splits):
+                theirs = parts + (tile * splits + part).to(tl.int64) * (ROWS * OUTPUTS)
                 total += tl.load(theirs + place, cache_modifier=".cg")
             _store_product(total, row, output, x_scale, weight_scale, out, num_rows, num_outputs)
             tl.store(counters + tile, 0)  # ready for the next product
+    else:
+        _store_product(total, row, output, x_scale, weight_scale, out, num_rows, num_outputs)
 
 
 @triton.jit
@@ -145,8 +145,8 @@ def tiled_product(
         parts = torch.empty(shape, dtype=torch.float32, device=weight.device)
     _matmul[(num_tiles, tiles.splits)](
         x.values, x.scale, weight, weight_scale, out, parts, counters, num_rows, num_outputs, width,
-        ROWS=tiles.rows, OUTPUTS=tiles.outputs, DEPTH=tiles.depth, SPLITS=tiles.splits, SWAPS=tiles.swaps,
-        IS_EVEN=width % (tiles.depth * tiles.splits) == 0, GROUP=GROUP,
+        tiles.splits, ROWS=tiles.rows, OUTPUTS=tiles.outputs, DEPTH=tiles.depth, IS_SPLIT=tiles.splits > 1,
+        SWAPS=tiles.swaps, IS_EVEN=width % (tiles.depth * tiles.splits) == 0, GROUP=GROUP,
         num_warps=tiles.num_warps, num_stages=tiles.num_stages,
     )  # fmt: skip
     return out
@@ -173,17 +173,16 @@ def few_tiles(num_rows: int, num_outputs: int, width: int, num_multiprocessors: 
     """The tiles for few rows, split until all multiprocessors have work; None for more than FEW has."""
     for tiles in FEW:
         if num_rows <= tiles.rows:
-            return _split(tiles, triton.cdiv(num_outputs, tiles.outputs), width, num_multiprocessors)
+            return split(tiles, num_outputs, width, PROGRAMS_PER_MULTIPROCESSOR * num_multiprocessors)
     return None
 
 
-def _split(tiles: Tiles, num_tiles: int, width: int, num_multiprocessors: int) -> Tiles:
-    splits, most = 1, PROGRAMS_PER_MULTIPROCESSOR * num_multiprocessors
-    while 2 * splits * num_tiles <= most and width >= 4 * splits * tiles.depth:
+def split(tiles: Tiles, num_outputs: int, width: int, most_programs: int) -> Tiles:
+    """The same tiles, one row of them, each shared by as many programs as may be: two steps each at least."""
+    num_tiles, splits = triton.cdiv(num_outputs, tiles.outputs), 1
+    while 2 * splits * num_tiles <= most_programs and width >= 4 * splits * tiles.depth:
         splits *= 2
-    return Tiles(
-        tiles.rows, tiles.outputs, tiles.depth, splits, tiles.swaps, tiles.num_warps, tiles.num_stages
-    )
+    return replace(tiles, splits=splits)
 
 
 def num_counters(num_outputs: int) -> int:
