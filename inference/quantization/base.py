@@ -7,9 +7,14 @@ from transformers.quantizers import AutoHfQuantizer
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from inference.quantization.fp8 import Fp8Config
+from inference.quantization.int4 import Int4Config
 from inference.quantization.int8 import Int8Config
 
-METHODS: dict[str, type[QuantizationConfigMixin]] = {"int8": Int8Config, "fp8": Fp8Config}
+METHODS: dict[str, type[QuantizationConfigMixin]] = {
+    "int8": Int8Config,
+    "int4": Int4Config,
+    "fp8": Fp8Config,
+}
 
 
 def quantization_config(name: str) -> QuantizationConfigMixin:

@@ -38,8 +38,18 @@ def packed(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     return product.reshape(*x.shape[:-1], weight.shape[0]).to(x.dtype)
 
 
+def on_cuda(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """By kernels that read the weights as int8; float32 activations, which they refuse, the plain way."""
+    from inference.quantization import weight_only_cuda
+
+    kernel = weight_only_cuda.multiply_int8 if x.dtype in weight_only_cuda.DTYPES else dequantized
+    return kernel(x, weight, scale)
+
+
 def fastest(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """The fastest way that keeps the activations' precision."""
+    if x.is_cuda:
+        return on_cuda(x, weight, scale)
     if x.device.type == "cpu" and x.dtype == torch.bfloat16:
         return _measured(x, weight, scale)
     return dequantized(x, weight, scale)
@@ -47,6 +57,8 @@ def fastest(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 def fastest_rounded(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """The fastest way, where float32 activations may be rounded to bfloat16, too."""
+    if x.is_cuda:
+        return on_cuda(x, weight, scale)
     if x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float32):
         return _measured(x, weight, scale)
     return dequantized(x, weight, scale)

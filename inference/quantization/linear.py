@@ -18,7 +18,7 @@ class QuantizedLinear(nn.Module, ABC):
     is cast to its placeholder's dtype BEFORE the quantize operation sees it, and int8 would turn it to zeros.
     """
 
-    PARAMETERS: ClassVar[tuple[str, ...]]  # all but the bias; rows are output channels in each of them
+    PARAMETERS: ClassVar[tuple[str, ...]]  # all but the bias
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
@@ -59,11 +59,16 @@ class QuantizedLinear(nn.Module, ABC):
         )
         whole.out_features = sum(linear.out_features for linear in linears)
         for name in cls.PARAMETERS:
-            setattr(whole, name, frozen(join_rows([getattr(linear, name) for linear in linears])))
+            setattr(whole, name, frozen(cls.join_parameter(name, [getattr(one, name) for one in linears])))
         whole.bias = None
         if first.bias is not None:
             whole.bias = frozen(join_rows([linear.bias for linear in linears]))
         return whole.eval()
+
+    @classmethod
+    def join_parameter(cls, name: str, parameters: Sequence[Any]) -> Tensor:
+        """One of PARAMETERS for the joined layer: rows are output channels, unless a method knows better."""
+        return join_rows(parameters)
 
 
 def frozen(tensor: Tensor) -> nn.Parameter:
@@ -85,6 +90,26 @@ def join_rows(parameters: Sequence[Any]) -> Tensor:
         parameter.data = joined[done:end]
         done = end
     return joined
+
+
+def join_columns(parameters: Sequence[Any]) -> Tensor:
+    """As `join_rows`, of the columns of matrices."""
+    tensors: list[Tensor] = [parameter.data for parameter in parameters]
+    num_columns = sum(tensor.shape[1] for tensor in tensors)
+    first = tensors[0]
+    if all(is_beside(before, after) for before, after in pairwise(tensors)):
+        return first.as_strided((len(first), num_columns), first.stride())
+    joined = torch.cat(tensors, dim=1)
+    for parameter, part in zip(parameters, joined.split([t.shape[1] for t in tensors], dim=1), strict=True):
+        parameter.data = part
+    return joined
+
+
+def is_beside(before: Tensor, after: Tensor) -> bool:
+    """Whether the rows of `after` go on where those of `before` end."""
+    is_same_storage = before.untyped_storage().data_ptr() == after.untyped_storage().data_ptr()
+    is_next = after.data_ptr() == before.data_ptr() + before.shape[1] * before.element_size()
+    return is_same_storage and is_next and before.stride() == after.stride() and before.stride(1) == 1
 
 
 def follows(before: Tensor, after: Tensor) -> bool:

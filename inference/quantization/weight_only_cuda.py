@@ -1,0 +1,67 @@
+"""Products with int8 and int4 weights on NVIDIA GPUs: which kernel, by the number of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from inference.kernels.dequantize import int4_floats, int8_floats
+from inference.kernels.one_token import one_token_product
+from inference.kernels.rows import QuantizedRows
+from inference.kernels.tilings import processor_of, strip_of, tiling_of
+from inference.kernels.weight_only import int4_product, int8_product
+
+DTYPES = (torch.bfloat16, torch.float16)  # of the activations, for which there are kernels
+MOST_TILED_ROWS = 384  # for more it pays to make the weight floats, once, and leave the product to cuBLAS
+SCRATCH_BYTES = 2**29  # of such floats at a time
+
+
+def multiply_int8(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """x [..., in] times int8 [out, in] with float32 scales [out, 1]: [..., out]."""
+    rows = x.reshape(-1, x.shape[-1]).contiguous()
+    num_outputs, num_inputs = weight.shape
+    if len(rows) == 1:
+        product = one_token_product(rows, weight, scale, None, strip_of(num_outputs, num_inputs))
+    elif len(rows) <= MOST_TILED_ROWS:
+        tiling = tiling_of("int8", len(rows), num_outputs, num_inputs, processor_of(x.device))
+        product = int8_product(rows, weight, scale, None, tiling)
+    else:
+        product = _by_cublas(
+            rows, num_outputs, lambda start, end: int8_floats(weight[start:end], scale[start:end], x.dtype)
+        )
+    return product.view(*x.shape[:-1], num_outputs)
+
+
+def multiply_int8_rows(x: QuantizedRows, weight: Tensor, scale: Tensor) -> Tensor:
+    """int8 x [tokens, in] times int8 [out, in] with float32 scales [out, 1]: [tokens, out]."""
+    tiling = tiling_of("w8a8", len(x.values), *weight.shape, processor_of(weight.device))
+    return int8_product(x, weight, scale, None, tiling)
+
+
+def multiply_int4(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """x [..., in] times packed int4 [out, in / 2] with scales [in / group, out]: [..., out]."""
+    rows = x.reshape(-1, x.shape[-1]).contiguous()
+    num_outputs = weight.shape[0]
+    if len(rows) <= MOST_TILED_ROWS:
+        tiling = tiling_of("int4", len(rows), num_outputs, rows.shape[1], processor_of(x.device))
+        product = int4_product(rows, weight, scale, None, tiling)
+    else:
+        product = _by_cublas(
+            rows, num_outputs, lambda start, end: int4_floats(weight[start:end], scale[:, start:end], x.dtype)
+        )
+    return product.view(*x.shape[:-1], num_outputs)
+
+
+def _by_cublas(rows: Tensor, num_outputs: int, floats: Callable[[int, int], Tensor]) -> Tensor:
+    """A product with `floats(start, end)`, the weights of some outputs: as many at once as scratch holds."""
+    at_once = max(1, SCRATCH_BYTES // (rows.shape[1] * rows.element_size()))
+    if num_outputs <= at_once:
+        return linear(rows, floats(0, num_outputs))
+    out = torch.empty(len(rows), num_outputs, dtype=rows.dtype, device=rows.device)
+    for start in range(0, num_outputs, at_once):
+        end = min(start + at_once, num_outputs)
+        out[:, start:end] = linear(rows, floats(start, end))
+    return out
