@@ -118,6 +118,8 @@ class Scheduler:
                 rows.append(Row(sequence, start, 1))
         num_waiting = len(prefilling) + len(self.waiting)
         self._budget = self.mixed_steps.budget(num_decoding=len(rows), num_waiting=num_waiting)
+        if self.borders:
+            self._budget = max(self._budget, self._least_chunk)
         for sequence in prefilling:
             chunk = self._chunk(sequence, self._budget)
             if chunk == 0:

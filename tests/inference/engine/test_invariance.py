@@ -15,6 +15,7 @@ from inference.config import EngineConfig, RevisionSpec
 from inference.engine.build import assemble
 from inference.engine.engine import Engine
 from inference.engine.invariance import Borders
+from inference.engine.mixed_steps import MixedSteps
 from inference.engine.sequence import Row
 from inference.models.model_folder import CannotLoad
 from inference.protocol import Delta, Event, Finish, GenerateRequest, Owner, Sampling
@@ -213,3 +214,18 @@ def test_a_row_is_cut_at_every_multiple() -> None:
     pieces = [(row.start, row.num_tokens) for row in Borders(8).cut(Row(sequence, 5, 20))]
     assert pieces == [(5, 3), (8, 8), (16, 8), (24, 1)]
     assert [(row.start, row.num_tokens) for row in Borders(8).cut(Row(sequence, 8, 8))] == [(8, 8)]
+
+
+def test_a_chunk_wider_than_a_mixed_step_wants_is_computed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = make_bench(num_blocks=400, max_batch_tokens=700, max_num_seqs=8, borders=Borders(600))
+    for name in ("a", "b", "c"):
+        bench.submit(name, [1, 2], sampling=Sampling(max_tokens=60, ignore_eos=True))
+    for _ in range(3):
+        bench.engine.step()
+    monkeypatch.setattr(MixedSteps, "budget", lambda *_, **__: 256)
+    late = bench.submit("late", range(1, 60), sampling=Sampling(max_tokens=2, ignore_eos=True))
+    for _ in range(5):
+        bench.engine.step()
+    assert len(late.token_ids) == 2
