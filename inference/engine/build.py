@@ -48,7 +48,7 @@ def assemble(
     _warm_up(runner, sampler, config, loaded)
     stepper = _stepper(runner, sampler, config)
     if not isinstance(runner, ModelRunner):
-        if config.cuda_graphs:
+        if config.cuda_graphs and not loaded.why_not_captured:
             runner.capture(lambda fraction: progress(LoadProgress("capturing graphs", fraction)))
         warm_up_mixes(runner, stepper, max_num_seqs=config.max_num_seqs)
     card = loaded.card(spec.revision)
@@ -131,8 +131,8 @@ def runner_for(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) ->
         num_blocks=num_blocks,
         block_size=config.block_size,
         max_num_seqs=config.max_num_seqs,
-        max_batch_tokens=config.max_batch_tokens,
         num_draft_rows=_max_rows(config) - config.max_num_seqs,
+        max_batch_tokens=config.max_batch_tokens,
         max_model_len=loaded.max_model_len,
         kv_dtype=pool_dtype(config, loaded.dtype),
         fuses=config.fused_layers,

@@ -17,7 +17,7 @@ from inference.config import EngineConfig
 from inference.models.device import check_fp8, choose_attention, choose_device, choose_dtype
 from inference.models.layout import transpose_linear_weights
 from inference.models.model_folder import CannotLoad, check_folder
-from inference.models.supported import why_not_batched
+from inference.models.supported import has_experts, why_not_batched, why_not_captured
 from inference.models.tokenizer import load_tokenizer
 from inference.models.vocabulary import TokenBytes
 from inference.protocol import LoadProgress, ModelCard
@@ -44,6 +44,14 @@ class LoadedModel:
     def text_config(self) -> PretrainedConfig:
         """The language model's part of the config; the whole of it for text-only models."""
         return self.config.get_text_config()
+
+    @property
+    def why_not_captured(self) -> str:
+        """Why its decode steps cannot become CUDA graphs; "" where they can, and where there are none."""
+        if self.attention != "triton" or not self.batching:
+            return ""
+        capability = torch.cuda.get_device_capability(self.device)
+        return why_not_captured(self.config, dtype=self.dtype, compute_capability=capability)
 
     @property
     def vocab_size(self) -> int:
@@ -85,7 +93,7 @@ class LoadedModel:
             device=str(self.device),
             weight_bytes=self.weight_bytes,
             has_chat_template=bool(self.tokenizer.chat_template),
-            note=self.note,
+            note=self.note or self.why_not_captured,
         )
 
 
@@ -167,6 +175,8 @@ def _read_weights(
         options["device_map"] = {"": device}  # straight from the files, not by way of the host's memory
     if batching:
         options["attn_implementation"] = base.NAME
+        if has_experts(model_config):
+            options["experts_implementation"] = "grouped_mm"  # no loop over experts on the host
     if config.quantization and not getattr(model_config, "quantization_config", None):
         options["quantization_config"] = quantization_config(config.quantization)
     try:

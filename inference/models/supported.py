@@ -14,6 +14,7 @@ SUPPORTED = WITH_EXPERTS | {
     "Cohere2ForCausalLM",
     "Gemma2ForCausalLM",
     "Gemma3ForCausalLM",
+    "Gemma3ForConditionalGeneration",  # its text; no door of ours takes images
     "GraniteForCausalLM",
     "LlamaForCausalLM",
     "MistralForCausalLM",
@@ -36,9 +37,10 @@ def why_not_batched(config: PretrainedConfig) -> str:
         return "config.json names no architecture"
     if architectures[0] not in SUPPORTED:
         return f"{architectures[0]} is not among the batched architectures ({', '.join(sorted(SUPPORTED))})"
-    if getattr(config, "use_bidirectional_attention", False):
+    text_config = config.get_text_config()
+    if getattr(text_config, "use_bidirectional_attention", False):
         return "its tokens see what follows them (use_bidirectional_attention)"
-    for rope_type in rope_types(config):
+    for rope_type in rope_types(text_config):
         if rope_type not in ROPE_TYPES:
             return f"rotary embedding of type {rope_type!r} depends on the other sequences of a batch"
     return ""

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import (
     Cohere2Config,
     Gemma2Config,
+    Gemma3Config,
     Gemma3TextConfig,
     GptOssConfig,
     GraniteConfig,
@@ -83,6 +84,15 @@ LLAMA_LIKE: dict[str, PretrainedConfig] = {
     ),
 }
 
+GEMMA3 = Gemma3TextConfig(  # a rotary embedding of each kind of layer
+    **SHAPE,
+    head_dim=16,
+    architectures=["Gemma3ForCausalLM"],
+    query_pre_attn_scalar=8,
+    sliding_window=SLIDING_WINDOW,
+    layer_types=MIXED,
+    rope_parameters=GEMMA3_ROPE,
+)
 OTHERS: dict[str, PretrainedConfig] = {
     "cohere2": Cohere2Config(  # rotary embedding in windowed layers only, logits scaled
         **SHAPE, architectures=["Cohere2ForCausalLM"], sliding_window=SLIDING_WINDOW, layer_types=MIXED
@@ -97,14 +107,22 @@ OTHERS: dict[str, PretrainedConfig] = {
         sliding_window=SLIDING_WINDOW,
         layer_types=MIXED,
     ),
-    "gemma3": Gemma3TextConfig(  # a rotary embedding of each kind of layer
-        **SHAPE,
-        head_dim=16,
-        architectures=["Gemma3ForCausalLM"],
-        query_pre_attn_scalar=8,
-        sliding_window=SLIDING_WINDOW,
-        layer_types=MIXED,
-        rope_parameters=GEMMA3_ROPE,
+    "gemma3": GEMMA3,
+    "gemma3-images": Gemma3Config(  # which could see, but is asked about text alone
+        text_config=GEMMA3.to_dict(),
+        vision_config={
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
+        },
+        mm_tokens_per_image=4,
+        boi_token_index=297,
+        eoi_token_index=298,
+        image_token_index=299,
+        architectures=["Gemma3ForConditionalGeneration"],
     ),
     "gpt-oss": GptOssConfig(  # sinks, windows, experts
         **SHAPE,
