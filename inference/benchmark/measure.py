@@ -17,7 +17,7 @@ from inference.benchmark.stopwatch import Breakdown
 from inference.benchmark.workloads import Item
 from inference.engine.engine import Engine
 from inference.engine.sequence import Plan
-from inference.protocol import Deadlines, Event, Finish, GenerateRequest, Owner, Sampling
+from inference.protocol import Deadlines, Event, Finish, GenerateRequest, Owner, RevisionStats, Sampling
 
 NO_DEADLINES = Deadlines(
     queue_seconds=None, first_token_seconds=None, between_tokens_seconds=None, total_seconds=None
@@ -49,6 +49,7 @@ class Meter:
             torch.cuda.reset_peak_memory_stats()
         self._breakdown.reset()
         self._roofline.reset()
+        before = self.engine.stats()
         owner = Owner(id="benchmark", salt=f"run {next(self._runs)}")
         started = time.perf_counter()
         finishes = run(owner)
@@ -57,6 +58,7 @@ class Meter:
             raise RuntimeError(f"{len(failed)} requests failed, the first with {failed[0]}")
         return {
             **_totals(finishes, seconds),
+            **_guesses(before, self.engine.stats()),
             **latencies(finishes),
             **self._breakdown.report(),
             **self._roofline.report(seconds),
@@ -129,6 +131,13 @@ def _totals(finishes: Sequence[Finish], seconds: float) -> dict[str, Any]:
         "output_tokens_per_second": round(num_output / seconds, 2),
         "prompt_tokens_per_second": round(num_prompt / seconds, 2),
         "preemptions": sum(finish.timings.num_preemptions for finish in finishes),
+    }
+
+
+def _guesses(before: RevisionStats, after: RevisionStats) -> dict[str, int]:
+    return {
+        "drafted_tokens": after.num_drafted_tokens - before.num_drafted_tokens,
+        "accepted_tokens": after.num_accepted_tokens - before.num_accepted_tokens,
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-PASSAGE = range(500, 564)  # token ids; the lists of workloads.py repeat the same
+from inference.benchmark.workloads import PASSAGE
 
 
 @torch.no_grad()

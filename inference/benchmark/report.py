@@ -35,6 +35,8 @@ def run_lines(name: str, run: dict[str, Any]) -> Iterator[str]:
     first, gaps = _stages(run["first_token_ms"]), _stages(run["between_tokens_ms"])
     memory = f"{run['peak_bytes'] / 2**30:.2f} GiB"
     yield f"  first token ms: {first} | between tokens ms: {gaps or 'none'} | peak memory {memory}"
+    if drafted := run["drafted_tokens"]:
+        yield f"  guessed {drafted} tokens ahead, right {run['accepted_tokens'] / drafted:.1%}"
     if "steady_p99_over_median" in run:
         yield (
             f"  steady streams: median {run['steady_median_ms']} ms, p99 {run['steady_p99_ms']} ms, "

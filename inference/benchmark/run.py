@@ -45,6 +45,15 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quantization", choices=get_args(Quantization))
     parser.add_argument("--kv-dtype", choices=get_args(KvDtype), default="auto")
     parser.add_argument("--attention", choices=get_args(Attention), default="auto")
+    parser.add_argument(
+        "--draft-tokens", type=int, default=0, help="guess so many ahead; measured on copy1, copy8, copy32"
+    )
+    parser.add_argument(
+        "--repeating",
+        type=float,
+        metavar="LOUDNESS",
+        help="with --shape: weights that say the copied lists' passage, the surer the louder (1: always)",
+    )
     parser.add_argument("--max-model-len", type=int)
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
     parser.add_argument("--max-batch-tokens", type=int)
@@ -65,6 +74,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     options.lists = options.workloads.split(",")
     if unknown := [name for name in options.lists if name not in WORKLOADS and name not in ARRIVALS]:
         parser.error(f"there is no list {unknown[0]!r}; there are {names}")
+    if options.repeating is not None and not options.shape:
+        parser.error("--repeating makes random weights, so it needs --shape")
     if options.peer and options.prefix_caching == "both":
         parser.error("with --peer, --prefix-caching is on or off")
     return options
@@ -77,6 +88,7 @@ def config_of(options: argparse.Namespace) -> EngineConfig:
         attention=options.attention,
         quantization=options.quantization,
         kv_dtype=options.kv_dtype,
+        num_draft_tokens=options.draft_tokens,
         max_model_len=options.max_model_len,
         num_threads=options.threads,
         max_batch_tokens=options.max_batch_tokens,
@@ -93,7 +105,12 @@ def engine_of(options: argparse.Namespace) -> Engine:
     config = config_of(options)
     if options.folder:
         return build_engine(RevisionSpec(options.folder.name, options.folder, config))
-    loaded = random_model(options.shape, config, max_model_len=config.max_model_len or DEFAULT_MODEL_LEN)
+    loaded = random_model(
+        options.shape,
+        config,
+        max_model_len=config.max_model_len or DEFAULT_MODEL_LEN,
+        loudness=options.repeating,
+    )
     return assemble(loaded, RevisionSpec(options.shape, Path(), config))
 
 

@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Pr
 from transformers.initialization import no_init_weights
 
 from inference.attention import base
+from inference.benchmark.repeating import make_repeating
 from inference.config import EngineConfig
 from inference.models.device import check_fp8, choose_attention, choose_device, choose_dtype
 from inference.models.loader import LoadedModel
@@ -59,14 +60,18 @@ SEED = 0
 SPREAD = 0.02  # of the random weights, uniform to both sides
 
 
-def random_model(shape: str, config: EngineConfig, *, max_model_len: int) -> LoadedModel:
-    """A loaded model of one of SHAPES; its words are made up."""
+def random_model(
+    shape: str, config: EngineConfig, *, max_model_len: int, loudness: float | None = None
+) -> LoadedModel:
+    """A loaded model of one of SHAPES; its words are made up. `loudness`: see repeating.py."""
     device = choose_device(config)
     dtype = choose_dtype(config, device)
     check_fp8(config, device, quantization=None)
     base.register()
     model_config = shape_config(shape)
     model = random_weights(model_config, device=device, dtype=dtype, attention=base.NAME)
+    if loudness is not None:
+        make_repeating(model, loudness=loudness)
     if config.quantization:
         quantize_loaded(model, config.quantization)
         if device.type == "cuda":

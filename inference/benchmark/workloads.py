@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 TokenIds = tuple[int, ...]
 
+PASSAGE = range(300, 364)  # what `copied` repeats; token ids that every vocabulary has
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -85,6 +87,18 @@ def shared_prefix(
     ]
 
 
+def copied(num_requests: int, num_repeats: int = 4, *, num_output_tokens: int = 256) -> list[Item]:
+    """Copy-heavy: prompts that say a passage several times over, each from another place in it on.
+
+    A trained model goes on copying; one of random weights does where `--repeating` has made it.
+    """
+    passage = list(PASSAGE)
+    return [
+        Item(tuple(passage[number:] + passage * (num_repeats - 1) + passage[:number]), num_output_tokens)
+        for number in range(num_requests)
+    ]
+
+
 WORKLOADS: dict[str, Callable[[int], list[Item]]] = {  # name -> (vocabulary size -> list)
     "chat1": lambda vocab_size: fixed(1, 48, 64, vocab_size=vocab_size),
     "chat8": lambda vocab_size: fixed(8, 48, 64, vocab_size=vocab_size),
@@ -95,6 +109,9 @@ WORKLOADS: dict[str, Callable[[int], list[Item]]] = {  # name -> (vocabulary siz
     "decode128": lambda vocab_size: fixed(128, vocab_size=vocab_size),
     "decode256": lambda vocab_size: fixed(256, vocab_size=vocab_size),
     "decode256x2": lambda vocab_size: fixed(512, vocab_size=vocab_size),  # in two waves, as when served
+    "copy1": lambda _: copied(1),
+    "copy8": lambda _: copied(8),
+    "copy32": lambda _: copied(32),
     "mixed256": lambda vocab_size: mixed(vocab_size=min(vocab_size, 128000)),
     "nano256": lambda vocab_size: uniform(vocab_size=min(vocab_size, 10000)),
     "prefill64": lambda vocab_size: fixed(64, 2048, 1, vocab_size=vocab_size),

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from inference.benchmark.workloads import WORKLOADS, Item, fixed, mixed, shared_prefix, uniform
+from inference.benchmark.workloads import WORKLOADS, Item, copied, fixed, mixed, shared_prefix, uniform
 
 
 def fingerprint(items: list[Item]) -> str:
@@ -32,3 +32,11 @@ def test_no_list_leaves_the_vocabulary(name: str) -> None:
     items = WORKLOADS[name](500)
     assert items
     assert all(0 <= token < 500 for item in items for token in item.prompt)
+
+
+def test_copied_prompts_say_one_passage_over_and_over_and_differ_in_where_they_begin() -> None:
+    items = copied(8)
+    for item in items:
+        assert len(item.prompt) == 256
+        assert item.prompt[64:] == item.prompt[:-64]
+    assert len({item.prompt[0] for item in items}) == 8
