@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from inference.config import EngineConfig
@@ -19,6 +19,7 @@ from inference.models.model_folder import CannotLoad
 from inference.quantization.base import quantization_config
 from inference.quantization.fp8 import DTYPE, Fp8Linear
 from tests.inference.convert.hostile import model_folder
+from tests.inference.quantization.test_int8 import TEXT
 from tests.inference.tiny import tiny_model
 
 TOKEN_IDS = torch.arange(48)[None]  # [1, tokens]
@@ -196,3 +197,17 @@ def test_a_gpu_that_cannot_multiply_fp8_is_refused(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     check_fp8(config, device, quantization="pilothouse_fp8")
     check_fp8(EngineConfig(quantization="fp8"), torch.device("cpu"), quantization=None)
+
+
+@pytest.mark.model
+def test_the_default_model_keeps_its_judgement(default_model: Path) -> None:
+    token_ids = AutoTokenizer.from_pretrained(default_model)(TEXT, return_tensors="pt").input_ids
+    with torch.no_grad():
+        before, after = (load(default_model, on_load=on_load)(token_ids).logits for on_load in (False, True))
+    perplexities = [
+        float(torch.nn.functional.cross_entropy(found[0, :-1], token_ids[0, 1:]).exp())
+        for found in (before, after)
+    ]
+    assert abs(perplexities[1] / perplexities[0] - 1) < 0.12  # 8.7 % on a text of 81 tokens
+    assert float((before.argmax(-1) == after.argmax(-1)).float().mean()) > 0.85
+    assert float((before - after).norm() / before.norm()) < 0.15
