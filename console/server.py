@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.python.failure import Failure
 
-from console.backpressure import STALL_SECONDS, ReaderStalled, WriteGate
+from console.backpressure import STALL_SECONDS, ReaderStalled, WriteGate, write_chunk
 from console.environment import environment
 from console.gateway.body import MAX_BODY_BYTES
 from console.startup import CannotStart, drain_engine, stop_engine
@@ -82,12 +82,17 @@ class DrainingServer(Server):  # type: ignore[misc]  # Daphne has no types
         )
         if is_last and (gate := connection.pop("write_gate", None)):
             gate.close()
-        await super().handle_reply(protocol, message)
+        gate = connection.get("write_gate")
+        if gate is not None and kind == "http.response.body" and "disconnected" not in connection:
+            write_chunk(protocol, message.get("body", b""))  # in mid-stream, for every token
+        else:
+            await super().handle_reply(protocol, message)
         if is_last or kind not in ("http.response.body", "websocket.send"):
             return
-        gate = connection.get("write_gate")
         if gate is None:
             gate = connection["write_gate"] = self._make_gate(protocol)
+        if gate.is_open():
+            return
         try:
             await gate.passed(self.stall_seconds)
         except ReaderStalled:

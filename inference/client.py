@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +18,9 @@ from inference.protocol import (
     PrepareRequest,
     Stats,
 )
+
+Receive = Callable[[Event | Exception], None]
+LetGo = Callable[[], object]
 
 PLACEMENTS = {"inprocess": "inference.placements.inprocess.InProcess"}
 
@@ -66,6 +70,16 @@ class EngineClient(ABC):
         merged deltas; nothing is dropped and memory stays bounded by the output itself.
         """
 
+    def follow(self, request: GenerateRequest, receive: Receive) -> LetGo:
+        """`generate` without a task and an iterator between, for who follows many requests at once.
+
+        `receive` is called on the running loop, and never before this returns: with every event as it comes,
+        the `Finish` last, or with what `generate` would have raised. It must not raise, and merges what its
+        own reader is too slow for. Calling what is returned ends it: nothing more is received, and what has
+        not finished is aborted.
+        """
+        return asyncio.get_running_loop().create_task(_hand_over(self.generate(request), receive)).cancel
+
     @abstractmethod
     def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
         """Grant output tokens up to `allowance`; `is_final`: at it the request ends (BUDGET)."""
@@ -89,6 +103,14 @@ class EngineClient(ABC):
     @abstractmethod
     async def stop(self) -> None:
         """Free everything. After it only `start` may be called."""
+
+
+async def _hand_over(events: AsyncIterator[Event], receive: Receive) -> None:
+    try:
+        async for event in events:
+            receive(event)
+    except Exception as error:
+        receive(error)
 
 
 _current: EngineClient | None = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from console.gateway.flight import Hold
@@ -16,7 +18,7 @@ from console.keys.caller import Caller
 from console.limits.models import Ticket
 from console.limits.reserve import extend
 from console.rollouts.choose import Arm
-from inference.client import EngineClient
+from inference.client import EngineClient, LetGo
 from inference.protocol import Delta, Event, Finish, GenerateRequest, Owner, Prepared, Timings, Usage
 from monitoring.live import Progress
 from monitoring.tracing import Place
@@ -55,8 +57,27 @@ class Accepted:
             self.laps.begin_answer()
 
 
+@dataclass(slots=True, eq=False)
+class Choice:
+    """One engine request, as far as it has come."""
+
+    id: str  # the engine's request id
+    limit: int  # output tokens that it may ever have
+    allowance: int  # of them, those that are granted
+    num_seen: int = 0
+    ask_at: float = 0  # at so many tokens the next slice is asked for; infinity while it is, and at the limit
+    is_over: bool = False
+    let_go: LetGo = field(default=lambda: None)
+
+    def grant(self, num_tokens: int) -> None:
+        """So many tokens more; 0: the budget is spent."""
+        self.allowance += num_tokens
+        self.limit = self.limit if num_tokens else self.allowance
+        self.ask_at = self.allowance - HEADROOM if self.allowance < self.limit else math.inf
+
+
 class Choices:
-    """Choice i continues prompt i // n."""
+    """Choice i continues prompt i // n. `_receive` is called for every token, so little is done there."""
 
     def __init__(self, accepted: Accepted, engine: EngineClient) -> None:
         self._accepted = accepted
@@ -64,16 +85,16 @@ class Choices:
         self._inbox = Inbox()
         self._num_granted = accepted.ticket.allowance  # of the ticket's tokens, those counted so far
         self._num_free = accepted.ticket.allowance  # those that no choice holds
-        self._num_seen = [0] * accepted.demand.num_choices  # output tokens per choice
         self._unread = set(range(accepted.demand.num_choices))  # choices whose finish was not read yet
         self.finishes: dict[int, Finish] = {}
         self._started = time.monotonic()
         self._last_end: tuple[Finish, float] | None = None  # the finish that came last, and when
-        self._ids = accepted.choice_ids
-        self._pumps = [
-            asyncio.create_task(self._pump(index), name=f"choice {choice_id}")
-            for index, choice_id in enumerate(self._ids)
-        ]
+        self._asking: set[asyncio.Task[None]] = set()  # for the next slice
+        self._at_rest = asyncio.Event()  # every choice is over, and nothing is asked for
+        share = accepted.ticket.allowance // accepted.demand.num_choices
+        self._choices = [self._choice(index, share=share) for index in range(accepted.demand.num_choices)]
+        for index, choice in enumerate(self._choices):
+            choice.let_go = engine.follow(self._request(index), partial(self._receive, index))
 
     def is_over(self) -> bool:
         """Whether the last choice's finish has been read."""
@@ -90,21 +111,27 @@ class Choices:
 
     def abort(self) -> None:
         """Let the engine cancel what still runs; may be called from any thread."""
-        for choice_id, pump in zip(self._ids, self._pumps, strict=True):
-            if not pump.done():
-                self._engine.abort(choice_id)
+        for choice in self._choices:
+            if not choice.is_over:
+                self._engine.abort(choice.id)
 
     async def stop(self) -> None:
         """Abort what still runs and wait, not for long, until it has said what it used."""
         self.abort()
-        _, late = await asyncio.wait(self._pumps, timeout=STOP_SECONDS)
-        for pump in late:
-            pump.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        self._inbox.close()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._at_rest.wait()
+        except TimeoutError:
+            for choice in self._choices:
+                self._end(choice)
+            for asking in self._asking:
+                asking.cancel()
+            await asyncio.gather(*self._asking, return_exceptions=True)
 
     def progress(self) -> Progress:
         """How far the choices are together; may be called from any thread."""
-        return Progress(sum(self._num_seen), len(self.finishes))
+        return Progress(sum(choice.num_seen for choice in self._choices), len(self.finishes))
 
     def stay(self) -> Stay:
         """When the request was with the engine, as the choice that ended last tells it."""
@@ -120,7 +147,7 @@ class Choices:
             ends = [self.finishes[index].usage for index in group if index in self.finishes]
             prompt_tokens += max((one.prompt_tokens for one in ends), default=0)
             cached_tokens += ends[0].cached_tokens if ends else 0
-            if not ends and any(self._num_seen[index] for index in group):
+            if not ends and any(self._choices[index].num_seen for index in group):
                 prompt_tokens += len(prompt.token_ids)
         return Usage(prompt_tokens, cached_tokens, sum(self._completion_tokens()))
 
@@ -140,43 +167,82 @@ class Choices:
 
     def _completion_tokens(self) -> Sequence[int]:
         return [
-            self.finishes[index].usage.completion_tokens if index in self.finishes else seen
-            for index, seen in enumerate(self._num_seen)
+            self.finishes[index].usage.completion_tokens if index in self.finishes else choice.num_seen
+            for index, choice in enumerate(self._choices)
         ]
 
-    async def _pump(self, index: int) -> None:
-        """Generate one choice into the inbox, asking for the next slice before this one runs out."""
+    def _choice(self, index: int, *, share: int) -> Choice:
         accepted = self._accepted
-        prompt = accepted.prompts[index // accepted.demand.n]
-        limit = min(accepted.demand.sampling.max_tokens or prompt.max_output_tokens, prompt.max_output_tokens)
-        share = accepted.ticket.allowance // accepted.demand.num_choices
-        allowance = self._take(min(accepted.slice_tokens, share))
-        request = GenerateRequest(
-            request_id=self._ids[index],
+        room = accepted.prompts[index // accepted.demand.n].max_output_tokens
+        limit = min(accepted.demand.sampling.max_tokens or room, room)
+        choice = Choice(accepted.choice_ids[index], limit, allowance=0)
+        choice.grant(self._take(min(accepted.slice_tokens, share)))
+        return choice
+
+    def _request(self, index: int) -> GenerateRequest:
+        accepted = self._accepted
+        return GenerateRequest(
+            request_id=self._choices[index].id,
             revision=accepted.arm.revision,
-            token_ids=prompt.token_ids,
+            token_ids=accepted.prompts[index // accepted.demand.n].token_ids,
             owner=Owner(id=accepted.caller.id, salt=accepted.caller.salt),
             sampling=accepted.demand.sampling,
-            allowance=allowance,
+            allowance=self._choices[index].allowance,
         )
+
+    def _receive(self, index: int, event: Event | Exception) -> None:
+        """From the engine, on our loop."""
+        choice = self._choices[index]
+        if isinstance(event, Delta):
+            choice.num_seen += len(event.token_ids)
+            self._inbox.add(index, event)
+            if choice.num_seen >= choice.ask_at:
+                self._ask_for_more(choice)
+        elif isinstance(event, Finish):
+            self.finishes[index] = event
+            self._last_end = event, time.monotonic()
+            self._inbox.add(index, event)
+            self._num_free += choice.allowance - choice.num_seen
+            self._end(choice)
+        else:
+            self._fail(choice, event)
+
+    def _fail(self, choice: Choice, error: Exception) -> None:
+        self._inbox.fail(error)  # raised where the choices are read
+        self._end(choice)
+
+    def _end(self, choice: Choice) -> None:
+        """Nothing more is wanted of it, or to be had."""
+        choice.is_over = True
+        choice.let_go()
+        self._rest()
+
+    def _rest(self) -> None:
+        if not self._asking and all(choice.is_over for choice in self._choices):
+            self._at_rest.set()
+
+    def _ask_for_more(self, choice: Choice) -> None:
+        """The next slice, before this one runs out."""
+        choice.ask_at = math.inf
+        asking = asyncio.create_task(self._extend(choice), name=f"extend {choice.id}")
+        self._asking.add(asking)
+        asking.add_done_callback(self._has_asked)
+
+    def _has_asked(self, asking: asyncio.Task[None]) -> None:
+        self._asking.discard(asking)
+        self._rest()
+
+    async def _extend(self, choice: Choice) -> None:
         try:
-            async for event in self._engine.generate(request):
-                if isinstance(event, Finish):
-                    self.finishes[index] = event
-                    self._last_end = event, time.monotonic()
-                else:
-                    self._num_seen[index] += len(event.token_ids)
-                self._inbox.add(index, event)
-                is_low = isinstance(event, Delta) and self._num_seen[index] + HEADROOM >= allowance
-                if is_low and allowance < limit:
-                    granted = await self._grant(min(accepted.slice_tokens, limit - allowance))
-                    allowance += granted
-                    limit = limit if granted else allowance
-                    self._engine.extend(request.request_id, allowance=allowance, is_final=not granted)
-            self._num_free += allowance - self._num_seen[index]
+            granted = await self._grant(min(self._accepted.slice_tokens, choice.limit - choice.allowance))
         except Exception as error:
-            self._engine.abort(request.request_id)
-            self._inbox.fail(error)  # raised where the choices are read
+            self._fail(choice, error)
+            return
+        if choice.is_over:
+            self._num_free += granted  # it ended meanwhile: what it does not need others may take
+            return
+        choice.grant(granted)
+        self._engine.extend(choice.id, allowance=choice.allowance, is_final=not granted)
 
     async def _grant(self, wanted: int) -> int:
         """Up to `wanted` more tokens: the ticket's free ones first, then a new slice; 0: the budget is spent.
@@ -185,7 +251,7 @@ class Choices:
         """
         ticket = self._accepted.ticket
         if not self._num_free:
-            used = ticket.prompt_tokens + sum(self._num_seen)
+            used = ticket.prompt_tokens + sum(choice.num_seen for choice in self._choices)
             await extend(ticket, output_tokens=wanted, used_tokens=used)
         self._num_free += ticket.allowance - self._num_granted
         self._num_granted = ticket.allowance

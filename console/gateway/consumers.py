@@ -17,7 +17,7 @@ from console.gateway.answers.chat import ChatAnswer
 from console.gateway.body import MAX_BODY_BYTES, parse_object
 from console.gateway.doorkeeper import SUBPROTOCOL, AskCaller, offered_key, who_is_there
 from console.gateway.errors import ApiError, as_api_error, invalid, shutting_down, unexpected
-from console.gateway.frames import chat_body, error_frame, open_envelope, server_frame
+from console.gateway.frames import chat_body, chunk_frame, error_frame, open_envelope, server_frame
 from console.gateway.handler import refuse_key_in_url
 from console.gateway.lanes import Lanes, TooMuch
 from console.gateway.refused import source_of, write_down
@@ -136,7 +136,7 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         steps = pipeline.run(accepted)
         async for chunk in answer.chunks(steps):
             if chunk is not None:  # silence: the protocol has pings of its own
-                await self._say("chat.completion.chunk", stream_id, chunk=chunk)
+                await self._send_text(chunk_frame(stream_id, self._next_number(stream_id), chunk))
         ended = {"usage": usage_json(answer.usage), "timings": timings_json(answer.timings)}
         await self._say("chat.completion.done", stream_id, id=accepted.request_id, **ended)
 
@@ -150,8 +150,11 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         write_down(error, source=source_of(offered_key(self.scope)), scope=self.scope)
 
     async def _send(self, frame: dict[str, Any]) -> None:
+        await self._send_text(json.dumps(frame, ensure_ascii=False, separators=(",", ":")))
+
+    async def _send_text(self, text: str) -> None:
         if self._is_open:
-            await self.send(text_data=json.dumps(frame, ensure_ascii=False, separators=(",", ":")))
+            await self.send(text_data=text)
 
     def _next_number(self, stream_id: str | None) -> int:
         """Frames are numbered per lane, without gaps, for as long as the socket lives."""

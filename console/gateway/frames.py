@@ -4,6 +4,7 @@ is their description.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import StringConstraints, ValidationError
@@ -57,6 +58,12 @@ def chat_body(body: dict[str, Any]) -> dict[str, Any]:
 def server_frame(kind: str, stream_id: str | None, sequence_number: int, **body: Any) -> dict[str, Any]:
     frame: dict[str, Any] = {"type": kind, "sequence_number": sequence_number, **body}
     return frame if stream_id is None else {**frame, "stream_id": stream_id}
+
+
+def chunk_frame(stream_id: str | None, sequence_number: int, chunk: str) -> str:
+    """A chunk of an answer, which is JSON already, in a frame as text."""
+    head = f'{{"type":"chat.completion.chunk","sequence_number":{sequence_number},"chunk":{chunk}'
+    return head + ("}" if stream_id is None else f',"stream_id":{json.dumps(stream_id)}}}')
 
 
 def error_frame(error: ApiError, stream_id: str | None, sequence_number: int) -> dict[str, Any]:

@@ -4,19 +4,22 @@ errors throughout.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import IO, Any
 from urllib.parse import parse_qsl
 
-from django.core.handlers.asgi import ASGIHandler
+from django.core.exceptions import RequestAborted
+from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
-from django.urls import set_urlconf
+from django.urls import set_script_prefix, set_urlconf
 
 from console.environment import environment
 from console.gateway.body import MAX_BODY_BYTES, too_large
 from console.gateway.errors import ApiError, as_api_error, invalid, unexpected
 from console.gateway.refused import source_of, write_down
+from console.gateway.stream import EventStream
 from console.gateway.views import GatewayRequest
 from console.keys.authenticate import authenticate
 from console.policy import Who, who_may
@@ -48,21 +51,61 @@ class GatewayHandler(ASGIHandler):
             chain = layer(chain)
         self._middleware_chain = chain
 
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Django's, but without a thread for each request: nothing on this path asks for one."""
+        await self.handle(scope, receive, send)
+
     async def handle(self, scope: Any, receive: Any, send: Any) -> None:
+        """Django's, but without its signals, which look after the connections of threads that are not used
+        here, and without a hop into one of them to close a response.
+        """
         try:
-            await super().handle(scope, receive, send)
+            body = await self.read_body(receive)
+        except RequestAborted:
+            return
         except BodyTooLarge:
             await self.send_response(render(too_large()), send)
+            return
+        with body:
+            set_script_prefix(get_script_prefix(scope))
+            request, refusal = self.create_request(scope, body)
+            if refusal is not None:
+                await self.send_response(refusal, send)
+            elif request is not None:
+                await self._answer_while_connected(request, receive, send)
+
+    async def _answer_while_connected(self, request: HttpRequest, receive: Any, send: Any) -> None:
+        """After the body only a disconnect comes: it, or whoever cancels us, cancels the answer."""
+        leaving = asyncio.ensure_future(receive())
+        answering = asyncio.ensure_future(self._answer(request, send))
+        try:
+            await asyncio.wait({leaving, answering}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            leaving.cancel()
+            answering.cancel()
+            await asyncio.wait({answering})
+        if not answering.cancelled():
+            answering.result()
+
+    async def _answer(self, request: HttpRequest, send: Any) -> None:
+        response = await self.get_response_async(request)
+        try:
+            await self.send_response(response, send)
+        finally:
+            if isinstance(response, EventStream):
+                await response.end()
+
+    async def send_response(self, response: HttpResponseBase, send: Any) -> None:
+        if not isinstance(response, EventStream):
+            await super().send_response(response, send)
+            return
+        headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in response.items()]
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await response.send_body(send)
 
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
         set_urlconf(None)
-        response = await self._middleware_chain(request)
-        response._resource_closers.append(request.close)  # type: ignore[attr-defined]  # as Django does
-        return response
-
-    async def listen_for_disconnect(self, receive: Any) -> None:
-        """Django's raises, which is logged as an error where the server cancels us at the same moment."""
-        await receive()
+        return await self._middleware_chain(request)
 
     async def read_body(self, receive: Any) -> IO[bytes]:
         """Django's, but it stops where the body is larger than any valid one."""

@@ -4,45 +4,50 @@ happens.
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
 from django.http import StreamingHttpResponse
 
 from console.gateway import flight
-from console.gateway.answers.answer import Answer
+from console.gateway.answers.answer import Answer, encode
 from console.gateway.errors import as_api_error, unexpected
 from console.gateway.pipeline import Steps
 
 logger = logging.getLogger(__name__)
 
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
 KEEP_ALIVE = b": ping\n\n"
 DONE = b"data: [DONE]\n\n"
 
 
-def frame(value: Any) -> bytes:
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+def frame(chunk: str) -> bytes:
+    return f"data: {chunk}\n\n".encode()
 
 
 class EventStream(StreamingHttpResponse):
-    """The response of a streaming request; closing it closes the stream, even one that was never read."""
+    """The response of a streaming request; it is to be closed, even where it was never read."""
 
-    def __init__(self, steps: Steps, content: AsyncGenerator[bytes, None]) -> None:
-        super().__init__(content, content_type="text/event-stream; charset=utf-8")
+    def __init__(self, steps: Steps, frames: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(frames, content_type="text/event-stream; charset=utf-8")
         self["cache-control"] = "no-cache, no-transform"
         self["x-accel-buffering"] = "no"
         self._steps = steps
-        self._loop = asyncio.get_running_loop()
+        self._frames = frames
 
-    def close(self) -> None:
-        """Called from a thread, also when the client left before the first byte was sent."""
-        super().close()
-        if not self._loop.is_closed():
-            asyncio.run_coroutine_threadsafe(flight.finished(self._steps), self._loop)
+    async def send_body(self, send: Send) -> None:
+        """Each frame as a message of its own, without Django's layers in between."""
+        async with aclosing(self._frames) as frames:
+            async for one in frames:
+                await send({"type": "http.response.body", "body": one, "more_body": True})
+        await send({"type": "http.response.body"})
+
+    async def end(self) -> None:
+        """Whatever became of it: the request behind it is settled."""
+        await flight.finished(self._steps)
 
 
 async def event_stream(answer: Answer, steps: Steps, *, request_id: str) -> EventStream:
@@ -57,7 +62,7 @@ async def event_stream(answer: Answer, steps: Steps, *, request_id: str) -> Even
 
 
 async def frames(
-    chunks: AsyncGenerator[dict[str, Any] | None, None], first: dict[str, Any] | None, *, request_id: str
+    chunks: AsyncGenerator[str | None, None], first: str | None, *, request_id: str
 ) -> AsyncGenerator[bytes, None]:
     """The frames of one stream. What fails in mid-stream is an error event, and no `[DONE]` follows."""
     async with aclosing(chunks):
@@ -70,4 +75,4 @@ async def frames(
             known = as_api_error(error)
             if known is None:
                 logger.exception("stream failed: request %s", request_id)
-            yield frame((known or unexpected()).body())
+            yield frame(encode((known or unexpected()).body()))

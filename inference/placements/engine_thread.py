@@ -6,13 +6,13 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 from inference.engine.engine import Engine
-from inference.placements.stream import Stream
+from inference.placements.stream import Reader
 from inference.protocol import (
     EngineError,
     Event,
@@ -25,6 +25,8 @@ from inference.protocol import (
 )
 
 logger = logging.getLogger(__name__)
+
+Post = tuple[Reader, Event | Refusal]
 
 IDLE_AUDIT_SECONDS = 1.0  # after this long without work the engine's books are checked, once
 
@@ -91,19 +93,19 @@ class EngineThread:
         self._can_step, self._is_audited = False, True
         self._is_stopping = False
         self._error = ""  # why it died
-        self._streams: dict[str, Stream] = {}  # of the requests that the engine has accepted
-        self._outbox: dict[asyncio.AbstractEventLoop, list[tuple[Stream, Event | Refusal]]] = {}
+        self._streams: dict[str, Reader] = {}  # of the requests that the engine has accepted
+        self._outbox: defaultdict[asyncio.AbstractEventLoop, list[Post]] = defaultdict(list)
         turns.join(self)
 
     @property
     def is_alive(self) -> bool:
         return not self._error
 
-    def submit(self, request: GenerateRequest, stream: Stream) -> None:
+    def submit(self, request: GenerateRequest, stream: Reader) -> None:
         """Hand a request to the engine; events, or a refusal, go to `stream`. Raises `NotReady`."""
         self._send(partial(self._submit, request, stream))
 
-    def cancel(self, request_id: str, stream: Stream) -> None:
+    def cancel(self, request_id: str, stream: Reader) -> None:
         """The reader of `stream` has left: abort its request, and no other that bears the id."""
         self._send_if_alive(partial(self._cancel, request_id, stream))
 
@@ -190,7 +192,7 @@ class EngineThread:
         except AssertionError as flaw:
             logger.critical("revision %s: the KV pool's books are wrong: %s", self.card.revision, flaw)
 
-    def _submit(self, request: GenerateRequest, stream: Stream) -> None:
+    def _submit(self, request: GenerateRequest, stream: Reader) -> None:
         try:
             self._engine.submit(request, partial(self._post, request.request_id, stream))
         except Refusal as refusal:
@@ -201,10 +203,10 @@ class EngineThread:
         else:
             self._streams[request.request_id] = stream
 
-    def _refuse(self, stream: Stream, refusal: Refusal) -> None:
-        self._outbox.setdefault(stream.loop, []).append((stream, refusal))
+    def _refuse(self, stream: Reader, refusal: Refusal) -> None:
+        self._outbox[stream.loop].append((stream, refusal))
 
-    def _cancel(self, request_id: str, stream: Stream) -> None:
+    def _cancel(self, request_id: str, stream: Reader) -> None:
         if self._streams.get(request_id) is stream:
             self._engine.abort(request_id)
 
@@ -212,8 +214,8 @@ class EngineThread:
         for request_id in tuple(self._streams):
             self._engine.abort(request_id)
 
-    def _post(self, request_id: str, stream: Stream, event: Event) -> None:
-        self._outbox.setdefault(stream.loop, []).append((stream, event))
+    def _post(self, request_id: str, stream: Reader, event: Event) -> None:
+        self._outbox[stream.loop].append((stream, event))
         if isinstance(event, Finish):
             self._streams.pop(request_id, None)
 
@@ -225,7 +227,7 @@ class EngineThread:
             except RuntimeError:  # the loop is closed: its readers are gone
                 for request_id in [key for key, stream in self._streams.items() if stream.loop is loop]:
                     self._commands.append(partial(self._engine.abort, request_id))
-        self._outbox = {}
+        self._outbox.clear()
 
     def _die(self, error: BaseException) -> None:
         logger.critical("the engine of revision %s died", self.card.revision, exc_info=error)
@@ -249,6 +251,9 @@ class EngineThread:
         self.has_ended.set()
 
 
-def _put_all(posts: list[tuple[Stream, Event | Refusal]]) -> None:
+def _put_all(posts: list[Post]) -> None:
     for stream, event in posts:
-        stream.put(event)
+        try:
+            stream.put(event)
+        except Exception as flaw:  # a reader's own; the others' events are as due as its were
+            logger.error("a reader failed", exc_info=flaw)

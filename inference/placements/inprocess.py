@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import IO, TypeVar
 
-from inference.client import EngineClient
+from inference.client import EngineClient, LetGo, Receive
 from inference.config import PlacementConfig, RevisionSpec
 from inference.host import Served, device, give_back, load
 from inference.placements.engine_thread import EngineThread, Turns
 from inference.placements.prompt_bounds import check_size
-from inference.placements.stream import Stream
+from inference.placements.stream import Follower, Stream
 from inference.protocol import (
     Device,
     Event,
@@ -28,6 +28,7 @@ from inference.protocol import (
     Prepared,
     PrepareRequest,
     QueueFull,
+    Refusal,
     Stats,
     UnknownRevision,
 )
@@ -153,6 +154,23 @@ class InProcess(EngineClient):
             if not stream.is_over:
                 thread.cancel(request.request_id, stream)
             self._count_open(request.revision, -1)
+
+    def follow(self, request: GenerateRequest, receive: Receive) -> LetGo:
+        loop = asyncio.get_running_loop()
+        follower = Follower(loop, receive, partial(self._count_open, request.revision, -1))
+        self._count_open(request.revision, +1)
+        try:
+            thread = self._find(request.revision).thread
+            thread.submit(request, follower)
+        except Refusal as refusal:
+            loop.call_soon(follower.put, refusal)
+            return follower.end
+
+        def let_go() -> None:
+            if follower.end():
+                thread.cancel(request.request_id, follower)
+
+        return let_go
 
     def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
         for residence in tuple(self._residences.values()):

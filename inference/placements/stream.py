@@ -3,11 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import chain
+from typing import Protocol
 
+from inference.client import Receive
 from inference.protocol import Delta, Event, Finish, Refusal
 
 MAX_PENDING = 32  # deltas that wait for a slow reader before they become one
+
+
+class Reader(Protocol):
+    """Where the engine's thread sends a request's events: `put` is called on its `loop`."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def put(self, event: Event | Refusal) -> None: ...
+
+
+class Follower:
+    """Hands each event on as it comes, until the last one or until it is let go."""
+
+    __slots__ = ("_at_end", "_receive", "is_over", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, receive: Receive, at_end: Callable[[], None]) -> None:
+        self.loop = loop
+        self.is_over = False
+        self._receive = receive
+        self._at_end = at_end  # called once
+
+    def put(self, event: Event | Refusal) -> None:
+        if not self.is_over:
+            if not isinstance(event, Delta):
+                self.end()
+            self._receive(event)
+
+    def end(self) -> bool:
+        """Receive no more. False: that was so already."""
+        if self.is_over:
+            return False
+        self.is_over = True
+        self._at_end()
+        return True
 
 
 class Stream:

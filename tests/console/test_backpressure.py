@@ -97,18 +97,23 @@ class Served:
         return found
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
 async def test_a_reader_that_stops_reading_makes_the_stream_wait_and_gets_all_when_it_goes_on(
-    tmp_path: Path,
+    tmp_path: Path, version: str
 ) -> None:
     with Served(tmp_path, stall_seconds=60) as served:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=2**16)
-        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        writer.write(f"GET / HTTP/{version}\r\nhost: here\r\nconnection: close\r\n\r\n".encode())
         await asyncio.sleep(1.5)
         stuck = await served.sent()
         assert stuck["ended"] == ""
         assert int(stuck["n"]) < NUM_CHUNKS / 2
-        num_bytes = len((await reader.read(-1)).partition(b"\r\n\r\n")[2])
-        assert num_bytes == NUM_CHUNKS * CHUNK_BYTES
+        body = (await reader.read(-1)).partition(b"\r\n\r\n")[2]
+        if version == "1.1":
+            size = f"{CHUNK_BYTES:x}\r\n".encode()
+            assert body == (size + b"x" * CHUNK_BYTES + b"\r\n") * NUM_CHUNKS + b"0\r\n\r\n"
+        else:
+            assert body == b"x" * NUM_CHUNKS * CHUNK_BYTES
         writer.close()
         await writer.wait_closed()
 

@@ -4,6 +4,7 @@ whole.
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
@@ -15,6 +16,9 @@ from console.gateway.pipeline import ChoiceEvent, Settled, Silence, Steps
 from inference.protocol import Delta, Finish, FinishReason, Timings, TokenLogprob, Usage
 
 Json = dict[str, Any]
+Text = str  # JSON, written out
+
+encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 # OpenAI's clients know no "budget": to them it is a length, and `stop_reason` says which.
 WIRE_REASON = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.BUDGET: "length"}
@@ -32,13 +36,16 @@ class Answer(ABC):
         self._wants_usage = wants_usage
         self.usage = Usage()  # known once everything is settled
         self.timings: list[Timings] = []  # of each choice that has ended
+        # A stream's chunks differ in their choice alone: what is around it is written out once.
+        self._before = encode(self._envelope(self.CHUNK_OBJECT))[:-1] + ',"choices":['
+        self._after = '],"usage":null}' if wants_usage else "]}"
 
     @abstractmethod
     def opening(self) -> list[Json]:
         """Choices that go out before any token, one chunk each."""
 
     @abstractmethod
-    def delta(self, index: int, delta: Delta) -> Json | None:
+    def delta(self, index: int, delta: Delta) -> Text | None:
         """A choice with new output; None when nothing of it shows yet."""
 
     @abstractmethod
@@ -49,7 +56,7 @@ class Answer(ABC):
     def choice(self, index: int, delta: Delta, finish: Finish) -> Json:
         """A whole choice."""
 
-    async def chunks(self, steps: Steps) -> AsyncGenerator[Json | None, None]:
+    async def chunks(self, steps: Steps) -> AsyncGenerator[Text | None, None]:
         """Chunks in order; None where the connection only needs a sign of life."""
         async with aclosing(steps):
             is_opening = True
@@ -57,20 +64,20 @@ class Answer(ABC):
                 if is_opening:
                     is_opening = False
                     for choice in self.opening():
-                        yield self._chunk([choice])
+                        yield self._chunk(encode(choice))
                 match step:
-                    case Silence():
-                        yield None
                     case ChoiceEvent(index=index, event=Delta() as delta):
                         if (part := self.delta(index, delta)) is not None:
-                            yield self._chunk([part])
+                            yield self._chunk(part)
                     case ChoiceEvent(index=index, event=Finish() as finish):
                         self.timings.append(finish.timings)
-                        yield self._chunk([self.finish(index, finish)])
+                        yield self._chunk(encode(self.finish(index, finish)))
+                    case Silence():
+                        yield None
                     case Settled(usage=usage):
                         self.usage = usage
                         if self._wants_usage:
-                            yield {**self._chunk([]), "usage": usage_json(usage)}
+                            yield f'{self._before}],"usage":{encode(usage_json(usage))}}}'
 
     async def whole(self, steps: Steps) -> Json:
         """The one JSON object of a plain request."""
@@ -89,9 +96,8 @@ class Answer(ABC):
         choices = [self.choice(i, deltas.get(i, empty), finishes[i]) for i in sorted(finishes)]
         return {**self._envelope(self.OBJECT), "choices": choices, "usage": usage_json(self.usage)}
 
-    def _chunk(self, choices: list[Json]) -> Json:
-        chunk = {**self._envelope(self.CHUNK_OBJECT), "choices": choices}
-        return {**chunk, "usage": None} if self._wants_usage else chunk
+    def _chunk(self, choice: Text) -> Text:
+        return f"{self._before}{choice}{self._after}"
 
     def _envelope(self, kind: str) -> Json:
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from console.gateway.answers.answer import Answer, Json, ending, finite
+from console.gateway.answers.answer import Answer, Json, Text, encode, ending, finite
 from inference.protocol import Delta, Finish, TokenLogprob
 
 
@@ -20,10 +20,13 @@ class ChatAnswer(Answer):
             for index in range(self._accepted.demand.num_choices)
         ]
 
-    def delta(self, index: int, delta: Delta) -> Json | None:
+    def delta(self, index: int, delta: Delta) -> Text | None:
         if not delta.text and not delta.logprobs:
             return None
-        return self._part(index, {"content": delta.text}, self._logprobs(delta))
+        if (logprobs := self._logprobs(delta)) is not None:
+            return encode(self._part(index, {"content": delta.text}, logprobs))
+        content = encode(delta.text)  # once for each token: only this is new in it
+        return f'{{"index":{index},"delta":{{"content":{content}}},"logprobs":null,"finish_reason":null}}'
 
     def finish(self, index: int, finish: Finish) -> Json:
         return {**self._part(index, {}, None), **ending(finish)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from console.gateway.answers.answer import Answer, Json, ending, finite
+from console.gateway.answers.answer import Answer, Json, Text, encode, ending, finite
 from console.gateway.choices import Accepted
 from inference.protocol import Delta, Finish
 
@@ -23,10 +23,12 @@ class CompletionAnswer(Answer):
             return []
         return [self._part(index, self._prompt(index)) for index in range(self._accepted.demand.num_choices)]
 
-    def delta(self, index: int, delta: Delta) -> Json | None:
+    def delta(self, index: int, delta: Delta) -> Text | None:
         if not delta.text and not delta.logprobs:
             return None
-        return {**self._part(index, delta.text), "logprobs": self._logprobs(index, delta)}
+        if (logprobs := self._logprobs(index, delta)) is not None:
+            return encode({**self._part(index, delta.text), "logprobs": logprobs})
+        return f'{{"index":{index},"text":{encode(delta.text)},"logprobs":null,"finish_reason":null}}'
 
     def finish(self, index: int, finish: Finish) -> Json:
         return {**self._part(index, ""), **ending(finish)}

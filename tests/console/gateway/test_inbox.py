@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 import pytest
 
 from console.gateway.inbox import Inbox
@@ -42,3 +45,30 @@ async def test_an_error_is_raised_once_everything_before_it_was_read() -> None:
 
 async def test_silence_is_none() -> None:
     assert await Inbox().next(0.001) is None
+
+
+async def test_silence_counts_from_the_last_question() -> None:
+    """One timer serves all questions; it must ring neither for an earlier one nor too late for a shorter."""
+    inbox = Inbox()
+    loop = asyncio.get_running_loop()
+    loop.call_later(0.05, inbox.add, 0, delta("a"))
+    assert await inbox.next(0.1) == (0, delta("a"))
+    asked = time.monotonic()
+    assert await inbox.next(0.2) is None
+    assert time.monotonic() - asked >= 0.19
+    loop.call_later(0.01, inbox.add, 0, delta("b"))
+    assert await inbox.next(60) == (0, delta("b"))
+    async with asyncio.timeout(5):
+        assert await inbox.next(0.05) is None
+    inbox.close()
+
+
+async def test_a_reader_that_left_misses_nothing() -> None:
+    inbox = Inbox()
+    reading = asyncio.ensure_future(inbox.next(60))
+    await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.wait([reading])
+    inbox.add(0, delta("a"))
+    assert await inbox.next(1) == (0, delta("a"))
+    inbox.close()

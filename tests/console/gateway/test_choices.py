@@ -1,0 +1,178 @@
+"""The choices of one request: slices are asked for in time, once, and what is granted is what is used."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from console.gateway import choices as module
+from console.gateway.choices import HEADROOM, Choices
+from inference.client import LetGo, Receive
+from inference.protocol import Delta, Finish, FinishReason, GenerateRequest, QueueFull, Sampling, Usage
+from tests.console.gateway.accepted import accepted
+
+SLICE = 256
+
+
+class Engine:
+    """Says what the test lets it say."""
+
+    def __init__(self) -> None:
+        self.requests: list[GenerateRequest] = []
+        self.receivers: list[Receive] = []
+        self.allowances: list[tuple[str, int, bool]] = []
+        self.aborted: list[str] = []
+        self.num_let_go = 0
+
+    def follow(self, request: GenerateRequest, receive: Receive) -> LetGo:
+        self.requests.append(request)
+        self.receivers.append(receive)
+        return self._let_go
+
+    def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
+        self.allowances.append((request_id, allowance, is_final))
+
+    def abort(self, request_id: str) -> None:
+        self.aborted.append(request_id)
+
+    def _let_go(self) -> None:
+        self.num_let_go += 1
+
+    def say(self, num_tokens: int, *, index: int = 0) -> None:
+        for number in range(num_tokens):
+            self.receivers[index](Delta("x", (number,)))
+
+    def finish(self, num_tokens: int, *, index: int = 0) -> None:
+        self.receivers[index](Finish(FinishReason.LENGTH, Usage(1, 0, num_tokens)))
+
+
+class Ledger:
+    """Grants slices from a budget, when it is told to."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        self.asked: list[int] = []
+        self.writes = asyncio.Event()
+        self.writes.set()
+
+    async def extend(self, ticket: Any, *, output_tokens: int, used_tokens: int) -> bool:
+        self.asked.append(output_tokens)
+        await self.writes.wait()
+        granted = min(output_tokens, self.budget)
+        self.budget -= granted
+        ticket.output_tokens += granted
+        return granted > 0
+
+
+def began(
+    monkeypatch: pytest.MonkeyPatch, *, budget: int, n: int = 1, max_tokens: int = 1000
+) -> tuple[Choices, Engine, Ledger]:
+    engine, ledger = Engine(), Ledger(budget)
+    monkeypatch.setattr(module, "extend", ledger.extend)
+    made = accepted(n=n, sampling=Sampling(max_tokens=max_tokens), slice_tokens=SLICE)
+    return Choices(made, engine), engine, ledger  # type: ignore[arg-type]
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_the_next_slice_is_asked_for_once_before_this_one_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    _choices, engine, ledger = began(monkeypatch, budget=10_000)
+    assert engine.requests[0].allowance == SLICE
+    engine.say(SLICE - HEADROOM - 1)
+    await settle()
+    assert ledger.asked == []
+    ledger.writes.clear()
+    engine.say(HEADROOM + 1)  # up to the end of the slice, while the ledger is slow
+    await settle()
+    assert ledger.asked == [SLICE] and engine.allowances == []
+    ledger.writes.set()
+    await settle()
+    assert engine.allowances == [(engine.requests[0].request_id, 2 * SLICE, False)]
+    engine.say(SLICE)
+    await settle()
+    assert ledger.asked == [SLICE, SLICE]
+
+
+async def test_the_last_slice_is_as_long_as_what_is_wanted_and_a_spent_budget_is_final(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _choices, engine, ledger = began(monkeypatch, budget=40, max_tokens=SLICE + 100)
+    engine.say(SLICE)
+    await settle()
+    assert ledger.asked == [100]  # no more than the request may have
+    assert engine.allowances[-1][1:] == (SLICE + 40, False)
+    engine.say(1)
+    await settle()
+    assert ledger.asked == [100, 60] and engine.allowances[-1][1:] == (SLICE + 40, True)
+    engine.say(39)
+    await settle()
+    assert ledger.asked == [100, 60]  # who was told that it is spent does not ask again
+
+
+async def test_what_a_choice_leaves_the_other_takes_without_the_ledger(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _choices, engine, ledger = began(monkeypatch, budget=0, n=2)
+    engine.say(10, index=0)
+    engine.finish(10, index=0)  # of 256
+    engine.say(SLICE, index=1)
+    await settle()
+    assert ledger.asked == []
+    assert engine.allowances == [(engine.requests[1].request_id, 2 * SLICE - 10, False)]
+
+
+async def test_stopping_waits_for_the_ledger_and_for_what_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    choices, engine, ledger = began(monkeypatch, budget=10_000)
+    ledger.writes.clear()
+    engine.say(SLICE)
+    await settle()
+    stopping = asyncio.ensure_future(choices.stop())
+    await settle()
+    assert engine.aborted == [engine.requests[0].request_id] and not stopping.done()
+    engine.finish(SLICE)
+    await settle()
+    assert not stopping.done()
+    ledger.writes.set()
+    await asyncio.wait_for(stopping, 5)
+    assert choices.usage().completion_tokens == SLICE
+    assert engine.allowances == []  # it had ended
+
+
+async def test_an_engine_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STOP_SECONDS", 0.01)
+    choices, engine, _ = began(monkeypatch, budget=0)
+    engine.say(3)
+    await asyncio.wait_for(choices.stop(), 5)
+    assert engine.num_let_go == 1
+    assert choices.usage().completion_tokens == 3
+
+
+async def test_a_refusal_is_raised_to_the_reader_after_what_came_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    choices, engine, _ = began(monkeypatch, budget=0, n=2)
+    engine.say(1, index=0)
+    engine.receivers[1](QueueFull("full"))
+    assert (await choices.next(1)) == (0, Delta("x", (0,)))
+    with pytest.raises(QueueFull):
+        await choices.next(1)
+
+
+async def test_a_ledger_that_fails_ends_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    choices, engine, _ledger = began(monkeypatch, budget=0)
+
+    async def broken(*_: Any, **__: Any) -> bool:
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(module, "extend", broken)
+    engine.say(SLICE)
+    await settle()
+    assert engine.num_let_go == 1
+    assert isinstance((await choices.next(1) or (0, None))[1], Delta)
+    with pytest.raises(OSError, match="gone"):
+        await choices.next(1)
