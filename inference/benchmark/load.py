@@ -33,10 +33,10 @@ def measure_load(folder: Path, settings: dict[str, Any], *, is_cold: bool) -> di
     return {
         "page_cache": "cold" if resident <= STILL_COLD else "warm",
         "resident_before": round(resident, 3),
-        "gigabytes": round(num_bytes / 1e9, 3),
+        "bytes": num_bytes,
         "seconds": stages,
         "ready_seconds": round(events[-1]["at"] - started, 2),
-        "gigabytes_per_second": round(num_bytes / 1e9 / stages[READING], 3),
+        "bytes_per_second": round(num_bytes / stages[READING]),
     }
 
 
@@ -53,12 +53,12 @@ def stage_seconds(started: float, events: Sequence[dict[str, Any]]) -> dict[str,
 def _events(folder: Path, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
     command = [sys.executable, "-m", "inference.benchmark.load_process", str(folder), json.dumps(settings)]
     with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)  # noqa: S603
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith(b"{"):
-                yield json.loads(line)
-        if process.wait():
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log) as process:  # noqa: S603
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith(b"{"):
+                    yield json.loads(line)
+        if process.returncode:
             log.seek(0)
             raise SystemExit(f"the load failed:\n{log.read().decode(errors='replace')[-3000:]}")
 
@@ -67,9 +67,8 @@ def say(report: dict[str, Any]) -> None:
     resident = f"{report['resident_before']:.0%} of the pages in memory before"
     stages = ", ".join(f"{stage} {seconds:g}" for stage, seconds in report["seconds"].items())
     print(f"{report['page_cache']} ({resident}): first answer after {report['ready_seconds']} s")
-    print(
-        f"  {report['gigabytes']} GB of weights at {report['gigabytes_per_second']} GB/s; seconds: {stages}"
-    )
+    size, rate = report["bytes"] / 1e9, report["bytes_per_second"] / 1e9
+    print(f"  {size:.2f} GB of weights at {rate:.2f} GB/s; seconds: {stages}", flush=True)
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
