@@ -15,15 +15,15 @@ from inference.quantization.error import weight_errors
 
 def quantize_folder(source: Path, folder: Path, *, name: str) -> dict[str, Any]:
     """Writes `source`, quantized by the method `name`, into `folder`; returns the error figures."""
-    exact = AutoModelForCausalLM.from_pretrained(
-        source, dtype="auto", local_files_only=True, use_safetensors=True
-    )
     quantized = AutoModelForCausalLM.from_pretrained(
         source,
         dtype="auto",
         local_files_only=True,
         use_safetensors=True,
         quantization_config=quantization_config(name),
+    )
+    exact = AutoModelForCausalLM.from_pretrained(
+        source, dtype="auto", local_files_only=True, use_safetensors=True
     )
     quantized.save_pretrained(folder)
     for file, path in check_folder(source).items():

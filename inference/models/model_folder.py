@@ -14,6 +14,7 @@ from inference.protocol import Refusal
 
 RECEIPT = "converted.json"  # about a conversion: for people, no part of the model
 INDEX = "model.safetensors.index.json"
+OWN_METHODS = "pilothouse_"  # what the names of our quantization methods begin with, in config.json
 MAX_JSON_BYTES = 128 * 2**20
 MODEL_SUFFIXES = {".json", ".safetensors", ".jinja", ".txt", ".model"}  # what is hashed and may be read
 CODE_SUFFIXES = {
@@ -132,6 +133,13 @@ def _check_config(files: dict[str, Path]) -> None:
     config = _read_json(files["config.json"])
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise UnsafeModel("config.json names no model_type")
+    quantization = config.get("quantization_config")
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+    if method is not None and not str(method).startswith(OWN_METHODS):
+        raise UnsafeModel(
+            f"config.json: weights quantized by {method!r} are not read here; take the same model's float "
+            "weights (often published as BF16), and quantize those here"
+        )
 
 
 def _check_weights(files: dict[str, Path]) -> None:

@@ -13,6 +13,7 @@ from transformers.quantizers import HfQuantizer, get_module_from_name
 from transformers.quantizers.quantizers_utils import should_convert_module
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
+from inference.quantization.experts import refuse_experts
 from inference.quantization.linear import QuantizedLinear, frozen
 
 
@@ -67,6 +68,7 @@ class LinearQuantizer(HfQuantizer):
 
     def _linears(self, model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:
         """The layers to quantize. Only the one at hand is held: what took its place sets its memory free."""
+        refuse_experts(model)
         kept = self.get_modules_to_not_convert(
             model, self.quantization_config.modules_to_not_convert, model._keep_in_fp32_modules
         )

@@ -111,3 +111,9 @@ def test_links_within_the_folder_are_followed(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "blob")
     (folder / "model.safetensors").symlink_to("blob")
     assert "model.safetensors" in check_folder(folder)
+
+
+def test_weights_that_others_quantized_are_refused_with_the_way_out(folder: Path) -> None:
+    change_json(folder / "config.json", quantization_config={"quant_method": "mxfp4"})
+    with pytest.raises(UnsafeModel, match="'mxfp4' are not read here; take the same model's float weights"):
+        check_folder(folder)
