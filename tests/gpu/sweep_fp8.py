@@ -135,17 +135,18 @@ def ways(num_rows: int) -> Iterator[tuple[str, Way]]:
 
 def some_tiles(num_rows: int) -> list[Tiles]:
     """Tiles worth a try."""
-    rows = min(128, max(16, triton.next_power_of_2(num_rows)))
-    if num_rows <= 64:
+    rows = min(256, max(16, triton.next_power_of_2(num_rows)))
+    if rows <= 64:
         return [
             Tiles(rows, 64, 256, num_stages=4 if rows < 64 else 3),
             Tiles(rows, 64, 128, num_stages=6),
             Tiles(rows, 128, 128, num_stages=5),
             Tiles(rows, 32, 256, num_stages=4),
         ]
-    found = [Tiles(128, 64, 128, num_stages=4), Tiles(128, 128, 128, num_stages=3, num_warps=8)]
-    if num_rows > 128:
-        found = [replace(fp8.MANY, num_stages=stages) for stages in (3, 4)]
+    found = [replace(fp8.MANY, num_stages=stages) for stages in (3, 4)]
+    if num_rows <= 256:
+        found += [Tiles(rows, 64, 128, num_stages=4), Tiles(rows, 128, 128, num_stages=3, num_warps=8)]
+    else:
         found += [
             Tiles(128, 256, 128, swaps=False, num_warps=8, num_stages=3),
             Tiles(256, 128, 128, swaps=False, num_warps=8, num_stages=3),
