@@ -46,9 +46,10 @@ test-reliability: ## long runs: ten canaries under traffic, kill -9 in imports (
 	@.ci/services
 	$(BIN)/python -m pytest tests/reliability -s -p no:logging
 
-bench: ## tokens/s served, beside transformers' own server, in one run (about 15 minutes)
+bench: ## tokens/s served and offline, beside transformers' own, in one run (about 20 minutes)
 	@.ci/install dev
 	$(BIN)/python -m inference.benchmark.peers
+	$(BIN)/python -m inference.benchmark --shape smollm2-135m --peer transformers --json build/benchmark/offline.json
 
 assets: ## build static/ from package.json, for developers of pages (needs node)
 	npm install --no-save --ignore-scripts --no-audit --no-fund

@@ -43,7 +43,7 @@ def drive_from_processes(
     finally:
         for process in processes:
             process.kill()
-            process.wait()
+            process.communicate()  # which closes its pipes, too
     seconds = max(one["ended"] for one in ended) - min(one["started"] for one in ended)
     outcomes = [Outcome(**outcome) for one in ended for outcome in one["outcomes"]]
     return summary(outcomes, num_streams=num_streams, seconds=seconds)
