@@ -22,7 +22,7 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 
 ENGINE_SETTINGS = (
     "device", "dtype", "quantization", "kv_dtype", "batching", "num_blocks", "max_batch_tokens",
-    "max_num_seqs", "max_model_len", "num_threads",
+    "max_num_seqs", "max_model_len", "num_draft_tokens", "batch_invariant", "num_threads",
 )  # fmt: skip
 SECRETS = (
     "SECRET_KEY", "KEY_PEPPER", "DATABASE_URL", "REDIS_URL", "PROMETHEUS_URL", "HUB_TOKEN", "HF_TOKEN",
@@ -86,6 +86,8 @@ class Environment(BaseSettings):
     max_batch_tokens: AtLeastOne | None = None
     max_num_seqs: AtLeastOne = 256
     max_model_len: AtLeastOne | None = None
+    num_draft_tokens: Annotated[int, Field(ge=0, le=16)] = 0
+    batch_invariant: bool = False
     num_threads: AtLeastOne | None = None
 
     @field_validator("allowed_hosts", "trusted_proxies", "metrics_from", "cors_origins", mode="before")

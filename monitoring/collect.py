@@ -61,6 +61,12 @@ COUNTERS: tuple[tuple[str, str, Reading], ...] = (
         lambda stats, _: stats.num_prefix_queries,
     ),
     ("prefix_cache_hits", "Prompt tokens found cached.", lambda stats, _: stats.num_prefix_hits),
+    (
+        "drafted_tokens",
+        "Tokens guessed and computed ahead.",
+        lambda stats, _: stats.num_drafted_tokens,
+    ),
+    ("accepted_tokens", "Guessed tokens that were right.", lambda stats, _: stats.num_accepted_tokens),
 )
 
 # Several old and new names of vLLM point to one family, because dashboards of several years are in use.
@@ -71,6 +77,8 @@ VLLM_NAMES: dict[str, tuple[str, ...]] = {
     "pilothouse_preemptions": ("vllm:num_preemptions",),
     "pilothouse_prefix_cache_queries": ("vllm:prefix_cache_queries",),
     "pilothouse_prefix_cache_hits": ("vllm:prefix_cache_hits",),
+    "pilothouse_drafted_tokens": ("vllm:spec_decode_num_draft_tokens",),
+    "pilothouse_accepted_tokens": ("vllm:spec_decode_num_accepted_tokens",),
     "pilothouse_engine_prompt_tokens": ("vllm:prompt_tokens",),
     "pilothouse_engine_generated_tokens": ("vllm:generation_tokens",),
     "pilothouse_cached_prompt_tokens": ("vllm:prompt_tokens_cached",),

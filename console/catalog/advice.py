@@ -73,12 +73,15 @@ def advise(plan: Plan) -> dict[str, Advice]:
         "dtype": dtype(plan),
         "attention": attention(plan),
         "quantization": quantization(plan),
+        "kv_dtype": kv_dtype(plan),
         "batching": batching(plan),
+        "batch_invariant": batch_invariant(plan),
         "num_blocks": num_blocks(plan),
         "max_batch_tokens": max_batch_tokens(plan),
         "max_num_seqs": max_num_seqs(plan),
         "max_model_len": max_model_len(plan),
         "prefix_caching": prefix_caching(plan),
+        "num_draft_tokens": num_draft_tokens(plan),
         "memory": memory(plan),
     }
 
@@ -141,6 +144,32 @@ def quantization(plan: Plan) -> Advice:
         )
         return Advice(text, "warn")
     return Advice(_("As the files are. The action Quantize makes int8 once, and keeps it."))
+
+
+def kv_dtype(plan: Plan) -> Advice:
+    if not plan.config.batching:
+        return Advice(_("Not used: one request at a time needs no pool."))
+    if plan.config.kv_dtype == "auto":
+        return Advice(_("The pool holds keys and values in the data type of the model."))
+    if not plan.is_on_gpu and plan.config.attention != "reference":
+        text = _("On a CPU only the attention “reference” reads such a pool: choose both, or auto here.")
+        return Advice(text, "bad")
+    text = _(
+        "The pool holds twice the tokens of bfloat16. It answers a little differently: a rollout promotes it "
+        "with a certificate only."
+    )
+    return Advice(text, "warn")
+
+
+def batch_invariant(plan: Plan) -> Advice:
+    if not plan.config.batching:
+        return Advice(_("Not used: one request at a time."))
+    if not plan.config.batch_invariant:
+        text = _("A request's last digits may depend on what is computed beside it, as in every batch.")
+        return Advice(text)
+    if plan.is_on_gpu:
+        return Advice(_("Every request is computed as if it were alone. It costs some speed."), "warn")
+    return Advice(_("On a CPU the requests of a step are computed one by one: slow."), "warn")
 
 
 def batching(plan: Plan) -> Advice:
@@ -235,6 +264,21 @@ def prefix_caching(plan: Plan) -> Advice:
     if plan.config.prefix_caching:
         return Advice(_("A beginning that prompts of a team share, like a system prompt, is computed once."))
     return Advice(_("Every prompt is computed from its first token, however often it came before."), "warn")
+
+
+def num_draft_tokens(plan: Plan) -> Advice:
+    config, number = plan.config, plan.config.num_draft_tokens
+    runs_alone = config.batch_invariant and (config.attention == "reference" or not plan.is_on_gpu)
+    if not number:
+        return Advice(_("Nothing is guessed: each step computes one token of an answer."))
+    if not config.batching or runs_alone:
+        text = _("Guesses are computed in one batch with the answer, which is switched off: take 0 here.")
+        return Advice(text, "bad")
+    text = _(
+        "Where an answer repeats the prompt or itself, up to %(number)d of its next tokens are guessed and "
+        "checked in one step: the same answer, sooner. With failing guesses or many answers there are none."
+    )
+    return Advice(text % {"number": number})
 
 
 def memory(plan: Plan) -> Advice:

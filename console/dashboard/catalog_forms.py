@@ -14,7 +14,7 @@ from console.catalog.advice import Advice, advise
 from console.catalog.models import Deployment, Revision
 from console.catalog.planning import faults, plan_of
 from console.environment import environment
-from inference.config import Attention, Device, Dtype, EngineConfig, Quantization
+from inference.config import Attention, Device, Dtype, EngineConfig, KvDtype, Quantization
 
 MOST = 10_000_000
 MOST_IDLE_SECONDS = 30 * 86400
@@ -130,7 +130,9 @@ class SettingsForm(forms.Form):
     dtype = forms.ChoiceField(label=_("Data type"), required=False)
     attention = forms.ChoiceField(label=_("Attention"), required=False)
     quantization = forms.ChoiceField(label=_("Quantize while loading"), required=False)
+    kv_dtype = forms.ChoiceField(label=_("Keys and values"), required=False)
     batching = forms.ChoiceField(label=_("Batching"), required=False)
+    batch_invariant = forms.ChoiceField(label=_("The same answer in any company"), required=False)
     prefix_caching = forms.ChoiceField(label=_("Prefix cache"), required=False)
     num_blocks = forms.IntegerField(
         label=_("KV blocks, of 16 tokens"), required=False, min_value=1, max_value=MOST
@@ -144,6 +146,9 @@ class SettingsForm(forms.Form):
     max_num_seqs = forms.IntegerField(
         label=_("Answers in one step"), required=False, min_value=1, max_value=65536
     )
+    num_draft_tokens = forms.IntegerField(
+        label=_("Tokens guessed ahead"), required=False, min_value=0, max_value=16
+    )
 
     def __init__(self, *args: Any, revision: Revision, **kwargs: Any) -> None:
         kwargs.setdefault("initial", shown(revision.engine))
@@ -154,7 +159,7 @@ class SettingsForm(forms.Form):
             field = self.fields[name]
             assert isinstance(field, forms.ChoiceField)
             field.choices = [("", default), *choices]
-        for name in ("num_blocks", "max_model_len", "max_batch_tokens", "max_num_seqs"):
+        for name in NUMBERS:
             self.fields[name].widget.attrs |= {"placeholder": shown_default(name), "inputmode": "numeric"}
 
     def engine(self) -> dict[str, Any]:
@@ -163,7 +168,7 @@ class SettingsForm(forms.Form):
         given = {
             name: value for name in self.fields if (value := self.cleaned_data.get(name)) not in ("", None)
         }
-        for name in ("batching", "prefix_caching"):
+        for name in ("batching", "prefix_caching", "batch_invariant"):
             if name in given:
                 given[name] = given[name] == "on"
         if given.get("quantization") == NO:
@@ -199,7 +204,10 @@ CHOICES: dict[str, Labels] = {
     "quantization": [*named(*get_args(Quantization)), (NO, _("no"))],
     "batching": list(ON_OFF.items()),
     "prefix_caching": list(ON_OFF.items()),
+    "kv_dtype": [("auto", _("as the data type")), *named(*get_args(KvDtype))],
+    "batch_invariant": list(ON_OFF.items()),
 }
+NUMBERS = ("num_blocks", "max_model_len", "max_batch_tokens", "max_num_seqs", "num_draft_tokens")
 assert {value for value, _label in CHOICES["device"]} == set(get_args(Device))
 
 

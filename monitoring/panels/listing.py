@@ -128,6 +128,18 @@ ENGINE = Group(
             ),
         ),
         Panel(
+            "speculation",
+            _("Guesses that were right"),
+            _("The part of tokens guessed and computed ahead that the model then said (speculation)."),
+            Unit.SHARE,
+            (
+                Line(
+                    Ratio(Rate(of("accepted_tokens_total")), Rate(of("drafted_tokens_total"))),
+                    _("right"),
+                ),
+            ),
+        ),
+        Panel(
             "preemptions",
             _("Preemptions"),
             _("Requests put back into the queue because the KV pool was full."),

@@ -17,8 +17,11 @@ from console.dashboard.acting import by
 from console.dashboard.catalog_forms import ImportForm, KeepingForm, SettingsForm
 from console.dashboard.views.catalog import find
 
-COMPUTING = ("device", "dtype", "quantization", "attention", "batching", "prefix_caching")
-CAPACITY = ("num_blocks", "max_model_len", "max_batch_tokens", "max_num_seqs")
+COMPUTING = (
+    "device", "dtype", "quantization", "kv_dtype", "attention", "batching", "batch_invariant",
+    "prefix_caching",
+)  # fmt: skip
+CAPACITY = ("num_blocks", "max_model_len", "max_batch_tokens", "max_num_seqs", "num_draft_tokens")
 
 
 @require_http_methods(["GET", "POST"])

@@ -73,6 +73,13 @@ def test_what_the_engine_will_plan_is_told_too() -> None:
         ("num_blocks", {"num_blocks": 15}),
         ("num_blocks", {"budget": 1_000_100_000}),
         ("max_model_len", {"max_model_len": CONTEXT + 1}),
+        ("kv_dtype", {"kv_dtype": "fp8"}),
+        ("num_draft_tokens", {"num_draft_tokens": 4, "batch_invariant": True}),
+        ("num_draft_tokens", {"num_draft_tokens": 4, "batching": False}),
+        (
+            "num_draft_tokens",
+            {"num_draft_tokens": 4, "batch_invariant": True, "attention": "reference", "on": GPU},
+        ),
         ("memory", {"num_blocks": 20_000}),
         ("memory", {"budget": 400_000_000}),
     ],
@@ -93,6 +100,10 @@ def test_what_cannot_be_is_refused_at_its_field(field: str, wish: dict[str, Any]
         ("prefix_caching", {"prefix_caching": False}),
         ("quantization", {"quantization": "int8"}),
         ("attention", {"attention": "reference"}),
+        ("kv_dtype", {"kv_dtype": "fp8", "attention": "reference"}),
+        ("kv_dtype", {"kv_dtype": "fp8", "on": GPU}),
+        ("batch_invariant", {"batch_invariant": True}),
+        ("batch_invariant", {"batch_invariant": True, "num_draft_tokens": 4, "on": GPU}),
     ],
 )
 def test_what_costs_something_is_said_and_allowed(field: str, wish: dict[str, Any]) -> None:
@@ -103,7 +114,10 @@ def test_what_costs_something_is_said_and_allowed(field: str, wish: dict[str, An
 
 def test_without_batching_what_is_not_used_says_so() -> None:
     given = advice(batching=False, num_blocks=64)
-    for name in ("num_blocks", "max_batch_tokens", "max_num_seqs", "prefix_caching", "attention"):
+    for name in (
+        "num_blocks", "max_batch_tokens", "max_num_seqs", "prefix_caching", "attention", "kv_dtype",
+        "batch_invariant",
+    ):  # fmt: skip
         assert given[name].text.startswith("Not used")
 
 

@@ -11,6 +11,7 @@ from django.test import Client
 
 from console.accounts.roles import Role
 from console.audit.models import Entry
+from console.catalog.actions import spec
 from console.catalog.models import Deployment, Revision
 from console.catalog.routes import set_shares
 from console.dashboard.catalog_forms import suggested_name
@@ -129,10 +130,21 @@ def test_settings_make_a_revision_of_the_same_files_with_this_one_as_parent(oper
 
 
 @pytest.mark.usefixtures("revision")
+def test_guesses_pool_and_invariance_are_settings_too(operator: Client) -> None:
+    form = {"num_draft_tokens": "4", "batch_invariant": "off", "kv_dtype": "auto"}
+    operator.post("/models/smol/smol-1/settings", {**form, **KEPT})
+    made = Revision.objects.get(parent="smol-1")
+    assert made.engine == {"num_draft_tokens": 4, "batch_invariant": False, "kv_dtype": "auto"}
+    assert spec(made).engine.num_draft_tokens == 4
+
+
+@pytest.mark.usefixtures("revision")
 @pytest.mark.parametrize(
     ("form", "field"),
     [
         ({"device": "cuda"}, "device"),
+        ({"num_draft_tokens": "17"}, "num_draft_tokens"),
+        ({"num_draft_tokens": "4", "batch_invariant": "on"}, "num_draft_tokens"),
         ({"max_model_len": "9000"}, "max_model_len"),
         ({"num_blocks": "3"}, "num_blocks"),
         ({"num_blocks": "0"}, "num_blocks"),
@@ -163,9 +175,9 @@ def test_a_revision_whose_installation_quantizes_may_say_no(operator: Client) ->
 def test_advice_follows_what_is_typed_before_anything_is_saved(operator: Client) -> None:
     answer = operator.post("/models/smol/smol-1/advice", {"num_blocks": "512", "dtype": "float32"})
     text = answer.content.decode()
-    assert "8,192 tokens" in text and "2 chats" in text and text.count("hx-swap-oob") == 11
+    assert "8,192 tokens" in text and "2 chats" in text and text.count("hx-swap-oob") == 14
     text = operator.post("/models/smol/smol-1/advice", {"num_blocks": "nonsense"}).content.decode()
-    assert text.count("hx-swap-oob") == 11
+    assert text.count("hx-swap-oob") == 14
     assert Revision.objects.count() == 2
 
 
