@@ -34,9 +34,9 @@ class EngineConfig:
     cuda_graphs: bool = True  # decode steps replayed as one launch; like the two below, on NVIDIA GPUs alone
     fused_layers: bool = True  # joined projections and fewer kernels, where the family is known
     overlap: bool = True  # a step is launched before the tokens of the one before are read
+    num_draft_tokens: int = 0  # guessed from what was said before and computed ahead, at most; 0: none
     batch_invariant: bool = False  # the same tokens and log-probabilities in any company; slower
     num_threads: int | None = None  # CPU threads of torch; None: the cores that there are
-    num_draft_tokens: int = 0  # guessed from what was said before and computed ahead, at most; 0: none
 
     def __post_init__(self) -> None:
         for name in ("block_size", "max_num_seqs", "max_queued_requests", "max_queued_tokens"):
@@ -46,10 +46,10 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
-
-
         if not 0 <= self.num_draft_tokens <= 16:  # a guess further ahead is hardly ever right
             raise ValueError(f"num_draft_tokens must be between 0 and 16, not {self.num_draft_tokens}")
+
+
 @dataclass(frozen=True, slots=True)
 class RevisionSpec:
     """A revision that can be loaded: its id, its files, its settings."""
