@@ -9,11 +9,13 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from inference.quantization.fp8 import Fp8Config
 from inference.quantization.int4 import Int4Config
 from inference.quantization.int8 import Int8Config
+from inference.quantization.w8a8 import W8A8Config
 
 METHODS: dict[str, type[QuantizationConfigMixin]] = {
     "int8": Int8Config,
     "int4": Int4Config,
     "fp8": Fp8Config,
+    "w8a8": W8A8Config,
 }
 
 

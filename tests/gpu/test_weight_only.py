@@ -1,0 +1,252 @@
+"""Products with int8 and int4 weights against plain torch, on fresh random inputs, and engines using them."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from inference.config import EngineConfig, RevisionSpec
+from inference.engine.build import build_engine
+from inference.kernels.rows import QuantizedRows, quantize_rows
+from inference.kernels.tilings import CLASSES, DEFAULTS, MEASURED, Kind, Strip, Tiling, processor_of
+from inference.models.loader import load_model
+from inference.protocol import Delta, Event, GenerateRequest, Owner, Sampling
+from inference.quantization import int4, int8
+from inference.quantization.linear import QuantizedLinear
+from tests.inference import tiny
+from tests.inference.quantization.wide import wide_folder
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+]
+ROUNDING = {
+    torch.bfloat16: 4e-3,
+    torch.float16: 6e-4,
+}  # of the result and, where it comes to that, of weights
+SHAPES = [(320, 512), (200, 1664), (70, 256)]  # outputs, inputs: no multiples of most tiles
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    drawn = secrets.randbits(31)
+    print(f"seed {drawn}")
+    torch.manual_seed(drawn)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return drawn
+
+
+class Quantized:
+    """A random weight in one of the kinds, with what it stands for."""
+
+    def __init__(self, kind: Kind, num_outputs: int, num_inputs: int) -> None:
+        weight = torch.randn(num_outputs, num_inputs, device="cuda")
+        self.kind = kind
+        method: Any = int4 if kind == "int4" else int8
+        self.weight, self.scale = method.quantize(weight)
+        self.exact = method.dequantize(self.weight, self.scale).double()
+
+    def x(self, num_tokens: int, dtype: torch.dtype) -> Any:
+        x = torch.randn(num_tokens, self.exact.shape[1], device="cuda", dtype=dtype)
+        return quantize_rows(x, torch.int8) if self.kind == "w8a8" else x
+
+    def tiled(self, x: Any, tiling: Tiling, bias: Tensor | None = None) -> Tensor:
+        from inference.kernels.weight_only import int4_product, int8_product
+
+        product: Any = int4_product if self.kind == "int4" else int8_product
+        return product(x, self.weight, self.scale, bias, tiling)
+
+    def served(self, x: Any) -> Tensor:
+        from inference.quantization import weight_only_cuda as kernels
+
+        multiply: dict[str, Any] = {
+            "int8": kernels.multiply_int8,
+            "int4": kernels.multiply_int4,
+            "w8a8": kernels.multiply_int8_rows,
+        }
+        return multiply[self.kind](x, self.weight, self.scale)
+
+    def expected(self, x: Any, bias: Tensor | None = None) -> Tensor:
+        rows = x.exact() if isinstance(x, QuantizedRows) else x
+        product = rows.double() @ self.exact.T
+        return product if bias is None else product + bias.double()
+
+
+def relative(found: Tensor, exact: Tensor) -> float:
+    return float((found.double() - exact.double()).norm() / exact.double().norm())
+
+
+def cases() -> list[tuple[Kind, int, Tiling]]:
+    """Every tiling of the tables, with a number of tokens that does not fill it."""
+    wanted = {(kind, upper, tiling) for (kind, upper), tiling in DEFAULTS.items()}
+    wanted |= {(kind, upper, tiling) for (kind, _, _, upper), tiling in MEASURED.items()}
+    return sorted(wanted, key=str)
+
+
+@pytest.mark.parametrize(("kind", "upper", "tiling"), cases(), ids=str)
+@pytest.mark.parametrize("dtype", ROUNDING)
+def test_every_tiling_gives_the_product(kind: Kind, upper: int, tiling: Tiling, dtype: torch.dtype) -> None:
+    processor = processor_of(torch.device("cuda", torch.cuda.current_device()))
+    for num_outputs, num_inputs in SHAPES:
+        quantized = Quantized(kind, num_outputs, num_inputs)
+        x = quantized.x(max(1, upper - 3), dtype)
+        bias = torch.randn(num_outputs, device="cuda", dtype=dtype)
+        fitting = tiling.fitting(kind, processor)
+        for splits in {1, 3, fitting.splits or 1}:
+            split = Tiling(**{name: getattr(fitting, name) for name in Tiling.__slots__} | {"splits": splits})
+            got = quantized.tiled(x, split, bias)
+            assert got.dtype == dtype
+            assert relative(got, quantized.expected(x, bias)) < ROUNDING[dtype], (num_outputs, splits)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4", "w8a8"])
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize("num_tokens", [1, 2, 7, 16, 33, 64, 100, 256, 300, 500, 2000])
+def test_what_is_served_is_the_product(kind: Kind, dtype: torch.dtype, num_tokens: int) -> None:
+    for num_outputs, num_inputs in SHAPES:
+        quantized = Quantized(kind, num_outputs, num_inputs)
+        x = quantized.x(num_tokens, dtype)
+        assert relative(quantized.served(x), quantized.expected(x)) < ROUNDING[dtype]
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_many_outputs_are_multiplied_in_parts(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inference.quantization import weight_only_cuda
+
+    monkeypatch.setattr(weight_only_cuda, "SCRATCH_BYTES", 2 * 512 * 96)
+    quantized = Quantized(kind, 320, 512)
+    x = quantized.x(1000, torch.bfloat16)
+    assert relative(quantized.served(x), quantized.expected(x)) < ROUNDING[torch.bfloat16]
+
+
+@pytest.mark.parametrize("strip", [Strip(8, 512, 4), Strip(4, 1024, 2), Strip(16, 512, 8), Strip(2, 2048, 4)])
+@pytest.mark.parametrize(("num_outputs", "num_inputs"), [(333, 4096), (64, 1000)])
+def test_one_token_is_multiplied_without_tensor_cores(
+    strip: Strip, num_outputs: int, num_inputs: int
+) -> None:
+    from inference.kernels.one_token import one_token_product
+
+    quantized = Quantized("int8", num_outputs, num_inputs)
+    x, bias = quantized.x(1, torch.bfloat16), torch.randn(num_outputs, device="cuda", dtype=torch.bfloat16)
+    got = one_token_product(x, quantized.weight, quantized.scale, bias, strip)
+    assert relative(got, quantized.expected(x, bias)) < ROUNDING[torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_floats_are_what_the_weights_stand_for(dtype: torch.dtype) -> None:
+    from inference.kernels.dequantize import int4_floats, int8_floats
+
+    for num_outputs, num_inputs in SHAPES:
+        for kind, floats in (("int8", int8_floats), ("int4", int4_floats)):
+            quantized = Quantized(kind, num_outputs, num_inputs)  # type: ignore[arg-type]
+            got = floats(quantized.weight, quantized.scale, dtype)
+            assert torch.equal(got, quantized.exact.to(torch.float32).to(dtype)), (kind, dtype)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4", "w8a8"])
+def test_two_runs_give_the_same_bits_however_the_sum_is_split(kind: Kind) -> None:
+    from inference.kernels.weight_only import _counters
+
+    quantized = Quantized(kind, 4096, 4096)
+    for upper in CLASSES:
+        x = quantized.x(upper, torch.bfloat16)
+        tiling = DEFAULTS[kind, upper]
+        split = Tiling(**{name: getattr(tiling, name) for name in Tiling.__slots__} | {"splits": 4})
+        split = split.fitting(kind, processor_of(quantized.weight.device))
+        first = quantized.tiled(x, split)
+        assert all(torch.equal(quantized.tiled(x, split), first) for _ in range(20)), upper
+        assert relative(first, quantized.expected(x)) < ROUNDING[torch.bfloat16]
+    assert not _counters(quantized.weight.device).any()  # or the next product would wait for nobody
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_a_graph_replays_the_product_with_new_tokens(kind: Kind) -> None:
+    quantized = Quantized(kind, 4096, 4096)
+    for num_tokens in (1, 16, 200):
+        x = quantized.x(num_tokens, torch.bfloat16)
+        quantized.served(x)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            got = quantized.served(x)
+        for _ in range(3):
+            x.copy_(torch.randn_like(x))
+            graph.replay()
+            assert torch.equal(got, quantized.served(x))
+
+
+PROMPTS = [tiny.prompt(length) for length in (30, 1, 11, 120, 30)]
+NUM_TOKENS = 24
+FAR = {"int8": 0.2, "int4": 0.2, "w8a8": 0.4}  # gaps between logits, of their spread, that rounding may close
+
+
+def outputs_of(folder: Path, **settings: Any) -> list[list[int]]:
+    engine = build_engine(
+        RevisionSpec("wide", folder, EngineConfig(device="cuda", num_blocks=200, **settings))
+    )
+    events: list[list[Event]] = [[] for _ in PROMPTS]
+    sampling = Sampling(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True)
+    for index, prompt in enumerate(PROMPTS):
+        request = GenerateRequest(str(index), "wide", tuple(prompt), Owner(id="o", salt="s"), sampling)
+        engine.submit(request, events[index].append)
+    while engine.has_work:
+        engine.step()
+    return [
+        [token_id for event in own if isinstance(event, Delta) for token_id in event.token_ids]
+        for own in events
+    ]
+
+
+@torch.inference_mode()
+def gaps(model: Any, outputs: list[list[int]]) -> list[float]:
+    """How far below the model's own choice each token lies that was chosen, in spreads of the logits."""
+    found = []
+    for prompt, output in zip(PROMPTS, outputs, strict=True):
+        logits = (
+            model(torch.tensor([prompt + output], device="cuda")).logits[0, len(prompt) - 1 : -1].double()
+        )
+        chosen = logits.gather(1, torch.tensor(output, device="cuda")[:, None])[:, 0]
+        found += ((logits.max(dim=1).values - chosen) / logits.std(dim=1)).tolist()
+    return found
+
+
+@pytest.mark.parametrize("method", ["int8", "int4", "w8a8"])
+@pytest.mark.parametrize("name", ["llama", "qwen2"])
+def test_an_engine_with_all_fast_paths_chooses_as_the_dequantized_model(
+    tmp_path: Path, method: str, name: str
+) -> None:
+    folder = wide_folder(tmp_path, name)
+    outputs = outputs_of(folder, dtype="bfloat16", quantization=method)
+    exact = load_model(folder, EngineConfig(device="cuda", dtype="float32", quantization=method)).model
+    layers = [module for module in exact.modules() if isinstance(module, QuantizedLinear)]
+    assert len(layers) == 3 * 7
+    found = gaps(exact, outputs)
+    assert len(found) == NUM_TOKENS * len(PROMPTS)
+    assert max(found) < FAR[method]
+    wrong = [[(token_id + 1) % 250 for token_id in output] for output in outputs]
+    assert sum(gaps(exact, wrong)) / len(found) > 1  # what is compared does tell tokens apart
+
+
+@pytest.mark.parametrize("method", ["int8", "int4"])
+def test_float32_is_served_by_the_reference(tmp_path: Path, method: str) -> None:
+    folder = wide_folder(tmp_path)
+    outputs = outputs_of(folder, dtype="float32", quantization=method)
+    plain = outputs_of(folder, dtype="float32", quantization=method, attention="reference")
+    assert outputs == plain
+
+
+@pytest.mark.parametrize("method", ["int8", "int4", "w8a8"])
+def test_weights_are_the_same_after_saving_and_loading(tmp_path: Path, method: str) -> None:
+    folder = wide_folder(tmp_path / "exact")
+    config = EngineConfig(device="cuda", dtype="bfloat16", quantization=method)  # type: ignore[arg-type]
+    on_load = load_model(folder, config)
+    on_load.model.save_pretrained(tmp_path / "quantized")
+    on_load.tokenizer.save_pretrained(tmp_path / "quantized")
+    reloaded = load_model(tmp_path / "quantized", EngineConfig(device="cuda", dtype="bfloat16"))
+    for name, tensor in on_load.model.state_dict().items():
+        assert torch.equal(tensor, reloaded.model.state_dict()[name]), name
