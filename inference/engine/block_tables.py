@@ -10,6 +10,16 @@ import torch
 from inference.engine.sequence import Sequence, Status
 
 
+def table_bytes(max_num_seqs: int, max_blocks: int) -> int:
+    """Memory of the tables of so many running sequences, each of so many blocks at most."""
+    return num_table_rows(max_num_seqs) * (max_blocks + 1) * torch.int32.itemsize
+
+
+def num_table_rows(max_num_seqs: int) -> int:
+    """Sequences that come take rows before those that left have given theirs back; one row is spare."""
+    return 2 * max_num_seqs + 1
+
+
 class BlockTables:
     """Rows are given out as sequences come and taken back when they no longer run."""
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from inference.config import EngineConfig, RevisionSpec
+from inference.engine.block_tables import table_bytes
 from inference.engine.detokenizer import StreamDetokenizer
 from inference.engine.engine import Engine
+from inference.engine.gpu_memory import (
+    GpuMemory,
+    Needs,
+    check_plan,
+    measure,
+    refusing_when_full,
+    reserve_bytes,
+    run_largest,
+)
 from inference.engine.invariance import Borders
 from inference.engine.invariant_runner import InvariantRunner
 from inference.engine.kv_cache import pool_dtype, token_bytes
@@ -41,16 +49,13 @@ def assemble(
     config = _resolved(spec.engine, loaded)
     progress(LoadProgress("planning memory", 0.0))
     pool = _pool(loaded, config)
-    step_bytes = _reserve_step_memory(loaded, config, sampler) if pool.is_cuda else 0
-    num_blocks = config.num_blocks or _plan(loaded, pool, spec.memory_bytes, step_bytes=step_bytes)
-    runner = runner_for(loaded, config, num_blocks=num_blocks)
-    progress(LoadProgress("warming up", 0.0))
-    _warm_up(runner, sampler, config, loaded)
-    stepper = _stepper(runner, sampler, config)
-    if not isinstance(runner, ModelRunner):
-        if config.cuda_graphs and not loaded.why_not_captured:
-            runner.capture(lambda fraction: progress(LoadProgress("capturing graphs", fraction)))
-        warm_up_mixes(runner, stepper, max_num_seqs=config.max_num_seqs)
+    with refusing_when_full():
+        needs = _needs(loaded, config, sampler) if pool.is_cuda else Needs()
+        num_blocks = config.num_blocks or _plan(loaded, pool, spec.memory_bytes, needs)
+        runner, stepper = _ready(loaded, config, sampler, num_blocks=num_blocks, progress=progress)
+        if pool.is_cuda:
+            _run_largest(runner, sampler, config, loaded)
+            check_plan(needs, left_bytes=GpuMemory(loaded.device).free_bytes(), num_blocks=num_blocks)
     card = loaded.card(spec.revision)
     kv_bytes = runner.cache.num_bytes
     progress(LoadProgress("ready", 1.0))
@@ -60,7 +65,7 @@ def assemble(
             card,
             max_model_len=min(card.max_model_len, num_blocks * config.block_size),
             kv_bytes=kv_bytes,
-            memory_bytes=card.weight_bytes + kv_bytes + step_bytes,
+            memory_bytes=card.weight_bytes + kv_bytes + needs.step + needs.graphs,
         ),
         eos_token_ids=frozenset(loaded.eos_token_ids),
         runner=runner,
@@ -95,26 +100,60 @@ def _pool(loaded: LoadedModel, config: EngineConfig) -> Pool:
     )
 
 
-def _plan(loaded: LoadedModel, pool: Pool, memory_bytes: int | None, *, step_bytes: int) -> int:
-    free_bytes = torch.cuda.mem_get_info(loaded.device)[0] if pool.is_cuda else free_host_bytes()
-    room_bytes = None if memory_bytes is None else memory_bytes - loaded.weight_bytes - step_bytes
-    return plan_num_blocks(pool, free_bytes=free_bytes, room_bytes=room_bytes)
+def _plan(loaded: LoadedModel, pool: Pool, memory_bytes: int | None, needs: Needs) -> int:
+    free_bytes = GpuMemory(loaded.device).free_bytes() if pool.is_cuda else free_host_bytes()
+    room_bytes = None
+    if memory_bytes is not None:
+        room_bytes = memory_bytes - loaded.weight_bytes - needs.step - needs.graphs
+    return plan_num_blocks(pool, free_bytes=free_bytes, taken_bytes=needs.total, room_bytes=room_bytes)
 
 
-def _reserve_step_memory(loaded: LoadedModel, config: EngineConfig, sampler: BatchSampler) -> int:
-    """Run the largest step over a small pool: torch keeps that memory, and what is left is the pool's.
-
-    Returns the bytes that it took at most.
-    """
+def _needs(loaded: LoadedModel, config: EngineConfig, sampler: BatchSampler) -> Needs:
+    """What the engine will take of the GPU beside weights and pool, measured over a small pool."""
     assert config.max_batch_tokens is not None
-    before = torch.cuda.memory_allocated(loaded.device)
-    torch.cuda.reset_peak_memory_stats(loaded.device)
-    num_blocks = max(_max_rows(config), -(-config.max_batch_tokens // config.block_size))
+    small = max(_max_rows(config), -(-config.max_batch_tokens // config.block_size))
+    memory = GpuMemory(loaded.device)
+    measured = measure(
+        memory,
+        lambda: runner_for(loaded, config, num_blocks=small),
+        lambda runner: _run_largest(runner, sampler, config, loaded),
+        pool_bytes=lambda runner: runner.cache.num_bytes,
+        captures=lambda runner: _captures(runner, config, loaded),
+    )
+    reserve = reserve_bytes(
+        total_bytes=memory.total_bytes(), num_pool_tensors=2 * loaded.text_config.num_hidden_layers
+    )
+    max_blocks = -(-loaded.max_model_len // config.block_size)
+    return replace(
+        measured, step=measured.step + table_bytes(config.max_num_seqs, max_blocks), reserve=reserve
+    )
+
+
+def _ready(
+    loaded: LoadedModel,
+    config: EngineConfig,
+    sampler: BatchSampler,
+    *,
+    num_blocks: int,
+    progress: Callable[[LoadProgress], None],
+) -> tuple[ModelRunner | CudaRunner, Stepper]:
+    """A runner that has compiled, captured and tried what it will need, and what steps it."""
     runner = runner_for(loaded, config, num_blocks=num_blocks)
+    progress(LoadProgress("warming up", 0.0))
     _warm_up(runner, sampler, config, loaded)
-    torch.cuda.synchronize(loaded.device)
-    peak = torch.cuda.max_memory_allocated(loaded.device) - before - runner.cache.num_bytes
-    return max(0, peak)
+    stepper = _stepper(runner, sampler, config)
+    if not isinstance(runner, ModelRunner):
+        for done, num_graphs in enumerate(_captures(runner, config, loaded), start=1):
+            progress(LoadProgress("capturing graphs", done / num_graphs))
+        warm_up_mixes(runner, stepper, max_num_seqs=config.max_num_seqs)
+    return runner, stepper
+
+
+def _captures(runner: ModelRunner | CudaRunner, config: EngineConfig, loaded: LoadedModel) -> Iterator[int]:
+    """Makes the runner's CUDA graphs one by one; says each time how many there will be."""
+    if isinstance(runner, ModelRunner) or not (config.cuda_graphs and not loaded.why_not_captured):
+        return iter(())
+    return runner.capture()
 
 
 def runner_for(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) -> ModelRunner | CudaRunner:
@@ -169,6 +208,20 @@ def _warm_up(
         sampler,
         max_batch_tokens=config.max_batch_tokens,
         max_num_seqs=_max_rows(config),
+        max_model_len=loaded.max_model_len,
+    )
+
+
+def _run_largest(
+    runner: ModelRunner | CudaRunner, sampler: BatchSampler, config: EngineConfig, loaded: LoadedModel
+) -> None:
+    assert config.max_batch_tokens is not None
+    _warm_up(runner, sampler, config, loaded)
+    run_largest(
+        runner,
+        sampler,
+        max_batch_tokens=config.max_batch_tokens,
+        max_rows=_max_rows(config),
         max_model_len=loaded.max_model_len,
     )
 

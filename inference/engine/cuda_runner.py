@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inference.attention.decode_parts import Cut, fixed_part
 from inference.attention.triton import TritonStep
-from inference.engine.block_tables import BlockTables
+from inference.engine.block_tables import BlockTables, num_table_rows
 from inference.engine.cuda_batch import CudaBatch, Stage, decode_numbers, num_decode_rows, pack_mixed
 from inference.engine.decode_graphs import DecodeGraphs
 from inference.engine.invariance import Borders
@@ -56,7 +56,7 @@ class CudaRunner:
         )
         max_blocks = -(-min(max_model_len, num_blocks * block_size) // block_size)
         self.tables = BlockTables(
-            num_rows=2 * max_num_seqs + 1, max_blocks=max_blocks + 1, device=loaded.device
+            num_rows=num_table_rows(max_num_seqs), max_blocks=max_blocks + 1, device=loaded.device
         )
         self.last_tokens = torch.zeros(len(self.tables.tensor), dtype=torch.int32, device=loaded.device)
         config = loaded.text_config
@@ -87,10 +87,10 @@ class CudaRunner:
         )
 
     @torch.inference_mode()
-    def capture(self, progress: Callable[[float], None] = lambda _: None) -> None:
-        """Make the graphs, before the first request pays for them. `progress`: fraction done."""
-        for done, _ in enumerate(self._graphs.capture(), start=1):
-            progress(done / len(self._graphs.sizes))
+    def capture(self) -> Iterator[int]:
+        """Make the graphs one by one, the largest first; yields each time how many there will be."""
+        for _ in self._graphs.capture():
+            yield len(self._graphs.sizes)
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> Tensor:

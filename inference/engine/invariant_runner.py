@@ -32,4 +32,5 @@ class InvariantRunner(ModelRunner):
         return torch.cat([super(InvariantRunner, self).score(Plan((piece,))) for piece in self._pieces(plan)])
 
     def _pieces(self, plan: Plan) -> list[Row]:
+        assert self.borders is not None
         return [piece for row in plan.rows for piece in self.borders.cut(row)]

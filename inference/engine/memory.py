@@ -9,16 +9,20 @@ from inference.footprint import Pool
 from inference.models.model_folder import CannotLoad
 
 CPU_SHARE = 0.25  # of what is free: the console, the page cache and the weights' own buffers need the rest
-CUDA_SHARE = 0.90  # of what is free after the largest step: the rest is for fragmentation
 
 
 class TooLittleMemory(CannotLoad):
     """The pool would not hold a single useful sequence."""
 
 
-def plan_num_blocks(pool: Pool, *, free_bytes: int, room_bytes: int | None = None) -> int:
-    """Blocks for the pool: as many as fit into what is free, and into the room that its revision has left."""
-    affordable_bytes = int(free_bytes * (CUDA_SHARE if pool.is_cuda else CPU_SHARE))
+def plan_num_blocks(
+    pool: Pool, *, free_bytes: int, taken_bytes: int = 0, room_bytes: int | None = None
+) -> int:
+    """Blocks for the pool: as many as fit into what is free, and into the room that its revision has left.
+
+    `taken_bytes`: what the engine will take beside it, measured; known of GPUs alone.
+    """
+    affordable_bytes = free_bytes - taken_bytes if pool.is_cuda else int(free_bytes * CPU_SHARE)
     if room_bytes is not None:
         affordable_bytes = min(affordable_bytes, room_bytes)
     num_blocks = pool.blocks_within(affordable_bytes)

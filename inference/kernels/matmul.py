@@ -14,6 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from inference.kernels.softmax_tile import precision, shared_memory
+
 SHARED_BYTES_LEFT = 2048  # of a program, for what is no tile
 
 
@@ -95,7 +97,7 @@ def invariant_product(x: Tensor, weight: Tensor, bias: Tensor | None, tiles: tup
             x, weight, x if bias is None else bias, out, num_rows, num_outputs, x.shape[1], x.stride(0),
             weight.stride(0), ROWS=tile.rows, OUTPUTS=tile.outputs, DEPTH=tile.depth, TURN=TILES_PER_TURN,
             IS_EVEN=x.shape[1] % tile.depth == 0, HAS_BIAS=bias is not None,
-            PRECISION="ieee" if x.dtype == torch.float32 else "tf32", num_warps=tile.warps,
+            PRECISION=precision(x), num_warps=tile.warps,
             num_stages=tile.stages,
         )  # fmt: skip
     return out
@@ -106,9 +108,7 @@ def tiles_of(weight: Tensor) -> tuple[Tile, ...]:
     if weight.dtype == torch.float32:
         return (FLOAT32,)
     few = NARROW if weight.shape[0] <= FEW_OUTPUTS else WIDE
-    if not weight.is_cuda:  # interpreted
-        return (few, *LARGER)
-    shared_bytes = torch.cuda.get_device_properties(weight.device).shared_memory_per_block_optin
+    shared_bytes = shared_memory(weight.device)
     return tuple(tile.fitting(shared_bytes=shared_bytes, itemsize=weight.itemsize) for tile in (few, *LARGER))
 
 

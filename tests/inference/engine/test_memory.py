@@ -23,13 +23,18 @@ def pool(**changed: Any) -> Pool:
     return Pool(**(facts | changed))
 
 
-def plan(*, free_bytes: int = 16_000 * MB, room_bytes: int | None = None, **changed: Any) -> int:
-    return plan_num_blocks(pool(**changed), free_bytes=free_bytes, room_bytes=room_bytes)
+def plan(
+    *, free_bytes: int = 16_000 * MB, taken_bytes: int = 0, room_bytes: int | None = None, **changed: Any
+) -> int:
+    return plan_num_blocks(
+        pool(**changed), free_bytes=free_bytes, taken_bytes=taken_bytes, room_bytes=room_bytes
+    )
 
 
-def test_a_cpu_gives_a_quarter_of_what_is_free_and_a_gpu_most() -> None:
+def test_a_cpu_gives_a_quarter_of_what_is_free_and_a_gpu_what_its_steps_leave() -> None:
     assert plan() == 250
-    assert plan(is_cuda=True) == 900
+    assert plan(is_cuda=True) == 1000
+    assert plan(is_cuda=True, taken_bytes=1_600 * MB) == 900
 
 
 def test_a_pool_keeps_within_the_room_of_its_revision() -> None:
