@@ -1,18 +1,20 @@
 """How much prefill a step may take beside decode: as much as keeps the pauses between tokens short.
 
 A long prompt in one step would halt every stream for as long as it computes. So in steady decode a step with
-prefill is to take no longer than a few steps without; both are measured while the engine runs. When more
-sequences wait for their first token than decode, they are what matters, and steps are filled.
+prefill is to take no longer than a few steps without; both are measured while the engine runs. Where one step
+can bring first tokens to many who wait, it does: the sooner they decode, the fuller are the steps after it.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 from statistics import median
 
-from inference.engine.sequence import Row
+from inference.engine.sequence import Row, Sequence
 
+STREAMS_PER_FIRST_TOKEN = 16  # that may pause for it
 LONGEST = 2.5  # what a step with prefill may take, in steps without
 SMALLEST = 256  # prompt tokens: less would waste the device's width
 NUM_REMEMBERED = 15  # steps of each kind
@@ -26,13 +28,17 @@ class MixedSteps:
         self._decode_seconds: deque[float] = deque(maxlen=NUM_REMEMBERED)
         self._token_seconds: deque[float] = deque(maxlen=NUM_REMEMBERED)  # that a prompt token adds to a step
 
-    def budget(self, *, num_decoding: int, num_waiting: int) -> int:
-        """Prompt tokens that may join `num_decoding` rows while `num_waiting` sequences have no token yet."""
+    def budget(self, *, num_decoding: int, waiting: Iterable[Sequence]) -> int:
+        """Prompt tokens that may join `num_decoding` rows; `waiting` have no token yet, in their order."""
         room = self._max_batch_tokens - num_decoding
-        if num_waiting >= num_decoding or not (self._decode_seconds and self._token_seconds):
+        if num_decoding == 0 or not (self._decode_seconds and self._token_seconds):
             return room
         seconds = (LONGEST - 1.0) * median(self._decode_seconds)
-        return min(room, max(SMALLEST, int(seconds / max(median(self._token_seconds), 1e-9))))
+        budget = max(SMALLEST, int(seconds / max(median(self._token_seconds), 1e-9)))
+        num_first_tokens, num_tokens = within(waiting, room)
+        if STREAMS_PER_FIRST_TOKEN * num_first_tokens >= num_decoding:
+            budget = max(budget, num_tokens)
+        return min(room, budget)
 
     def observe(self, rows: Seq[Row], seconds: float) -> None:
         """A step of these rows took so long."""
@@ -42,3 +48,14 @@ class MixedSteps:
         elif num_prefill >= SMALLEST // 2:
             beside = median(self._decode_seconds) if self._decode_seconds and rows[0].num_tokens == 1 else 0.0
             self._token_seconds.append(max(0.0, seconds - beside) / num_prefill)
+
+
+def within(waiting: Iterable[Sequence], room: int) -> tuple[int, int]:
+    """How many of these, in their order, can be computed whole in `room` tokens, and their tokens."""
+    count = num_tokens = 0
+    for sequence in waiting:
+        if num_tokens + sequence.num_uncomputed_tokens > room:
+            break
+        num_tokens += sequence.num_uncomputed_tokens
+        count += 1
+    return count, num_tokens

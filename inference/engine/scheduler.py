@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
+from itertools import chain
 
 from inference.engine.block_pool import BlockPool
 from inference.engine.invariance import Borders, is_prefill
@@ -116,8 +117,8 @@ class Scheduler:
                 prefilling.append(sequence)
             elif num_tokens <= len(sequence.block_table) * self.pool.block_size or self._grow(sequence):
                 rows.append(Row(sequence, start, 1))
-        num_waiting = len(prefilling) + len(self.waiting)
-        self._budget = self.mixed_steps.budget(num_decoding=len(rows), num_waiting=num_waiting)
+        waiting = chain(prefilling, self.waiting)
+        self._budget = self.mixed_steps.budget(num_decoding=len(rows), waiting=waiting)
         if self.borders:
             self._budget = max(self._budget, self._least_chunk)
         for sequence in prefilling:
