@@ -85,10 +85,12 @@ class Endpoint:
 
     def request(self, prompt: Prompt, max_tokens: int) -> bytes:
         """A whole HTTP request, streamed, usage in the last chunk. Token ids get exactly `max_tokens`."""
+        route, asked = "chat/completions", dict[str, object]()
         if isinstance(prompt, str):
-            route, asked = "chat/completions", {"messages": [{"role": "user", "content": prompt}]}
+            asked["messages"] = [{"role": "user", "content": prompt}]
         else:
-            route, asked = "completions", {"prompt": list(prompt), "ignore_eos": True}
+            route = "completions"
+            asked |= {"prompt": list(prompt), "ignore_eos": True}
         common = {
             "model": self.model,
             "max_tokens": max_tokens,

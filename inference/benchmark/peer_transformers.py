@@ -17,7 +17,8 @@ from inference.config import EngineConfig
 from inference.models.device import choose_device, choose_dtype
 
 ATTENTION = "paged|sdpa"
-PAGE_SIZE = 256  # tokens: transformers' own default
+PAGE_SIZE = 256  # tokens: the default, whose name depends on the version
+HOST_BATCH_TOKENS = 512  # a step's mask has so many rows, and a column for each token of the pool
 WAIT_SECONDS = 5.0
 NO_TOKEN = -1  # as the end-of-sequence token: none ends an answer
 
@@ -85,4 +86,4 @@ def _host_pool(lists: Sequence[str], vocab_size: int) -> dict[str, Any]:
         )
         for name in lists
     ]
-    return {"num_blocks": max(needed) + 8, "page_size": PAGE_SIZE}
+    return {"num_blocks": max(needed) + 8, "max_batch_tokens": HOST_BATCH_TOKENS}

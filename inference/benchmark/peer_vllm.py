@@ -22,6 +22,8 @@ class Vllm:
     """`LLM.generate` on token ids, greedy, without detokenizing."""
 
     def __init__(self, options: argparse.Namespace) -> None:
+        if options.quantization not in (None, "fp8"):
+            raise SystemExit("vLLM is a peer for plain weights and fp8: leave out --quantization")
         vllm: Any = importlib.import_module("vllm")
         self._sampling = vllm.SamplingParams
         folder = options.folder or _described(options.shape)

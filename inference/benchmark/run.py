@@ -43,6 +43,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
     parser.add_argument("--quantization", choices=get_args(Quantization))
+    parser.add_argument("--quantize-head", action="store_true", help="the output layer, too")
     parser.add_argument("--kv-dtype", choices=get_args(KvDtype), default="auto")
     parser.add_argument("--attention", choices=get_args(Attention), default="auto")
     parser.add_argument(
@@ -87,6 +88,7 @@ def config_of(options: argparse.Namespace) -> EngineConfig:
         dtype=options.dtype,
         attention=options.attention,
         quantization=options.quantization,
+        quantize_head=options.quantize_head,
         kv_dtype=options.kv_dtype,
         num_draft_tokens=options.draft_tokens,
         max_model_len=options.max_model_len,
@@ -133,6 +135,7 @@ def measure_peer(options: argparse.Namespace, say: Callable[[str], None]) -> dic
     lists = [name for name in options.lists if name in WORKLOADS]
     if len(lists) < len(options.lists):
         say("the peer runs no lists with arrivals")
+    say(f"{options.peer} runs the lists first")
     try:
         return run_peer(options.peer, options, lists, options.max_model_len)
     except PeerFailed as error:
