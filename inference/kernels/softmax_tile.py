@@ -38,7 +38,8 @@ def shared_memory(device: torch.device) -> int:
     """Bytes that one program may hold on the multiprocessor: 227 KiB on Hopper, 163 on A100, 99 on Ada."""
     if device.type != "cuda":
         return 2**30
-    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)
+    own = torch.cuda.get_device_properties(device)
+    return int(own.shared_memory_per_block_optin)  # type: ignore[attr-defined]
 
 
 def first_that_fits(shapes: tuple[dict[str, Any], ...], query: Tensor, *, num_rows: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""How products with int8 and int4 weights are cut into programs: by what was measured, else by rule.
+"""How products with int8 and int4 weights are cut into programs: by a rule that was measured.
 
-`python -m tests.gpu.sweep_weight_only` prints what MEASURED is made of.
+`python -m tests.gpu.sweep_weight_only` prints what TILINGS is made of.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 Kind = Literal["int8", "int4", "w8a8"]
 
 # Tokens up to which a tiling of a class serves. Above the last: the weight becomes floats, then cuBLAS.
-CLASSES = (1, 8, 16, 32, 64, 128, 256)
+CLASSES = (8, 16, 32, 64, 128, 256)
 SHARED_BYTES_LEFT = 2048  # of a program, for what is no tile
-MAX_SPLITS = 8
+MAX_SPLITS = 4
 MIN_STEPS = 4  # tiles of inputs that a program goes through at the least
 MAX_WARPS = 16  # of a multiprocessor, that splits are made for
 
@@ -27,14 +27,14 @@ class Processor:
 
     num_multiprocessors: int
     shared_bytes: int  # that one program may have
-    is_hopper: bool
 
 
 @lru_cache(maxsize=16)
 def processor_of(device: torch.device) -> Processor:
     """Of an NVIDIA GPU."""
     own = torch.cuda.get_device_properties(device)
-    return Processor(own.multi_processor_count, own.shared_memory_per_block_optin, own.major == 9)
+    shared_bytes: int = own.shared_memory_per_block_optin  # type: ignore[attr-defined]
+    return Processor(own.multi_processor_count, shared_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,56 +91,40 @@ class Tiling:
         return replace(self, splits=splits)
 
 
-DEFAULTS: dict[tuple[Kind, int], Tiling] = {
-    ("int8", 1): Tiling(64, 8, 128, warps=2, stages=5),
-    ("int8", 8): Tiling(64, 8, 128, warps=2, stages=5),
-    ("int8", 16): Tiling(64, 16, 128, warps=2, stages=5),
-    ("int8", 32): Tiling(64, 32, 128, warps=2, stages=4),
-    ("int8", 64): Tiling(64, 64, 128, warps=4, stages=4),
-    ("int8", 128): Tiling(128, 128, 64, warps=8, stages=4),
-    ("int8", 256): Tiling(128, 128, 64, warps=8, stages=4),
-    ("w8a8", 1): Tiling(64, 16, 256, warps=2, stages=4),
-    ("w8a8", 8): Tiling(64, 16, 256, warps=2, stages=4),
-    ("w8a8", 16): Tiling(64, 16, 256, warps=2, stages=4),
-    ("w8a8", 32): Tiling(64, 32, 256, warps=4, stages=4),
-    ("w8a8", 64): Tiling(64, 64, 256, warps=4, stages=4),
-    ("w8a8", 128): Tiling(128, 128, 128, warps=4, stages=4),
-    ("w8a8", 256): Tiling(128, 256, 128, warps=8, stages=4),
-    ("int4", 1): Tiling(64, 8, 256, warps=2, stages=4),
-    ("int4", 8): Tiling(64, 8, 256, warps=2, stages=4),
-    ("int4", 16): Tiling(64, 16, 256, warps=2, stages=4),
-    ("int4", 32): Tiling(64, 32, 128, warps=2, stages=4),
-    ("int4", 64): Tiling(64, 64, 128, warps=4, stages=4),
-    ("int4", 128): Tiling(128, 128, 128, warps=8, stages=3),
-    ("int4", 256): Tiling(128, 128, 128, warps=8, stages=3),
+# By the kind and the class: for weights of so few outputs that their tiles do not occupy all multiprocessors,
+# and for the others. What was quickest in the sweep on one H200, over the layers of Llama-3.1-8B.
+TILINGS: dict[tuple[Kind, int], tuple[Tiling, Tiling]] = {
+    ("int8", 8): (Tiling(64, 8, 128, warps=4, stages=5), Tiling(128, 8, 128, warps=4, stages=4)),
+    ("int8", 16): (Tiling(64, 16, 128, warps=2, stages=5), Tiling(64, 16, 128, warps=2, stages=5)),
+    ("int8", 32): (Tiling(64, 32, 128, warps=2, stages=4), Tiling(64, 32, 128, warps=2, stages=4)),
+    ("int8", 64): (Tiling(64, 64, 128, warps=4, stages=4), Tiling(128, 64, 128, warps=8, stages=4)),
+    ("int8", 128): (Tiling(128, 128, 128, warps=8, stages=3), Tiling(128, 128, 64, warps=8, stages=4)),
+    ("int8", 256): (Tiling(128, 256, 64, warps=8, stages=5), Tiling(128, 256, 64, warps=8, stages=5)),
+    ("w8a8", 8): (Tiling(64, 16, 256, warps=2, stages=4), Tiling(64, 16, 256, warps=2, stages=4)),
+    ("w8a8", 16): (Tiling(64, 16, 256, warps=2, stages=4), Tiling(64, 16, 256, warps=2, stages=4)),
+    ("w8a8", 32): (Tiling(64, 32, 256, warps=4, stages=4), Tiling(64, 32, 256, warps=4, stages=4)),
+    ("w8a8", 64): (Tiling(64, 64, 256, warps=4, stages=4), Tiling(64, 64, 256, warps=4, stages=4)),
+    ("w8a8", 128): (Tiling(128, 64, 128, warps=4, stages=4), Tiling(128, 128, 128, warps=8, stages=3)),
+    ("w8a8", 256): (Tiling(128, 64, 128, warps=4, stages=4), Tiling(128, 128, 128, warps=8, stages=3)),
+    ("int4", 8): (Tiling(32, 8, 256, warps=2, stages=4), Tiling(32, 8, 256, warps=2, stages=4)),
+    ("int4", 16): (Tiling(32, 16, 256, warps=2, stages=4), Tiling(64, 16, 256, warps=2, stages=4)),
+    ("int4", 32): (Tiling(64, 32, 256, warps=4, stages=3), Tiling(64, 32, 128, warps=2, stages=4)),
+    ("int4", 64): (Tiling(64, 64, 256, warps=4, stages=3), Tiling(128, 64, 128, warps=4, stages=4)),
+    ("int4", 128): (
+        Tiling(128, 128, 128, warps=8, stages=3),
+        Tiling(128, 128, 128, warps=8, stages=3, scales_first=True),
+    ),
+    ("int4", 256): (
+        Tiling(128, 128, 128, warps=8, stages=3),
+        Tiling(128, 128, 128, warps=8, stages=3, scales_first=True),
+    ),
 }
-
-# (kind, outputs, inputs, class) -> the quickest of the sweep on an H200.
-MEASURED: dict[tuple[Kind, int, int, int], Tiling] = {}
+OUTPUTS_PER_MULTIPROCESSOR = 64  # from which on a weight counts as wide
 
 
 def tiling_of(kind: Kind, num_tokens: int, num_outputs: int, num_inputs: int, processor: Processor) -> Tiling:
-    """For up to `CLASSES[-1]` tokens what was measured, or the rule; for more the last rule."""
+    """For so many tokens; beyond `CLASSES[-1]` that of the last class."""
     upper = next((upper for upper in CLASSES if num_tokens <= upper), CLASSES[-1])
-    measured = MEASURED.get((kind, num_outputs, num_inputs, upper))
-    tiling = measured if measured and processor.is_hopper else DEFAULTS[kind, upper]
-    fitting = tiling.fitting(kind, processor)
+    is_wide = num_outputs >= OUTPUTS_PER_MULTIPROCESSOR * processor.num_multiprocessors
+    fitting = TILINGS[kind, upper][is_wide].fitting(kind, processor)
     return fitting.busy(kind, num_tokens, num_outputs, num_inputs, processor)
-
-
-@dataclass(frozen=True, slots=True)
-class Strip:
-    """What a program for one token computes: its outputs, the inputs that it reads at a time, its warps."""
-
-    outputs: int
-    inputs: int
-    warps: int
-
-
-STRIP = Strip(8, 512, 4)
-MEASURED_STRIPS: dict[tuple[int, int], Strip] = {}  # (outputs, inputs) -> the quickest, as above
-
-
-def strip_of(num_outputs: int, num_inputs: int) -> Strip:
-    """For an int8 weight."""
-    return MEASURED_STRIPS.get((num_outputs, num_inputs), STRIP)

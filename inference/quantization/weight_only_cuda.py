@@ -9,9 +9,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from inference.kernels.dequantize import int4_floats, int8_floats
-from inference.kernels.one_token import one_token_product
 from inference.kernels.rows import QuantizedRows
-from inference.kernels.tilings import processor_of, strip_of, tiling_of
+from inference.kernels.tilings import processor_of, tiling_of
 from inference.kernels.weight_only import int4_product, int8_product
 
 DTYPES = (torch.bfloat16, torch.float16)  # of the activations, for which there are kernels
@@ -23,9 +22,7 @@ def multiply_int8(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """x [..., in] times int8 [out, in] with float32 scales [out, 1]: [..., out]."""
     rows = x.reshape(-1, x.shape[-1]).contiguous()
     num_outputs, num_inputs = weight.shape
-    if len(rows) == 1:
-        product = one_token_product(rows, weight, scale, None, strip_of(num_outputs, num_inputs))
-    elif len(rows) <= MOST_TILED_ROWS:
+    if len(rows) <= MOST_TILED_ROWS:
         tiling = tiling_of("int8", len(rows), num_outputs, num_inputs, processor_of(x.device))
         product = int8_product(rows, weight, scale, None, tiling)
     else:
@@ -37,7 +34,8 @@ def multiply_int8(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 def multiply_int8_rows(x: QuantizedRows, weight: Tensor, scale: Tensor) -> Tensor:
     """int8 x [tokens, in] times int8 [out, in] with float32 scales [out, 1]: [tokens, out]."""
-    tiling = tiling_of("w8a8", len(x.values), *weight.shape, processor_of(weight.device))
+    num_outputs, num_inputs = weight.shape
+    tiling = tiling_of("w8a8", len(x.values), num_outputs, num_inputs, processor_of(weight.device))
     return int8_product(x, weight, scale, None, tiling)
 
 

@@ -22,9 +22,8 @@ import torch
 import torch.nn.functional as F
 import triton
 
-from inference.kernels.one_token import one_token_product
 from inference.kernels.rows import QuantizedRows
-from inference.kernels.tilings import CLASSES, DEFAULTS, Kind, Strip, Tiling, processor_of
+from inference.kernels.tilings import CLASSES, TILINGS, Kind, Tiling, processor_of
 from inference.kernels.weight_only import int4_product, int8_product
 from inference.quantization import weight_only_cuda
 from inference.quantization.w8a8 import MOST_EXACT_ROWS
@@ -45,19 +44,11 @@ SPLITS = (1, 2, 3, 4, 6, 8)
 NUM_REFINED = 3  # tilings that other splits are tried for
 MOST_TILED = 512
 SMALL = 1024  # inputs and outputs of what is multiplied to compile
-STRIPS = (
-    Strip(8, 512, 4),
-    Strip(4, 1024, 4),
-    Strip(4, 1024, 2),
-    Strip(8, 1024, 4),
-    Strip(16, 512, 8),
-    Strip(2, 2048, 4),
-)
 
 
 def tilings(kind: Kind, num_tokens: int) -> Iterator[Tiling]:
     """What is worth a try: tiles as large as the tokens, of as many bytes in flight as fit."""
-    yield DEFAULTS[kind, next((upper for upper in CLASSES if num_tokens <= upper), CLASSES[-1])]
+    yield from TILINGS[kind, next((upper for upper in CLASSES if num_tokens <= upper), CLASSES[-1])]
     scales_first = (False, True) if kind == "int4" else (False,)
     if num_tokens <= 16:
         tile = 8 if num_tokens <= 8 and kind != "w8a8" else 16
@@ -96,9 +87,6 @@ class Case:
     def tiled(self, tiling: Tiling) -> Callable[[int], torch.Tensor]:
         product: Any = int4_product if self.kind == "int4" else int8_product
         return lambda index: product(self.x, *self.weights[index], None, tiling)
-
-    def strip(self, strip: Strip) -> Callable[[int], torch.Tensor]:
-        return lambda index: one_token_product(self.x, *self.weights[index], None, strip)
 
     def served(self, index: int) -> torch.Tensor:
         """As `weight_only_cuda` has it."""
@@ -247,11 +235,6 @@ class Table:
             told = best
             if num_tokens in CLASSES and best < float("inf"):
                 self.lines.append(f'("{kind}", {num_outputs}, {num_inputs}, {num_tokens}): {short(tiling)},')
-        if kind == "int8" and num_tokens == 1:
-            strips = {strip: attempt(case.strip(strip), len(case.weights), strip) for strip in STRIPS}
-            strip = min(strips, key=lambda one: strips[one])
-            self.lines.append(f"({num_outputs}, {num_inputs}): {strip},  # {strips[strip]:.1f} vs {told:.1f}")
-            told = min(told, strips[strip])
         share = floor_microseconds(kind, num_tokens, num_outputs, num_inputs) / told
         return f"{name} {told:.1f} us {share:.0%} x{exact / told:.2f} (now x{exact / served:.2f})"
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from inference.config import EngineConfig, RevisionSpec
 from inference.engine.build import build_engine
 from inference.kernels.rows import QuantizedRows, quantize_rows
-from inference.kernels.tilings import CLASSES, DEFAULTS, MEASURED, Kind, Strip, Tiling, processor_of
+from inference.kernels.tilings import CLASSES, TILINGS, Kind, Tiling, processor_of
 from inference.models.loader import load_model
 from inference.protocol import Delta, Event, GenerateRequest, Owner, Sampling
 from inference.quantization import int4, int8
@@ -83,8 +83,7 @@ def relative(found: Tensor, exact: Tensor) -> float:
 
 def cases() -> list[tuple[Kind, int, Tiling]]:
     """Every tiling of the tables, with a number of tokens that does not fill it."""
-    wanted = {(kind, upper, tiling) for (kind, upper), tiling in DEFAULTS.items()}
-    wanted |= {(kind, upper, tiling) for (kind, _, _, upper), tiling in MEASURED.items()}
+    wanted = {(kind, upper, tiling) for (kind, upper), both in TILINGS.items() for tiling in both}
     return sorted(wanted, key=str)
 
 
@@ -124,19 +123,6 @@ def test_many_outputs_are_multiplied_in_parts(kind: Kind, monkeypatch: pytest.Mo
     assert relative(quantized.served(x), quantized.expected(x)) < ROUNDING[torch.bfloat16]
 
 
-@pytest.mark.parametrize("strip", [Strip(8, 512, 4), Strip(4, 1024, 2), Strip(16, 512, 8), Strip(2, 2048, 4)])
-@pytest.mark.parametrize(("num_outputs", "num_inputs"), [(333, 4096), (64, 1000)])
-def test_one_token_is_multiplied_without_tensor_cores(
-    strip: Strip, num_outputs: int, num_inputs: int
-) -> None:
-    from inference.kernels.one_token import one_token_product
-
-    quantized = Quantized("int8", num_outputs, num_inputs)
-    x, bias = quantized.x(1, torch.bfloat16), torch.randn(num_outputs, device="cuda", dtype=torch.bfloat16)
-    got = one_token_product(x, quantized.weight, quantized.scale, bias, strip)
-    assert relative(got, quantized.expected(x, bias)) < ROUNDING[torch.bfloat16]
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_floats_are_what_the_weights_stand_for(dtype: torch.dtype) -> None:
     from inference.kernels.dequantize import int4_floats, int8_floats
@@ -155,7 +141,7 @@ def test_two_runs_give_the_same_bits_however_the_sum_is_split(kind: Kind) -> Non
     quantized = Quantized(kind, 4096, 4096)
     for upper in CLASSES:
         x = quantized.x(upper, torch.bfloat16)
-        tiling = DEFAULTS[kind, upper]
+        tiling = TILINGS[kind, upper][0]
         split = Tiling(**{name: getattr(tiling, name) for name in Tiling.__slots__} | {"splits": 4})
         split = split.fitting(kind, processor_of(quantized.weight.device))
         first = quantized.tiled(x, split)
