@@ -146,8 +146,7 @@ def _int4_product(
 
 def int8_product(x: Rows, weight: Tensor, scale: Tensor, bias: Tensor | None, tiling: Tiling) -> Tensor:
     """16-bit or int8 x [tokens, in] times int8 [out, in] with float32 scales [out, 1]: [tokens, out]."""
-    is_quantized = isinstance(x, QuantizedRows)
-    values, x_scale = (x.values, x.scale) if is_quantized else (x, x)
+    values, x_scale = (x.values, x.scale) if isinstance(x, QuantizedRows) else (x, x)
     (num_outputs, num_inputs), num_tokens = weight.shape, values.shape[0]
     tiling = tiling.dividing(num_inputs)
     out, partials, counters = _memory(num_tokens, num_outputs, tiling, values.device, x.dtype)
@@ -156,7 +155,7 @@ def int8_product(x: Rows, weight: Tensor, scale: Tensor, bias: Tensor | None, ti
         tiling.splits, tiling.tiles_per_split(num_inputs),
         OUTPUTS=tiling.outputs, TOKENS=tiling.tokens, INPUTS=tiling.inputs,
         IS_EVEN=num_inputs % tiling.inputs == 0, IS_SPLIT=tiling.splits > 1, HAS_BIAS=bias is not None,
-        IN_INT8=is_quantized, num_warps=tiling.warps, num_stages=tiling.stages,
+        IN_INT8=isinstance(x, QuantizedRows), num_warps=tiling.warps, num_stages=tiling.stages,
     )  # fmt: skip
     return out
 
