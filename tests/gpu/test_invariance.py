@@ -1,0 +1,217 @@
+"""Batch-invariant mode on an NVIDIA GPU, in bfloat16 with CUDA graphs: every bit the same in any company."""
+
+from __future__ import annotations
+
+import random
+import secrets
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen3Config
+
+from inference.config import EngineConfig, RevisionSpec
+from inference.engine.build import build_engine
+from inference.engine.engine import Engine
+from inference.engine.sampler import draw
+from inference.models.model_folder import CannotLoad
+from inference.protocol import Delta, Event, Finish, GenerateRequest, Owner, Sampling
+from tests.inference import tiny
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
+]
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 2000,
+    "hidden_size": 512,
+    "intermediate_size": 1408,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "max_position_embeddings": 4096,
+    "bos_token_id": 1990,
+    "eos_token_id": 1991,
+    "pad_token_id": 1992,
+}
+CONFIGS = {
+    "llama": LlamaConfig(**SHAPE),
+    "qwen3": Qwen3Config(**SHAPE),
+    "mistral": MistralConfig(**SHAPE, sliding_window=700),
+}
+NUM_TOKENS = 24
+PROMPT = tiny.prompt(1501)  # keys of several parts, and an end inside a tile
+SHORT = tiny.prompt(33)  # its last chunk is one token
+GREEDY = Sampling(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True, logprobs=5)
+DRAWN = Sampling(temperature=1.0, top_p=0.9, seed=5, max_tokens=NUM_TOKENS, ignore_eos=True, logprobs=5)
+Said = list[tuple[int, Any]]
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made: Path = tmp_path_factory.mktemp(request.param)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIGS[request.param], dtype=torch.bfloat16)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data.normal_(0, 0.06)
+    model.save_pretrained(made)
+    tiny.tiny_tokenizer().save_pretrained(made)
+    return made
+
+
+def engine(folder: Path, **settings: Any) -> Engine:
+    options = {"num_blocks": 4000, "max_batch_tokens": 4096, "max_num_seqs": 32, "batch_invariant": True}
+    return build_engine(RevisionSpec("r", folder, EngineConfig(device="cuda", **(options | settings))))
+
+
+def submit(
+    engine: Engine, name: str, prompt: list[int], sampling: Sampling, *, priority: int = 0
+) -> list[Event]:
+    events: list[Event] = []
+    request = GenerateRequest(name, "r", tuple(prompt), Owner("o", "s"), sampling, priority=priority)
+    engine.submit(request, events.append)
+    return events
+
+
+def run(engine: Engine) -> None:
+    while engine.has_work:
+        engine.step()
+    engine.check_integrity()
+
+
+def said(events: list[Event], num_tokens: int = NUM_TOKENS) -> Said:
+    deltas = [event for event in events if isinstance(event, Delta)]
+    tokens = [token_id for delta in deltas for token_id in delta.token_ids]
+    logprobs = [logprob for delta in deltas for logprob in delta.logprobs] or [None] * len(tokens)
+    assert len(tokens) == num_tokens
+    return list(zip(tokens, logprobs, strict=True))
+
+
+def alone(engine: Engine, prompt: list[int], sampling: Sampling) -> Said:
+    events = submit(engine, f"alone-{secrets.token_hex(4)}", prompt, sampling)
+    run(engine)
+    return said(events)
+
+
+def in_company(
+    engine: Engine, num_others: int, prompt: list[int], sampling: Sampling, *, tells: bool
+) -> Said:
+    """Among random others, before and after it. `tells`: they want log-probabilities."""
+    seed = secrets.randbits(31)
+    print(f"company of {num_others}, seed {seed}")
+    chance = random.Random(seed)
+    place, events = chance.randrange(num_others + 1), list[Event]()
+    for index in range(num_others + 1):
+        if index == place:
+            events = submit(engine, f"own-{seed}", prompt, sampling)
+        else:
+            other = Sampling(
+                temperature=chance.choice([0.0, 1.0]),
+                max_tokens=chance.randrange(1, 60),
+                ignore_eos=True,
+                logprobs=1 if tells else None,
+            )
+            length = chance.choice([1, 17, 300, 2500]) + chance.randrange(30)
+            submit(engine, f"{seed}-{index}", tiny.prompt(length, seed=seed + index), other)
+        for _ in range(chance.randrange(4)):
+            engine.step()
+    run(engine)
+    return said(events)
+
+
+def test_company_chunks_and_prefix_hits_change_no_bit(folder: Path) -> None:
+    """One engine with a cache and small steps, against one without and with large steps."""
+    plain = engine(folder, prefix_caching=False)
+    busy = engine(folder, max_batch_tokens=416)
+    for prompt in (PROMPT, SHORT, PROMPT[:1]):
+        for sampling in (GREEDY, DRAWN):
+            expected = alone(plain, prompt, sampling)
+            for num_others in (1, 6, 31):
+                for served in (plain, busy):
+                    found = in_company(served, num_others, prompt, sampling, tells=num_others == 6)
+                    assert found == expected, f"beside {num_others} others"
+
+
+def test_steps_that_overlap_change_no_token(folder: Path) -> None:
+    served = engine(folder)
+    for sampling in (replace(GREEDY, logprobs=None), replace(DRAWN, logprobs=None)):
+        expected = alone(served, PROMPT, sampling)
+        for num_others in (1, 6, 31):
+            assert in_company(served, num_others, PROMPT, sampling, tells=False) == expected
+
+
+def test_neither_graphs_nor_the_size_they_are_padded_to_change_a_bit(folder: Path) -> None:
+    expected = alone(engine(folder), PROMPT, GREEDY)
+    assert alone(engine(folder, cuda_graphs=False), PROMPT, GREEDY) == expected
+    assert in_company(engine(folder, max_num_seqs=20), 12, PROMPT, GREEDY, tells=True) == expected
+
+
+def test_a_preemption_changes_no_bit(folder: Path) -> None:
+    expected = alone(engine(folder), PROMPT, GREEDY)
+    small = engine(folder, num_blocks=133)
+    events = submit(small, "own", PROMPT, GREEDY)
+    for index in range(4):
+        sampling = Sampling(temperature=0.0, max_tokens=300, ignore_eos=True)
+        submit(small, f"grows-{index}", tiny.prompt(120, seed=index), sampling, priority=1)
+    run(small)
+    (finish,) = [event for event in events if isinstance(event, Finish)]
+    assert finish.timings.num_preemptions > 0, "the pool was to be too small"
+    assert said(events) == expected
+
+
+def test_without_the_mode_the_company_is_felt(folder: Path) -> None:
+    """So the tests above can fail."""
+    plain = engine(folder, batch_invariant=False, prefix_caching=False)
+    expected = alone(plain, PROMPT, GREEDY)
+    found = [in_company(plain, num_others, PROMPT, GREEDY, tells=True) for num_others in (1, 6, 31)]
+    assert any(one != expected for one in found)
+
+
+def test_what_cannot_be_kept_is_refused(folder: Path) -> None:
+    for settings in ({"quantization": "int8"}, {"fused_layers": False}):
+        with pytest.raises(CannotLoad, match="batch_invariant on a GPU needs"):
+            engine(folder, **settings)
+
+
+@pytest.mark.parametrize("shape", [(6144, 4096), (4096, 14336), (1000, 512), (777, 96), (128256, 1024)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+def test_a_row_of_a_product_is_the_same_among_any_others(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    from inference.kernels.matmul import agreeing_tiles, invariant_product, tiles_of
+
+    seed = secrets.randbits(31)
+    torch.manual_seed(seed)
+    num_outputs, num_inputs = shape
+    weight = torch.randn(num_outputs, num_inputs, device="cuda", dtype=dtype) / num_inputs**0.5
+    bias = torch.randn(num_outputs, device="cuda", dtype=dtype)
+    x = torch.randn(1000, num_inputs, device="cuda", dtype=dtype)
+    tiles = agreeing_tiles(weight)
+    print(f"seed {seed}: {len(tiles)} of {len(tiles_of(weight))} tiles agree")
+    whole = invariant_product(x, weight, bias, tiles)
+    expected = x.double() @ weight.double().T + bias.double()
+    tolerance = 1e-4 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(whole.double(), expected, atol=tolerance, rtol=tolerance)
+    for num_rows in (1, 2, 7, 32, 63, 64, 65, 128, 200, 256, 257, 999):
+        assert torch.equal(invariant_product(x[:num_rows], weight, bias, tiles), whole[:num_rows])
+        last = invariant_product(x[-num_rows:].contiguous(), weight, bias, tiles)
+        assert torch.equal(last, whole[-num_rows:])
+
+
+def test_a_draw_is_the_same_among_any_others() -> None:
+    torch.manual_seed(1)
+    for vocab_size in (1000, 32003, 128256):
+        scores = 2 * torch.randn(256, vocab_size, device="cuda")
+        sequences = [
+            tiny.sequence(sampling=Sampling(temperature=1.0, top_p=0.9 if row % 2 else 1.0), seed=row)
+            for row in range(256)
+        ]
+        together = draw(scores, sequences, [0] * 256).tolist()
+        for num_rows in (1, 3, 32):
+            for first in range(0, 256 - num_rows, 17):
+                rows = slice(first, first + num_rows)
+                found = draw(scores[rows].clone(), sequences[rows], [0] * num_rows).tolist()
+                assert found == together[rows]
