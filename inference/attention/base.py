@@ -20,7 +20,7 @@ from transformers import AttentionInterface
 from inference.kernels.rows import saturated
 
 NAME = "pilothouse_paged"
-LARGEST_SCORES = 2**24  # attention scores that are held at once where they are held at all: 64 MiB
+LARGEST_SCORES = 2**22  # attention scores that are held at once where they are held at all: 16 MiB
 
 IntArray = npt.NDArray[np.int64]
 
@@ -124,6 +124,8 @@ def explicit_attention(
     """
     scores_per_token = query.shape[0] * query.shape[1] * key.shape[2]
     tokens_at_once = max(1, LARGEST_SCORES // scores_per_token)
+    if tokens_at_once < query.shape[2]:  # once, and not by the product of each piece
+        key, value = key.contiguous(), value.contiguous()
     pieces = []
     for first in range(0, query.shape[2], tokens_at_once):
         tokens = slice(first, first + tokens_at_once)

@@ -63,7 +63,7 @@ def loaded(model: Any, *, attention: str = "cpu") -> LoadedModel:
         attention=attention,
         batching=True,
         note="",
-        max_model_len=SHAPE["max_position_embeddings"],
+        max_model_len=model.config.get_text_config().max_position_embeddings,
     )
 
 
