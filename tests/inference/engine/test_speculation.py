@@ -246,7 +246,7 @@ def decoding(num_rows: int, token_ids: list[int]) -> list[Row]:
 def test_the_fuller_the_device_the_surer_a_guess_must_be() -> None:
     speculation = Speculation(num_draft_tokens=4, row_cost=ROW_COSTS["cpu"])
     needed = [speculation.least_chance(num_rows) for num_rows in (1, 4, 8, 32)]
-    assert needed == sorted(needed) and needed[0] == pytest.approx(0.3) and 0.5 < needed[2] < needed[3] < 1
+    assert needed == sorted(needed) and needed[0] == pytest.approx(0.3) and 0.45 < needed[2] < needed[3] < 1
     cheap = Speculation(num_draft_tokens=4, row_cost=ROW_COSTS["cuda"])
     assert cheap.least_chance(32) == pytest.approx(0.3)
 
@@ -324,7 +324,7 @@ def outputs_of(name: str, attention: str, num_draft_tokens: int) -> tuple[dict[s
         block_size=4, num_blocks=400, max_batch_tokens=40, num_draft_tokens=num_draft_tokens
     )
     model = tiny.tiny_model(name)
-    make_repeating(model, loudness=0.3, passage=range(100, 120))
+    make_repeating(model, loudness=4.0, passage=range(100, 120))
     engine = assemble(tiny.loaded(model, attention=attention), RevisionSpec("tiny", Path("unused"), config))
     events: dict[str, list[Event]] = {label: [] for label in SAMPLINGS}
     prompt = (*tiny.prompt(7), *range(100, 120))
