@@ -22,6 +22,7 @@ class EngineConfig:
     attention: Attention = "auto"
     batching: bool = True  # False: the sequential engine
     quantization: Quantization | None = None  # quantize while loading; a quantized folder needs no word
+    quantize_head: bool = False  # the output layer with the others, where `quantization` is set
     kv_dtype: KvDtype = "auto"  # of keys and values in the pool: the dtype's own, or half of bfloat16's
     block_size: int = 16  # tokens per KV block
     num_blocks: int | None = None  # None: planned from memory and max_model_len
@@ -46,6 +47,8 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
+        if self.quantize_head and self.quantization is None:
+            raise ValueError("quantize_head is of use with quantization, which is not set")
         if not 0 <= self.num_draft_tokens <= 16:  # a guess further ahead is hardly ever right
             raise ValueError(f"num_draft_tokens must be between 0 and 16, not {self.num_draft_tokens}")
 

@@ -73,7 +73,7 @@ def random_model(
     if loudness is not None:
         make_repeating(model, loudness=loudness)
     if config.quantization:
-        quantize_loaded(model, config.quantization)
+        quantize_loaded(model, config.quantization, quantize_head=config.quantize_head)
         if device.type == "cuda":
             torch.cuda.empty_cache()  # the float weights' memory: the KV pool is planned from what is free
     tokenizer = made_up_tokenizer(model_config.vocab_size)

@@ -140,6 +140,12 @@ def load_model(
     )
 
 
+def has_quantized_head(model_config: PretrainedConfig) -> bool:
+    """Whether quantized files say so of their output head."""
+    found: Any = getattr(model_config, "quantization_config", None)
+    return bool(found.get("quantize_head") if isinstance(found, dict) else found.quantize_head)
+
+
 def quantization_of(model_config: PretrainedConfig) -> str | None:
     """The method that a config names, None where the weights are plain."""
     found: Any = getattr(model_config, "quantization_config", None)
@@ -177,8 +183,15 @@ def _read_weights(
         options["attn_implementation"] = base.NAME
         if has_experts(model_config):
             options["experts_implementation"] = "grouped_mm"  # no loop over experts on the host
-    if config.quantization and not getattr(model_config, "quantization_config", None):
-        options["quantization_config"] = quantization_config(config.quantization)
+    if config.quantization and quantization_of(model_config) is None:
+        options["quantization_config"] = quantization_config(
+            config.quantization, quantize_head=config.quantize_head
+        )
+    elif config.quantize_head and not has_quantized_head(model_config):
+        raise CannotLoad(
+            "quantize_head is asked for, but the files are quantized and their head is not:"
+            " quantize the float model anew"
+        )
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,

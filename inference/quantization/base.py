@@ -19,13 +19,14 @@ METHODS: dict[str, type[QuantizationConfigMixin]] = {
 }
 
 
-def quantization_config(name: str) -> QuantizationConfigMixin:
+def quantization_config(name: str, *, quantize_head: bool = False) -> QuantizationConfigMixin:
     """The configuration to pass to `from_pretrained` for quantizing while loading."""
     if name not in METHODS:
         raise ValueError(f"quantization {name!r} is not one of {', '.join(sorted(METHODS))}")
-    return METHODS[name]()
+    return METHODS[name](quantize_head=quantize_head)
 
 
-def quantize_loaded(model: PreTrainedModel, name: str) -> None:
+def quantize_loaded(model: PreTrainedModel, name: str, *, quantize_head: bool = False) -> None:
     """Quantize a float model where it is by the method `name`, as `from_pretrained` would while loading."""
-    AutoHfQuantizer.from_config(quantization_config(name), pre_quantized=False).quantize_loaded(model)
+    config = quantization_config(name, quantize_head=quantize_head)
+    AutoHfQuantizer.from_config(config, pre_quantized=False).quantize_loaded(model)

@@ -158,9 +158,13 @@ class Int4Config(LinearConfig):
     METHOD: ClassVar[str] = METHOD
 
     def __init__(
-        self, modules_to_not_convert: list[str] | None = None, group_size: int = GROUP, **kwargs: Any
+        self,
+        modules_to_not_convert: list[str] | None = None,
+        quantize_head: bool = False,
+        group_size: int = GROUP,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(modules_to_not_convert, **kwargs)
+        super().__init__(modules_to_not_convert, quantize_head, **kwargs)
         if group_size != GROUP:
             raise ValueError(f"group_size of int4 is {GROUP} here, not {group_size}: quantize the model anew")
         self.group_size = group_size

@@ -18,13 +18,20 @@ from inference.quantization.linear import QuantizedLinear, frozen
 
 
 class LinearConfig(QuantizationConfigMixin):
-    """What config.json keeps: the method, and the modules that stay as they are (None: the output head)."""
+    """What config.json keeps: the method, the modules that stay as they are, and whether the head is one.
+
+    `modules_to_not_convert`: None stands for the output head and what shares its weights. `quantize_head`: it
+    is quantized all the same, into weights of its own where it shared those of the embeddings, which stay.
+    """
 
     METHOD: ClassVar[str]
 
-    def __init__(self, modules_to_not_convert: list[str] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, modules_to_not_convert: list[str] | None = None, quantize_head: bool = False, **kwargs: Any
+    ) -> None:
         self.quant_method = self.METHOD
         self.modules_to_not_convert = modules_to_not_convert
+        self.quantize_head = quantize_head
 
 
 class Quantize(ConversionOps):
@@ -51,20 +58,38 @@ class LinearQuantizer(HfQuantizer):
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> None:
         for name, linear in self._linears(model):
-            with torch.device("meta"):
-                model.set_submodule(name, self.LINEAR.placeholder(linear, is_quantized=self.pre_quantized))
+            if name != shared_head(model):  # whose weights are not in the file
+                with torch.device("meta"):
+                    model.set_submodule(
+                        name, self.LINEAR.placeholder(linear, is_quantized=self.pre_quantized)
+                    )
 
-    @torch.no_grad()
+    def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
+        head = shared_head(model)
+        if self.quantization_config.quantize_head and head:
+            self._quantize_in_place(model, head)
+        return model
+
     def quantize_loaded(self, model: PreTrainedModel) -> None:
         """Quantize a float model where it is, layer by layer: no more than one of them is there twice."""
-        for name, linear in self._linears(model):
-            with torch.device("meta"):
-                layer = self.LINEAR.placeholder(linear, is_quantized=True)
-            for parameter, tensor in self.LINEAR.quantize(linear.weight).items():
-                setattr(layer, parameter, frozen(tensor))
-            layer.bias = linear.bias
-            model.set_submodule(name, layer.train(linear.training))
+        for name, _ in self._linears(model):
+            self._quantize_in_place(model, name)
         model.config.quantization_config = self.quantization_config
+
+    @torch.no_grad()
+    def _quantize_in_place(self, model: PreTrainedModel, name: str) -> None:
+        linear = model.get_submodule(name)
+        is_shared = name == shared_head(model)
+        with torch.device("meta"):
+            layer = self.LINEAR.placeholder(linear, is_quantized=True)
+        for parameter, tensor in self.LINEAR.quantize(linear.weight).items():
+            setattr(layer, parameter, frozen(tensor))
+        layer.bias = linear.bias
+        model.set_submodule(name, layer.train(linear.training))
+        if is_shared:
+            model.config.get_text_config().tie_word_embeddings = False
+            model.config.tie_word_embeddings = False
+            model.all_tied_weights_keys = {}
 
     def _linears(self, model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:
         """The layers to quantize. Only the one at hand is held: what took its place sets its memory free."""
@@ -72,6 +97,8 @@ class LinearQuantizer(HfQuantizer):
         kept = self.get_modules_to_not_convert(
             model, self.quantization_config.modules_to_not_convert, model._keep_in_fp32_modules
         )
+        if self.quantization_config.quantize_head:
+            kept = [name for name in kept if name != head_of(model)]
         for name in [name for name, _ in model.named_modules()]:
             module = model.get_submodule(name)
             if type(module) is nn.Linear and should_convert_module(name, kept):
@@ -101,3 +128,16 @@ class LinearQuantizer(HfQuantizer):
     @property
     def is_compileable(self) -> bool:
         return True
+
+
+def head_of(model: PreTrainedModel) -> str | None:
+    """The name of the linear layer that gives the logits."""
+    head = model.get_output_embeddings()
+    return next((name for name, module in model.named_modules() if head is not None and module is head), None)
+
+
+def shared_head(model: PreTrainedModel) -> str | None:
+    """The same, where its weights are also those of the embeddings."""
+    head = head_of(model)
+    tied = model.all_tied_weights_keys
+    return head if head and f"{head}.weight" in (*tied.keys(), *tied.values()) else None
