@@ -26,9 +26,7 @@ class PeerFailed(Exception):
     """The peer is not there, or gave no figures; the message has the last lines that it said."""
 
 
-def run_peer(
-    peer: str, options: argparse.Namespace, lists: Sequence[str], max_model_len: int
-) -> dict[str, Any]:
+def run_peer(peer: str, options: argparse.Namespace, lists: Sequence[str], *, dtype: str) -> dict[str, Any]:
     """The peer's figures: `{"versions": ..., "workloads": {list: runs}}`. Raises `PeerFailed`."""
     if importlib.util.find_spec(peer) is None:
         raise PeerFailed(f"--peer {peer} needs the package {peer}, which this Python does not have")
@@ -36,7 +34,7 @@ def run_peer(
         figures = Path(scratch, "figures.json")
         log = Path(scratch, "log")
         with log.open("wb") as output:
-            command = _command(peer, options, lists, max_model_len, figures)
+            command = _command(peer, options, lists, dtype, figures)
             ended = subprocess.run(command, stdout=output, stderr=output, check=False)  # noqa: S603
         if not figures.exists():
             said = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
@@ -46,19 +44,19 @@ def run_peer(
 
 
 def _command(
-    peer: str, options: argparse.Namespace, lists: Sequence[str], max_model_len: int, figures: Path
+    peer: str, options: argparse.Namespace, lists: Sequence[str], dtype: str, figures: Path
 ) -> list[str]:
     source = ["--folder", str(options.folder)] if options.folder else ["--shape", options.shape]
     given = {
-        "--dtype": options.dtype,
+        "--dtype": dtype,
         "--quantization": options.quantization,
-        "--kv-dtype": getattr(options, "kv_dtype", None),
+        "--kv-dtype": options.kv_dtype,
         "--threads": options.threads,
     }
     return [
         *("env", *(f"{name}={value}" for name, value in VARIABLES.items())),
         *(sys.executable, "-m", "inference.benchmark.peer_process", peer, *source),
         *("--lists", ",".join(lists), "--repeats", str(options.repeats), "--figures", str(figures)),
-        *("--max-model-len", str(max_model_len), "--prefix-caching", options.prefix_caching),
+        *("--max-model-len", str(options.max_model_len), "--prefix-caching", options.prefix_caching),
         *(part for name, value in given.items() if value is not None for part in (name, str(value))),
     ]

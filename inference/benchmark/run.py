@@ -130,14 +130,16 @@ def choose_context(options: argparse.Namespace, config: PretrainedConfig) -> int
     return int(options.max_model_len or min(needed, own or needed))
 
 
-def measure_peer(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
-    """Before this process has touched the device, of which the peer gets all."""
+def measure_peer(
+    options: argparse.Namespace, dtype: torch.dtype, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Before this process has touched the device, of which the peer gets all. `dtype`: what ours is."""
     lists = [name for name in options.lists if name in WORKLOADS]
     if len(lists) < len(options.lists):
         say("the peer runs no lists with arrivals")
     say(f"{options.peer} runs the lists first")
     try:
-        return run_peer(options.peer, options, lists, options.max_model_len)
+        return run_peer(options.peer, options, lists, dtype=str(dtype).removeprefix("torch."))
     except PeerFailed as error:
         raise SystemExit(str(error)) from error
 
@@ -176,12 +178,13 @@ def main(argv: Sequence[str] | None = None, *, say: Callable[[str], None] = prin
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     report: dict[str, Any] = {"workloads": {}}
-    if options.peer:
-        report["peer"] = {"name": options.peer, **measure_peer(options, say)}
     config = config_of(options)
     device = choose_device(config)
+    dtype = choose_dtype(config, device)
+    if options.peer:
+        report["peer"] = {"name": options.peer, **measure_peer(options, dtype, say)}
     is_fp8 = "fp8" in (config.quantization or "")
-    ceilings = measure_ceilings(device, choose_dtype(config, device), is_fp8=is_fp8)
+    ceilings = measure_ceilings(device, dtype, is_fp8=is_fp8)
     try:
         engine = engine_of(options)
     except Refusal as error:

@@ -155,19 +155,19 @@ def test_an_unknown_list_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def options(*more: str) -> Any:
-    return run.arguments(["--shape", "small", "--workloads", "chat1", *more])
+    return run.arguments(["--shape", "small", "--workloads", "chat1", "--max-model-len", "512", *more])
 
 
 def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(PeerFailed, match="needs the package vllm, which this Python does not have"):
-        run_peer("vllm", options("--peer", "vllm"), ["chat1"], 512)
+        run_peer("vllm", options("--peer", "vllm"), ["chat1"], dtype="float32")
 
 
 def test_a_peer_that_dies_is_quoted() -> None:
     asked = options("--peer", "transformers", "--quantization", "int8")
     with pytest.raises(PeerFailed, match="leave out --quantization"):
-        run_peer("transformers", asked, ["chat1"], 512)
+        run_peer("transformers", asked, ["chat1"], dtype="float32")
 
 
 @pytest.mark.slow
