@@ -10,6 +10,7 @@ from django.template.defaultfilters import filesizeformat
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from inference.architectures import BATCHED, WITH_EXPERTS
 from inference.config import EngineConfig
 from inference.footprint import Pool
 from inference.protocol import Device
@@ -39,6 +40,11 @@ class Plan:
     pool: Pool | None  # None: too little is known of the model
     most_bytes: int  # that this revision may take
     budget_bytes: int  # that all revisions may take together
+
+    @property
+    def architecture(self) -> str:
+        """As its files name it; "" where they do not."""
+        return self.facts.get("architecture") or ""
 
     @property
     def is_on_gpu(self) -> bool:
@@ -137,6 +143,10 @@ def quantization(plan: Plan) -> Advice:
             text = _("The files are quantized already (%(method)s): choose no here.")
             return Advice(text % {"method": have}, "bad")
         return Advice(_("The files are quantized already: %(method)s.") % {"method": have})
+    if plan.architecture in WITH_EXPERTS:
+        if asked:
+            return Advice(_("A mixture of experts is not quantized: choose no here."), "bad")
+        return Advice(_("As the files are: a mixture of experts is not quantized."))
     if asked:
         text = _(
             "Quantized anew at each load. It answers a little differently: a rollout promotes it with a "
@@ -173,6 +183,9 @@ def batch_invariant(plan: Plan) -> Advice:
 
 
 def batching(plan: Plan) -> Advice:
+    if plan.config.batching and plan.architecture and plan.architecture not in BATCHED:
+        text = _("One request at a time, the others wait: %(architecture)s does not run in batches.")
+        return Advice(text % {"architecture": plan.architecture}, "warn")
     if plan.config.batching:
         return Advice(_("Requests share every step: the others do not wait for a long answer."))
     text = _("One request at a time, the others wait. For debugging, and for comparing answers.")

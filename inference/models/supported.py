@@ -1,4 +1,4 @@
-"""Which architectures the batched engine serves: those that a golden test compares with `generate`."""
+"""Which models the batched engine serves, and which of them as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -8,22 +8,7 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig
 
-# A token is sent to a few of many feed-forward networks, whose weights lie in one tensor.
-WITH_EXPERTS = frozenset({"GptOssForCausalLM", "MixtralForCausalLM", "Qwen3MoeForCausalLM"})
-SUPPORTED = WITH_EXPERTS | {
-    "Cohere2ForCausalLM",
-    "Gemma2ForCausalLM",
-    "Gemma3ForCausalLM",
-    "Gemma3ForConditionalGeneration",  # its text; no door of ours takes images
-    "GraniteForCausalLM",
-    "LlamaForCausalLM",
-    "MistralForCausalLM",
-    "Olmo2ForCausalLM",
-    "Phi3ForCausalLM",
-    "Qwen2ForCausalLM",
-    "Qwen3ForCausalLM",
-    "SmolLM3ForCausalLM",
-}
+from inference.architectures import BATCHED, WITH_EXPERTS
 
 # The others choose their frequencies by the longest sequence of the whole packed batch, so that
 # neighbours would change each other's output.
@@ -35,8 +20,8 @@ def why_not_batched(config: PretrainedConfig) -> str:
     architectures = config.architectures or []
     if not architectures:
         return "config.json names no architecture"
-    if architectures[0] not in SUPPORTED:
-        return f"{architectures[0]} is not among the batched architectures ({', '.join(sorted(SUPPORTED))})"
+    if architectures[0] not in BATCHED:
+        return f"{architectures[0]} is not among the batched architectures ({', '.join(sorted(BATCHED))})"
     text_config = config.get_text_config()
     if getattr(text_config, "use_bidirectional_attention", False):
         return "its tokens see what follows them (use_bidirectional_attention)"

@@ -70,6 +70,7 @@ def test_what_the_engine_will_plan_is_told_too() -> None:
         ("device", {"device": "cuda"}),
         ("attention", {"attention": "cpu", "on": GPU}),
         ("quantization", {"quantization": "int8", "facts": {"quantization": "pilothouse_int8"}}),
+        ("quantization", {"quantization": "int8", "facts": {"architecture": "MixtralForCausalLM"}}),
         ("num_blocks", {"num_blocks": 15}),
         ("num_blocks", {"budget": 1_000_100_000}),
         ("max_model_len", {"max_model_len": CONTEXT + 1}),
@@ -124,3 +125,17 @@ def test_without_batching_what_is_not_used_says_so() -> None:
 def test_a_model_that_says_little_of_itself_gets_advice_all_the_same() -> None:
     plan = Plan(EngineConfig(), {}, PLAIN_CPU, 0, None, most_bytes=3 * GB, budget_bytes=6 * GB)
     assert all(one.text and one.kind != "bad" for one in advise(plan).values())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind", "words"),
+    [
+        ("Gemma3ForCausalLM", "", "share every step"),
+        ("GPT2LMHeadModel", "warn", "GPT2LMHeadModel does not run"),
+    ],
+)
+def test_whether_requests_share_steps_depends_on_the_architecture(
+    architecture: str, kind: str, words: str
+) -> None:
+    given = advice(facts={"architecture": architecture})["batching"]
+    assert given.kind == kind and words in given.text

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import Gemma3TextConfig, LlamaConfig, Phi3Config
 
-from inference.models.supported import SUPPORTED, why_not_batched, why_not_captured
+from inference.architectures import BATCHED
+from inference.models.supported import why_not_batched, why_not_captured
 from tests.inference import tiny
 
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
@@ -29,7 +30,7 @@ def llama(rope: dict[str, Any]) -> LlamaConfig:
 
 def test_every_batched_architecture_has_a_golden_test() -> None:
     tested = {(config.architectures or [""])[0] for config in tiny.CONFIGS.values()}
-    assert tested == SUPPORTED
+    assert tested == BATCHED
 
 
 @pytest.mark.parametrize("name", tiny.CONFIGS)
