@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from inference.kernels.launch import await_predecessor, early
 from inference.kernels.softmax_tile import (
     SMALLEST_DOT,
     first_that_fits,
@@ -37,9 +38,10 @@ def _attend_part(
     query, keys, values, tables, rows, lens, items, sinks, out, mixes, weights_of_mixes, scale, cap, window,
     table_stride, GROUP: tl.constexpr, GROUP_TILE: tl.constexpr, DIM: tl.constexpr, DIM_TILE: tl.constexpr,
     NUM_KV_HEADS: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr, HAS_CAP: tl.constexpr,
-    HAS_SINKS: tl.constexpr, PRECISION: tl.constexpr,
+    HAS_SINKS: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
     """One part of one sequence's keys, for the heads of one group."""
+    await_predecessor(EARLY)
     item, head = tl.program_id(0), tl.program_id(1)
     sequence = tl.load(items + 4 * item)
     part = tl.load(items + 4 * item + 1)
@@ -97,8 +99,10 @@ def _attend_part(
 def _join_parts(
     mixes, weights_of_mixes, parts, out, NUM_HEADS: tl.constexpr, GROUP: tl.constexpr,
     GROUP_TILE: tl.constexpr, DIM: tl.constexpr, DIM_TILE: tl.constexpr, PARTS_TILE: tl.constexpr,
+    EARLY: tl.constexpr,
 ):  # fmt: skip
     """A sequence's parts, each with the logarithm of its weight -> the output of a group of heads."""
+    await_predecessor(EARLY)
     sequence, group = tl.program_id(0), tl.program_id(1)
     first = tl.load(parts + 2 * sequence)
     num_parts = tl.load(parts + 2 * sequence + 1)
@@ -159,11 +163,11 @@ def decode_attention(
         weights, scaling, softcap, window, tables.stride(0), GROUP=group,
         GROUP_TILE=group_tile, DIM=dim, DIM_TILE=padded_dim(dim),
         NUM_KV_HEADS=num_kv_heads, BLOCK_SIZE=block_size, HAS_CAP=softcap > 0, HAS_SINKS=sinks is not None,
-        PRECISION=precision(query), **shape,
+        PRECISION=precision(query), **shape, **early(query),
     )  # fmt: skip
     if num_items > batch:
         _join_parts[(batch, num_kv_heads)](
             mixes, weights, parts, out, NUM_HEADS=num_heads, GROUP=group,
             GROUP_TILE=triton.next_power_of_2(group), DIM=dim, DIM_TILE=padded_dim(dim),
-            PARTS_TILE=PARTS_TILE,
+            PARTS_TILE=PARTS_TILE, **early(query),
         )  # fmt: skip
