@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from inference.attention.triton import TritonStep
 from inference.kernels.layer import (
@@ -24,32 +24,10 @@ from inference.kernels.layer import (
     silu_mul_quantized,
 )
 from inference.kernels.rows import Rows
+from inference.models.fusible import can_fuse, epsilon, layer_window
 from inference.quantization.linear import QuantizedLinear, join_rows
 
-FUSED = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"})
-
-
-def can_fuse(model: Any) -> bool:
-    """Whether the model is of a family whose layers are known, with plain or quantized weights."""
-    if type(model).__name__ not in FUSED or model.config.hidden_act != "silu":
-        return False
-    return all(
-        len(kinds) == 1 and all(kind is nn.Linear or issubclass(kind, QuantizedLinear) for kind in kinds)
-        for layer in model.model.layers
-        for kinds in _kinds_by_input(layer)
-    )
-
-
-def _kinds_by_input(layer: Any) -> list[set[type]]:
-    """The classes of a decoder layer's linear layers, those of the same input together."""
-    attention, mlp = layer.self_attn, layer.mlp
-    together = (
-        (attention.q_proj, attention.k_proj, attention.v_proj),
-        (attention.o_proj,),
-        (mlp.gate_proj, mlp.up_proj),
-        (mlp.down_proj,),
-    )
-    return [{type(linear) for linear in linears} for linears in together]
+__all__ = ["FusedModel", "PlainProduct", "can_fuse", "join"]
 
 
 class Product(Protocol):
@@ -183,16 +161,3 @@ def join(linears: list[Any]) -> Product:
     weight = join_rows([linear.weight for linear in linears])
     bias = None if first.bias is None else join_rows([linear.bias for linear in linears])
     return PlainProduct(weight, bias)
-
-
-def layer_window(attention: Any) -> int | None:
-    """The sliding window of a layer, as its own forward would pass it on."""
-    window: int | None = getattr(attention, "sliding_window", None)
-    if window is None and type(attention).__name__ == "MistralAttention":
-        window = getattr(attention.config, "sliding_window", None)
-    return window
-
-
-def epsilon(norm: Any) -> float:
-    """The epsilon of an RMS norm."""
-    return float(norm.variance_epsilon)
