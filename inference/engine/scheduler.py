@@ -7,7 +7,7 @@ from itertools import chain
 
 from inference.engine.block_pool import BlockPool
 from inference.engine.invariance import Borders, is_prefill
-from inference.engine.mixed_steps import MixedSteps
+from inference.engine.mixed_steps import MixedSteps, share
 from inference.engine.prefix_cache import PrefixCache
 from inference.engine.sequence import Plan, Row, Sequence, Status
 from inference.engine.speculation import Speculation
@@ -45,6 +45,7 @@ class Scheduler:
         self.max_batch_tokens = max_batch_tokens
         self.mixed_steps = MixedSteps(max_batch_tokens=max_batch_tokens)
         self._budget = max_batch_tokens  # prompt tokens that the step may still take
+        self._shares = False  # among those who wait
         self.borders = borders
         self._least_chunk = borders.multiple if borders else 1
         # So that decode never crowds out all prefill.
@@ -118,22 +119,24 @@ class Scheduler:
             elif num_tokens <= len(sequence.block_table) * self.pool.block_size or self._grow(sequence):
                 rows.append(Row(sequence, start, 1))
         waiting = chain(prefilling, self.waiting)
-        self._budget = self.mixed_steps.budget(num_decoding=len(rows), waiting=waiting)
+        self._budget, self._shares = self.mixed_steps.budget(num_decoding=len(rows), waiting=waiting)
         if self.borders:
             self._budget = max(self._budget, self._least_chunk)
         for sequence in prefilling:
-            chunk = self._chunk(sequence, self._budget)
+            is_last = sequence is prefilling[-1] and not self.waiting
+            chunk = self._chunk(sequence, is_last=is_last)
             if chunk == 0:
                 break
             rows.append(Row(sequence, sequence.num_computed_tokens, chunk))
             self._budget -= chunk
         return rows
 
-    def _chunk(self, sequence: Sequence, budget: int) -> int:
-        """Tokens of the sequence that this step computes."""
+    def _chunk(self, sequence: Sequence, *, is_last: bool) -> int:
+        """Tokens of the sequence that this step computes. `is_last`: nobody waits behind it."""
         if self.borders:
-            return self.borders.num_tokens(sequence, budget=budget)
-        return min(budget, sequence.num_uncomputed_tokens)
+            return self.borders.num_tokens(sequence, budget=self._budget)
+        own = share(self._budget) if self._shares and not is_last else self._budget
+        return min(own, sequence.num_uncomputed_tokens)
 
     def _guess(self, rows: list[Row], speculation: Speculation) -> Plan:
         """The step with drafts behind their sequences' rows, as far as budget and blocks to spare go."""
@@ -190,7 +193,7 @@ class Scheduler:
                 self.waits_for = WaitReason.BATCH if is_full else WaitReason.BLOCKS
                 break  # nobody overtakes: a long prompt is not starved by short ones
             self._start(sequence, found)
-            chunk = self._chunk(sequence, self._budget)
+            chunk = self._chunk(sequence, is_last=not self.waiting)
             rows.append(Row(sequence, sequence.num_computed_tokens, chunk))
             self._budget -= chunk
         if self.preempted:

@@ -1,8 +1,8 @@
 """Kernels that are launched while the one before them still ends, where the GPU can (Hopper and later).
 
-Each awaits the results of its predecessor before anything else, so only the pause between two launches is saved.
-In steps of one token, whose kernels are the shortest, each also lets its successor be launched as soon as it
-has begun itself; in larger ones that successor's programs would take room from those that work.
+Each awaits the results of its predecessor before anything else, so only the pause between two launches is
+saved. In steps of one token, whose kernels are the shortest, each also lets its successor be launched as soon
+as it has begun itself; in larger ones that successor's programs would take room from those that work.
 """
 
 from __future__ import annotations

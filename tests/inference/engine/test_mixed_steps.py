@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference.engine.mixed_steps import LONGEST, SMALLEST, MixedSteps, within
+from inference.engine.mixed_steps import LONGEST, SMALLEST, MixedSteps, share, within
 from inference.engine.sequence import Row, Sequence
 from inference.protocol import GenerateRequest, Owner
 
@@ -35,38 +35,52 @@ def measured(*, decode: float, per_token: float, num_decoding: int = 64) -> Mixe
 
 
 def test_nothing_is_held_back_before_anything_was_measured() -> None:
-    assert MixedSteps(max_batch_tokens=MAX_TOKENS).budget(num_decoding=64, waiting=LONG) == MAX_TOKENS - 64
+    assert MixedSteps(max_batch_tokens=MAX_TOKENS).budget(num_decoding=64, waiting=LONG) == (
+        MAX_TOKENS - 64,
+        False,
+    )
 
 
 def test_in_steady_decode_a_step_takes_no_longer_than_promised() -> None:
     steps = measured(decode=0.007, per_token=24e-6)
-    budget = steps.budget(num_decoding=64, waiting=LONG)
+    budget, shares = steps.budget(num_decoding=64, waiting=LONG)
+    assert shares
     assert 0.007 + budget * 24e-6 == pytest.approx(LONGEST * 0.007, rel=0.02)
 
 
 def test_where_a_step_would_end_the_wait_of_many_it_is_filled() -> None:
     steps = measured(decode=0.007, per_token=24e-6)
     many, one = [sequence(350) for _ in range(128)], [sequence(350)]
-    assert steps.budget(num_decoding=150, waiting=many) == 11 * 350
-    assert steps.budget(num_decoding=150, waiting=[*many[:10], *LONG]) == 10 * 350
-    assert steps.budget(num_decoding=200, waiting=one) < 1000
-    assert steps.budget(num_decoding=0, waiting=LONG) == MAX_TOKENS
+    assert steps.budget(num_decoding=150, waiting=many) == (11 * 350, False)
+    assert steps.budget(num_decoding=150, waiting=[*many[:10], *LONG]) == (10 * 350, False)
+    assert steps.budget(num_decoding=200, waiting=one)[0] < 1000
+    assert steps.budget(num_decoding=0, waiting=LONG) == (MAX_TOKENS, False)
 
 
 def test_first_tokens_are_counted_in_order_and_only_where_a_whole_prompt_fits() -> None:
     lengths = [sequence(300), sequence(600), sequence(400)]
-    assert [within(lengths, room) for room in (299, 300, 899, 900)] == [(0, 0), (1, 300), (1, 300), (2, 900)]
+    assert [within(lengths, room) for room in (599, 600, 1299, 1300)] == [
+        (0, 0),
+        (1, 300),
+        (2, 900),
+        (3, 1300),
+    ]
+    assert within([*lengths, sequence(1000)], 1999) == (3, 1300)
 
 
 def test_a_prompt_always_moves_on() -> None:
     slow = measured(decode=0.007, per_token=1e-3)
-    assert slow.budget(num_decoding=64, waiting=LONG) == SMALLEST
-    assert slow.budget(num_decoding=MAX_TOKENS - 10, waiting=LONG) == 10
+    assert slow.budget(num_decoding=64, waiting=LONG) == (SMALLEST, True)
+    assert slow.budget(num_decoding=MAX_TOKENS - 10, waiting=LONG) == (10, True)
 
 
 def test_a_single_disturbed_step_changes_nothing() -> None:
     steps = measured(decode=0.007, per_token=24e-6)
-    before = steps.budget(num_decoding=64, waiting=LONG)
+    before, _ = steps.budget(num_decoding=64, waiting=LONG)
     steps.observe([row(1)] * 64, 3.0)
     steps.observe([*[row(1)] * 64, row(1024)], 9.0)
-    assert steps.budget(num_decoding=64, waiting=LONG) == pytest.approx(before, rel=0.02)
+    assert steps.budget(num_decoding=64, waiting=LONG)[0] == pytest.approx(before, rel=0.02)
+
+
+def test_a_prompt_leaves_half_of_a_short_step_to_the_next() -> None:
+    assert [share(budget) for budget in (600, 100, 64, 10, 0)] == [300, 64, 64, 10, 0]
