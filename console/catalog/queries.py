@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
+
+from django.db.models import QuerySet
 
 from console.catalog.models import Arm, Revision, Route
 from console.database import read
+from console.prepared import TEXT, Select, Slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,15 @@ async def shares_of(name: str) -> dict[str, int]:
 
 def shares_now(name: str) -> dict[str, int]:
     """`shares_of` for code that does not await."""
-    return dict(Arm.objects.filter(route__name=name).order_by("id").values_list("revision_id", "weight"))
+    return dict(_SHARES(name=name))
+
+
+def _arms_of_name() -> QuerySet[Arm, tuple[Any, ...]]:
+    arms = Arm.objects.filter(route__name=Slot("name", TEXT))
+    return arms.order_by("id").values_list("revision_id", "weight")
+
+
+_SHARES = Select(_arms_of_name)
 
 
 async def has_revision(model: str, revision: str) -> bool:

@@ -6,12 +6,13 @@ from datetime import datetime
 
 from django.db import models
 from django.db.models import Q
+from django.db.models.expressions import Combinable
 
 from console.accounts.models import Team
 
 
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
-    def valid_at(self, moment: datetime) -> ApiKeyQuerySet:
+    def valid_at(self, moment: datetime | Combinable) -> ApiKeyQuerySet:
         return self.filter(Q(expires_at=None) | Q(expires_at__gt=moment), revoked_at=None)
 
 

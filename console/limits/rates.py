@@ -10,13 +10,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from django.db.models import BigIntegerField, F, Q, Value
+from django.db.models import BigIntegerField, F, Q, QuerySet, Value
 from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce, Greatest, Least
 from django.db.models.lookups import LessThanOrEqual
 
 from console.limits.bucket import LONG_MS, UNIT
 from console.limits.models import Limit
+from console.prepared import Slot, Update
 
 
 def now_ms() -> int:
@@ -25,32 +26,44 @@ def now_ms() -> int:
 
 def admit(limit_pk: int, *, tokens: int, now: int) -> bool:
     """Count a request and hold its tokens if both rates have room for them. False: nothing was taken."""
-    requests = drained("requests", now)
-    held = (F("held_tokens") + tokens) * UNIT
-    rows = Limit.objects.filter(
-        Q(requests_per_minute=None) | Q(LessThanOrEqual(requests + UNIT, F("requests_per_minute") * UNIT)),
-        Q(tokens_per_minute=None)
-        | Q(LessThanOrEqual(drained("tokens", now) + held, F("tokens_per_minute") * UNIT)),
-        pk=limit_pk,
-    )
-    return bool(rows.update(**moved(now=now, requests=1, held=tokens)))
+    return bool(_ADMIT(pk=limit_pk, held=tokens, **added(now=now, requests=1)))
 
 
-def moved(*, now: int, requests: int = 0, used: int = 0, held: int = 0) -> dict[str, Any]:
+def added(*, now: int, requests: int = 0, used: int = 0) -> dict[str, int]:
+    """What fills the slots of `moved`, beside `held`."""
+    return {"now": now, "requests": requests * UNIT, "used": used * UNIT}
+
+
+def moved() -> dict[str, Any]:
     """Columns for an UPDATE: levels drained until now, then what is added to them and to what is held."""
     return {
-        "requests_level": drained("requests", now) + requests * UNIT,
-        "tokens_level": drained("tokens", now) + used * UNIT,
-        "held_tokens": Greatest(F("held_tokens") + held, Value(0), output_field=BigIntegerField()),
-        "rated_ms": Greatest(F("rated_ms"), Value(now), output_field=BigIntegerField()),
+        "requests_level": drained("requests") + Slot("requests"),
+        "tokens_level": drained("tokens") + Slot("used"),
+        "held_tokens": Greatest(F("held_tokens") + Slot("held"), Value(0), output_field=BigIntegerField()),
+        "rated_ms": Greatest(F("rated_ms"), Slot("now"), output_field=BigIntegerField()),
     }
 
 
-def drained(unit: str, now: int) -> Combinable:
+def drained(unit: str) -> Combinable:
     """The level of a bucket now. Clocks of servers may disagree: none turns it back."""
     whole = BigIntegerField()
     elapsed = Least(
-        Greatest(Value(now) - F("rated_ms"), Value(0), output_field=whole), Value(LONG_MS), output_field=whole
+        Greatest(Slot("now") - F("rated_ms"), Value(0), output_field=whole),
+        Value(LONG_MS),
+        output_field=whole,
     )
     rate = Coalesce(F(f"{unit}_per_minute"), Value(0), output_field=whole)
     return Greatest(F(f"{unit}_level") - rate * elapsed, Value(0), output_field=whole)
+
+
+def _with_room() -> QuerySet[Limit]:
+    requests = drained("requests") + UNIT
+    tokens = drained("tokens") + (F("held_tokens") + Slot("held")) * UNIT
+    return Limit.objects.filter(
+        Q(requests_per_minute=None) | Q(LessThanOrEqual(requests, F("requests_per_minute") * UNIT)),
+        Q(tokens_per_minute=None) | Q(LessThanOrEqual(tokens, F("tokens_per_minute") * UNIT)),
+        pk=Slot("pk"),
+    )
+
+
+_ADMIT = Update(lambda: (_with_room(), moved()))

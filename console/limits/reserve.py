@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import datetime
+from typing import Any
 
-from django.db import IntegrityError
-from django.db.models import F, OuterRef, Q, QuerySet
+from django.db import DEFAULT_DB_ALIAS, IntegrityError
+from django.db.models import DateTimeField, F, Q, QuerySet
 from django.db.models.expressions import Exists
 from django.utils import timezone
 
@@ -26,6 +28,7 @@ from console.limits import rates
 from console.limits.bucket import Bucket, duration
 from console.limits.models import Limit, Ticket
 from console.limits.settle import release
+from console.prepared import TEXT, Select, Slot, Update
 from console.usage.models import UsageRecord
 
 logger = logging.getLogger(__name__)
@@ -105,9 +108,9 @@ async def extend(ticket: Ticket, *, output_tokens: int, used_tokens: int = 0) ->
 
 
 def _reserve(ticket: Ticket, *, output_tokens: int) -> Ticket:
-    if UsageRecord.objects.filter(request_id=ticket.request_id).exists():
+    if _RECORDED(request_id=ticket.request_id):
         raise DuplicateRequest(ticket.request_id)
-    limit = Limit.objects.filter(key_id=ticket.key_id).first() if ticket.key_id else None
+    limit = _limit(_OF_KEY.first(key=ticket.key_id)) if ticket.key_id else None
     granted = output_tokens
     if limit is not None:
         granted, ticket.buckets = _let_in(limit, prompt_tokens=ticket.prompt_tokens, wanted=output_tokens)
@@ -134,8 +137,8 @@ def _let_in(limit: Limit, *, prompt_tokens: int, wanted: int) -> tuple[int, tupl
         raise _refusal(limit.pk, needed=prompt_tokens + 1)
     tokens = prompt_tokens + granted
     is_admitted = rates.admit(limit.pk, tokens=tokens, now=now)
-    limit.refresh_from_db()
-    buckets = limit.buckets(now_ms=now)
+    standing = _limit(_OF_PK.first(pk=limit.pk)) if buckets else None
+    buckets = standing.buckets(now_ms=now) if standing else ()
     if buckets and not is_admitted:  # what was reserved is given back with the savepoint
         raise _too_fast(buckets, tokens=tokens)
     return granted, buckets
@@ -144,12 +147,7 @@ def _let_in(limit: Limit, *, prompt_tokens: int, wanted: int) -> tuple[int, tupl
 def _take(limit_pk: int, *, fixed: int, wanted: int) -> int:
     """Reserve `fixed` and as much of `wanted` as there is room for: how much of it, or 0 for nothing."""
     for _ in range(NUM_TRIES):
-        amount = fixed + wanted
-        has_room = Limit.objects.filter(
-            Q(budget_tokens=None) | Q(budget_tokens__gte=F("used_tokens") + F("reserved_tokens") + amount),
-            pk=limit_pk,
-        )
-        if has_room.update(reserved_tokens=F("reserved_tokens") + amount):
+        if _TAKE(pk=limit_pk, amount=fixed + wanted):
             return wanted
         free = Limit.objects.get(pk=limit_pk).free_tokens
         wanted = wanted if free is None else min(wanted, free - fixed)
@@ -192,26 +190,40 @@ def _refusal(limit_pk: int, *, needed: int) -> LimitExceeded:
 
 def _extend(ticket: Ticket, *, output_tokens: int, now: datetime, used_tokens: int = 0) -> int:
     """How many more tokens are granted. The ticket's row is locked before the limit's, as in `settle.py`."""
-    mine = Ticket.objects.filter(pk=ticket.pk)
-    kept = _of_living_owner(mine, ticket=ticket, now=now).select_for_update().first()
+    if ticket.key_id is not None:
+        kept = _KEPT_BY_KEY.first(ticket=ticket.pk, key=ticket.key_id, now=now)
+    else:
+        kept = _KEPT_BY_PERSON.first(ticket=ticket.pk, user=ticket.user_id)
     if kept is None:
         return 0
+    limit_pk, prompt_tokens, reserved_output_tokens, counted_tokens = kept
     granted, used = output_tokens, 0
-    if kept.limit_id is not None:
-        granted = _take(kept.limit_id, fixed=0, wanted=output_tokens)
-        used = max(0, min(used_tokens, kept.reserved_tokens) - kept.counted_tokens)
-        Limit.objects.filter(pk=kept.limit_id).update(
-            **rates.moved(now=rates.now_ms(), used=used, held=granted - used)
-        )
-    mine.update(output_tokens=F("output_tokens") + granted, counted_tokens=F("counted_tokens") + used)
+    if limit_pk is not None:
+        granted = _take(limit_pk, fixed=0, wanted=output_tokens)
+        used = max(0, min(used_tokens, prompt_tokens + reserved_output_tokens) - counted_tokens)
+        _MOVE(pk=limit_pk, held=granted - used, **rates.added(now=rates.now_ms(), used=used))
+    _GRANT(pk=ticket.pk, granted=granted, used=used)
     return granted
 
 
-def _of_living_owner(tickets: QuerySet[Ticket], *, ticket: Ticket, now: datetime) -> QuerySet[Ticket]:
-    """Those whose key is neither revoked nor expired, or whose person is still active."""
-    if ticket.key_id is not None:
-        return tickets.filter(Exists(ApiKey.objects.valid_at(now).filter(pk=OuterRef("key_id"))))
-    return tickets.filter(Exists(User.objects.filter(pk=OuterRef("user_id"), is_active=True)))
+def _limit(row: tuple[Any, ...] | None) -> Limit | None:
+    return None if row is None else Limit.from_db(DEFAULT_DB_ALIAS, LIMIT_COLUMNS, row)
+
+
+def _with_room() -> QuerySet[Limit]:
+    spoken_for = F("used_tokens") + F("reserved_tokens") + Slot("amount")
+    return Limit.objects.filter(Q(budget_tokens=None) | Q(budget_tokens__gte=spoken_for), pk=Slot("pk"))
+
+
+def _kept(of_living_owner: Callable[[], QuerySet[Any]]) -> Select:
+    """A ticket that is still open, locked, if its key is neither revoked nor expired or its person active."""
+    columns = ("limit_id", "prompt_tokens", "output_tokens", "counted_tokens")
+
+    def tickets() -> QuerySet[Ticket, tuple[Any, ...]]:
+        mine = Ticket.objects.filter(Exists(of_living_owner()), pk=Slot("ticket"))
+        return mine.select_for_update().values_list(*columns)
+
+    return Select(tickets)
 
 
 def _give_back(future: Future[Ticket]) -> None:
@@ -219,3 +231,22 @@ def _give_back(future: Future[Ticket]) -> None:
     if future.exception() is None:
         ticket = future.result()
         ledger().submit(lambda: release(ticket.request_id))
+
+
+LIMIT_COLUMNS = [one.attname for one in Limit._meta.concrete_fields]
+_RECORDED = Select(lambda: UsageRecord.objects.filter(request_id=Slot("request_id", TEXT)).values_list("pk"))
+_OF_KEY = Select(lambda: Limit.objects.filter(key=Slot("key")).values_list(*LIMIT_COLUMNS))
+_OF_PK = Select(lambda: Limit.objects.filter(pk=Slot("pk")).values_list(*LIMIT_COLUMNS))
+_TAKE = Update(lambda: (_with_room(), {"reserved_tokens": F("reserved_tokens") + Slot("amount")}))
+_KEPT_BY_KEY = _kept(lambda: ApiKey.objects.valid_at(Slot("now", DateTimeField())).filter(pk=Slot("key")))
+_KEPT_BY_PERSON = _kept(lambda: User.objects.filter(pk=Slot("user"), is_active=True))
+_MOVE = Update(lambda: (Limit.objects.filter(pk=Slot("pk")), rates.moved()))
+_GRANT = Update(
+    lambda: (
+        Ticket.objects.filter(pk=Slot("pk")),
+        {
+            "output_tokens": F("output_tokens") + Slot("granted"),
+            "counted_tokens": F("counted_tokens") + Slot("used"),
+        },
+    )
+)
