@@ -8,7 +8,7 @@ from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Attention = Literal["auto", "reference", "cpu", "triton"]
+Attention = Literal["auto", "reference", "cpu", "triton", "flashinfer"]
 Quantization = Literal["int8", "fp8", "int4", "w8a8"]
 KvDtype = Literal["auto", "fp8"]
 

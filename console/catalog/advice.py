@@ -130,6 +130,9 @@ def attention(plan: Plan) -> Advice:
         return Advice(_("This implementation runs on CPUs alone, and the model runs on the GPU."), "bad")
     if asked not in ("auto", "cpu", "reference") and not plan.is_on_gpu:
         return Advice(_("This implementation runs on GPUs alone, and the model runs on the CPU."), "bad")
+    if asked == "flashinfer":
+        text = _("Runs the FlashInfer package, if it is installed: without CUDA graphs and fused layers.")
+        return Advice(text, "warn")
     if asked == "reference":
         text = _("The plain implementation that the others are compared with: right everywhere, and slow.")
         return Advice(text, "warn")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from inference.attention.base import Cache, Layout, Step
 from inference.attention.cpu import CpuStep
+from inference.attention.flashinfer import FlashInferSteps
 from inference.attention.reference import ReferenceStep
 from inference.engine.batch import Batch, pack
 from inference.engine.invariance import Borders
@@ -16,7 +17,12 @@ from inference.engine.kv_cache import KVCache
 from inference.engine.sequence import Plan
 from inference.models.loader import LoadedModel
 
-ATTENTIONS: dict[str, Callable[[Cache, Layout], Step]] = {"reference": ReferenceStep, "cpu": CpuStep}
+Steps = Callable[[Cache, Layout], Step]
+ATTENTIONS: dict[str, Callable[[], Steps]] = {
+    "reference": lambda: ReferenceStep,
+    "cpu": lambda: CpuStep,
+    "flashinfer": FlashInferSteps,
+}
 
 
 class ModelRunner:
@@ -42,7 +48,7 @@ class ModelRunner:
             dtype=kv_dtype or loaded.dtype,
             device=loaded.device,
         )
-        self._step_class = ATTENTIONS[loaded.attention]
+        self._step_class = ATTENTIONS[loaded.attention]()
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from functools import lru_cache
 
@@ -37,12 +38,26 @@ def choose_attention(config: EngineConfig, device: torch.device) -> str:
         attention = "cpu" if device.type == "cpu" else "triton"
     if attention == "triton" and device.type == "cpu":
         raise CannotLoad("attention is set to triton, which needs an NVIDIA GPU")
+    if attention == "flashinfer":
+        _check_flashinfer(config, device)
     if attention == "cpu" and config.kv_dtype != "auto":
         raise CannotLoad(
             f"kv_dtype is set to {config.kv_dtype}, which on a CPU is read by attention=reference alone: "
             "leave it at auto"
         )
     return attention
+
+
+def _check_flashinfer(config: EngineConfig, device: torch.device) -> None:
+    if device.type == "cpu":
+        raise CannotLoad("attention is set to flashinfer, which needs an NVIDIA GPU")
+    if config.dtype == "float32" or config.kv_dtype != "auto":
+        raise CannotLoad("attention is set to flashinfer, which here takes 16-bit dtypes and kv_dtype=auto")
+    if importlib.util.find_spec("flashinfer") is None:
+        raise CannotLoad(
+            "attention is set to flashinfer, but the package is not installed: install flashinfer-python, "
+            "or set attention to auto"
+        )
 
 
 def check_fp8(config: EngineConfig, device: torch.device, *, quantization: str | None) -> None:
