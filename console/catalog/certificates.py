@@ -20,8 +20,9 @@ from console.catalog.models import Certificate, Revision
 from console.environment import environment
 from inference import corpus
 
-OWN_METHOD = "pilothouse_int8"  # as config.json names it: inference/quantization/int8.py
-NUMERICS = ("dtype", "quantization", "kv_dtype")  # settings that change what is computed, not only how fast
+OWN_METHODS = "pilothouse_"  # what config.json calls them begins so: inference/quantization/
+# Settings that change what is computed, not only how fast.
+NUMERICS = ("dtype", "quantization", "quantize_head", "kv_dtype")
 MEASURED_WITH = ("torch", "transformers")  # packages whose versions the figures depend on
 
 Kind = Literal["not_needed", "missing", "failed", "passed", "outdated"]
@@ -136,7 +137,8 @@ def numbers_of(revision: Revision) -> Revision:
 
 def was_quantized_here(revision: Revision) -> bool:
     """Whether its weights are less exact by our doing: an import wrote them so, or its settings do."""
-    return revision.facts.get("quantization") == OWN_METHOD or bool(revision.engine.get("quantization"))
+    method = revision.facts.get("quantization") or ""
+    return method.startswith(OWN_METHODS) or bool(revision.engine.get("quantization"))
 
 
 def numerics(revision: Revision) -> dict[str, Any]:

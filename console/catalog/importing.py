@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -20,10 +20,10 @@ from console.catalog.sources.folder import from_folder
 from console.catalog.sources.gguf import from_gguf
 from console.catalog.sources.hub import from_hub
 from console.catalog.sources.package import PACKAGES, from_package
-from inference.config import EngineConfig
+from inference.config import EngineConfig, Quantization
 
 SOURCES = ("package", "folder", "gguf", "hub")
-METHODS = ("int8",)
+METHODS = get_args(Quantization)
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 GIT_REVISION = re.compile(r"[A-Za-z0-9][\w./-]{0,127}", re.ASCII)
 MAX_PATH = 4096

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import get_args
 
 from django.utils.translation import gettext as _
 
@@ -18,8 +19,10 @@ from console.catalog.files import FilesChanged, check_files, files_lock, models_
 from console.catalog.models import Certificate, Revision
 from console.jobs.actions import enqueue
 from console.jobs.models import Job
+from inference.config import Quantization
 
-METHODS = ("int8",)
+METHODS = get_args(Quantization)
+OF_FLOATS = ("quantization", "quantize_head")  # settings that quantized files have no use for
 RECEIPT = "converted.json"
 
 
@@ -76,7 +79,7 @@ def quantize(*, actor: str, parent: Revision, method: str, progress: Progress, i
             name=parent.model.name,
             converted=converted,
             source=f"{method}:{parent.pk}",
-            engine={name: value for name, value in parent.engine.items() if name != "quantization"},
+            engine={name: value for name, value in parent.engine.items() if name not in OF_FLOATS},
             parent=parent,
             facts=_licensed(converted, parent),
             ip=ip,

@@ -6,8 +6,9 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from inference.config import Quantization
 from inference.convert.child import progress, report
 from inference.convert.facts import facts, licence
 from inference.convert.gguf_header import check_gguf
@@ -92,7 +93,9 @@ def _write(source: Path, part: Path, options: argparse.Namespace) -> dict[str, A
         from inference.convert.quantize import quantize_folder
 
         progress("quantizing", 0.6)
-        receipt["quantization"] = quantize_folder(source, part, name=options.quantize)
+        receipt["quantization"] = quantize_folder(
+            source, part, name=options.quantize, quantize_head=options.quantize_head
+        )
         shutil.rmtree(part / "floats", ignore_errors=True)
     return receipt
 
@@ -110,7 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype", choices=DTYPE_BYTES, default="bfloat16", help="of weights that come from GGUF"
     )
-    parser.add_argument("--quantize", choices=["int8"], help="write quantized weights")
+    parser.add_argument("--quantize", choices=get_args(Quantization), help="write quantized weights")
+    parser.add_argument("--quantize-head", action="store_true", help="the output layer, too")
     parser.add_argument("--num-threads", type=int, help="CPU threads of torch")
     parser.add_argument("--with-parent", action="store_true", help="cancel when standard input ends")
     return parser

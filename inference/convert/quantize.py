@@ -8,23 +8,20 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM
 
+from inference.convert.importance import importance
 from inference.models.model_folder import check_folder
 from inference.quantization.base import quantization_config
 from inference.quantization.error import weight_errors
+from inference.quantization.int4 import Int4Config
 
 
-def quantize_folder(source: Path, folder: Path, *, name: str) -> dict[str, Any]:
+def quantize_folder(source: Path, folder: Path, *, name: str, quantize_head: bool = False) -> dict[str, Any]:
     """Writes `source`, quantized by the method `name`, into `folder`; returns the error figures."""
-    quantized = AutoModelForCausalLM.from_pretrained(
-        source,
-        dtype="auto",
-        local_files_only=True,
-        use_safetensors=True,
-        quantization_config=quantization_config(name),
-    )
-    exact = AutoModelForCausalLM.from_pretrained(
-        source, dtype="auto", local_files_only=True, use_safetensors=True
-    )
+    config = quantization_config(name, quantize_head=quantize_head)
+    if isinstance(config, Int4Config):
+        config.importance = importance(_load(source))
+    quantized = _load(source, quantization_config=config)
+    exact = _load(source)
     quantized.save_pretrained(folder)
     for file, path in check_folder(source).items():
         is_weights = file.endswith((".safetensors", ".safetensors.index.json"))
@@ -39,3 +36,9 @@ def quantize_folder(source: Path, folder: Path, *, name: str) -> dict[str, Any]:
         "worst_layer": worst.name,
         "worst_weight_error": worst.weight_error,
     }
+
+
+def _load(folder: Path, **options: Any) -> Any:
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", local_files_only=True, use_safetensors=True, **options
+    ).eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +15,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from inference.quantization.experts import refuse_experts
 from inference.quantization.linear import QuantizedLinear, frozen
+
+QuantizeWeight = Callable[[str, Tensor], dict[str, Tensor]]  # a layer's name and weight -> its parameters
 
 
 class LinearConfig(QuantizationConfigMixin):
@@ -37,16 +39,16 @@ class LinearConfig(QuantizationConfigMixin):
 class Quantize(ConversionOps):
     """A float weight on its way from the file into the model becomes the tensors of its layer."""
 
-    def __init__(self, linear_class: type[QuantizedLinear]) -> None:
-        self._linear_class = linear_class
+    def __init__(self, quantize_weight: QuantizeWeight) -> None:
+        self._quantize_weight = quantize_weight
 
     def convert(self, input_dict: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         converted = {}
         for name, value in input_dict.items():
             exact = value[0] if isinstance(value, list) else value
-            module = name.removesuffix("weight")
-            for parameter, tensor in self._linear_class.quantize(exact).items():
-                converted[module + parameter] = tensor
+            module = name.removesuffix(".weight")
+            for parameter, tensor in self._quantize_weight(module, exact).items():
+                converted[f"{module}.{parameter}"] = tensor
         return converted
 
 
@@ -82,7 +84,7 @@ class LinearQuantizer(HfQuantizer):
         is_shared = name == shared_head(model)
         with torch.device("meta"):
             layer = self.LINEAR.placeholder(linear, is_quantized=True)
-        for parameter, tensor in self.LINEAR.quantize(linear.weight).items():
+        for parameter, tensor in self.quantize_weight(name, linear.weight).items():
             setattr(layer, parameter, frozen(tensor))
         layer.bias = linear.bias
         model.set_submodule(name, layer.train(linear.training))
@@ -108,8 +110,12 @@ class LinearQuantizer(HfQuantizer):
         module, tensor_name = get_module_from_name(model, param_name)
         return isinstance(module, QuantizedLinear) and tensor_name == "weight"
 
+    def quantize_weight(self, name: str, weight: Tensor) -> dict[str, Tensor]:
+        """The parameters of the layer `name` [out, in], without its bias."""
+        return self.LINEAR.quantize(weight)
+
     def get_quantize_ops(self) -> Quantize:
-        return Quantize(self.LINEAR)
+        return Quantize(self.quantize_weight)
 
     def get_new_dtype(self, converter: Any, param: Any, dtype: torch.dtype | None) -> torch.dtype | None:
         """5.23 asks which dtype to load as: the target's own is right, whether quantized or float32."""

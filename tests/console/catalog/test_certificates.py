@@ -88,10 +88,11 @@ def test_what_was_quantized_at_import_has_nothing_to_be_compared_with(
         require(quantized)
 
 
-def test_the_method_is_the_one_that_quantized_folders_name() -> None:
-    from inference.quantization.int8 import METHOD
+def test_methods_begin_as_quantized_folders_name_them() -> None:
+    from inference.quantization.base import METHODS, quantization_config
 
-    assert certificates.OWN_METHOD == METHOD
+    for name in METHODS:
+        assert quantization_config(name).quant_method.startswith(certificates.OWN_METHODS), name
 
 
 def test_an_original_needs_none(original: Revision) -> None:
