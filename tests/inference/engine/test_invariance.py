@@ -224,7 +224,7 @@ def test_a_chunk_wider_than_a_mixed_step_wants_is_computed_all_the_same(
         bench.submit(name, [1, 2], sampling=Sampling(max_tokens=60, ignore_eos=True))
     for _ in range(3):
         bench.engine.step()
-    monkeypatch.setattr(MixedSteps, "budget", lambda *_, **__: 256)
+    monkeypatch.setattr(MixedSteps, "budget", lambda *_, **__: (256, True))
     late = bench.submit("late", range(1, 60), sampling=Sampling(max_tokens=2, ignore_eos=True))
     for _ in range(5):
         bench.engine.step()
