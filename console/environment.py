@@ -79,7 +79,7 @@ class Environment(BaseSettings):
     # What an engine runs with where its revision says nothing else; EngineConfig explains each.
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    quantization: Literal["int8", "fp8", "int4"] | None = None
+    quantization: Literal["int8", "fp8", "int4", "w8a8"] | None = None
     kv_dtype: Literal["auto", "fp8"] = "auto"
     batching: bool = True
     num_blocks: AtLeastOne | None = None

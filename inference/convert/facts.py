@@ -11,6 +11,7 @@ from typing import Any
 
 from inference.models.safetensors_header import Tensor, read_header
 
+INT4 = "pilothouse_int4"  # as config.json names it: inference/quantization/int4.py
 CACHE_ELEMENT_BYTES = 2  # of an unquantized KV cache
 TORCH_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 MAX_TEXT_BYTES = 65_536
@@ -34,13 +35,14 @@ def facts(folder: Path, files: Mapping[str, Path]) -> dict[str, Any]:
         for tensor in read_header(files[name]).values()
     ]
     quantization = config.get("quantization_config")
+    method = quantization.get("quant_method") if isinstance(quantization, dict) else None
     found = {
         "architecture": next(iter(config.get("architectures") or ()), None),
         "model_type": config["model_type"],
-        "num_parameters": sum(tensor.num_elements for tensor in tensors if not _is_scale(tensor.name)),
+        "num_parameters": _num_parameters(tensors, method),
         "weight_bytes": sum(tensor.num_bytes for tensor in tensors),
         "dtype": _dtype(config, tensors),
-        "quantization": quantization.get("quant_method") if isinstance(quantization, dict) else None,
+        "quantization": method,
         "licence": licence(folder, config),
     }
     found |= _sequence_facts(_text_config(config))
@@ -61,6 +63,15 @@ def licence(folder: Path, config: Mapping[str, Any] | None = None) -> str | None
             if words.lower() in head.lower():
                 return spdx
     return None
+
+
+def _num_parameters(tensors: list[Tensor], method: str | None) -> int:
+    """Without scales; our int4 has two in each of its bytes."""
+    return sum(
+        tensor.num_elements * (2 if method == INT4 and tensor.dtype == "U8" else 1)
+        for tensor in tensors
+        if not _is_scale(tensor.name)
+    )
 
 
 def _is_scale(name: str) -> bool:

@@ -14,10 +14,11 @@ from transformers.utils import logging
 
 from inference import corpus
 from inference.config import EngineConfig
+from inference.convert.facts import facts
 from inference.convert.importance import importance
 from inference.convert.quantize import quantize_folder
 from inference.models.loader import load_model
-from inference.models.model_folder import CannotLoad
+from inference.models.model_folder import CannotLoad, check_folder
 from inference.quantization.base import quantization_config
 from inference.quantization.int4 import (
     GROUP,
@@ -230,6 +231,15 @@ def test_a_folder_is_quantized_by_the_importance_of_its_inputs(tmp_path: Path) -
     for name, layer in quantized_layers(model).items():
         packed, scale = quantize(exact.get_parameter(f"{name}.weight"), found[name])
         assert torch.equal(layer.weight, packed) and torch.equal(layer.weight_scale, scale)
+
+
+def test_a_folder_tells_how_many_parameters_it_had(tmp_path: Path) -> None:
+    source, folder = wide_folder(tmp_path / "exact"), tmp_path / "int4"
+    folder.mkdir()
+    quantize_folder(source, folder, name="int4")
+    before, after = (facts(one, check_folder(one)) for one in (source, folder))
+    assert after["num_parameters"] == before["num_parameters"]
+    assert after["quantization"] == "pilothouse_int4" and after["weight_bytes"] < before["weight_bytes"]
 
 
 @torch.no_grad()
