@@ -97,7 +97,7 @@ def tiny_gguf(path: Path) -> LlamaForCausalLM:
     for name, tensor in model.state_dict().items():
         weight = tensor.float().numpy()
         if name.endswith(("q_proj.weight", "k_proj.weight")):
-            weight = _interleaved(weight, num_heads=4 if "q_proj" in name else 2)
+            weight = interleaved(weight, num_heads=4 if "q_proj" in name else 2)
         writer.add_tensor(names.get_name(name, (".weight",)), np.ascontiguousarray(weight))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -106,7 +106,7 @@ def tiny_gguf(path: Path) -> LlamaForCausalLM:
     return model
 
 
-def _interleaved(weight: np.ndarray[Any, Any], *, num_heads: int) -> np.ndarray[Any, Any]:
+def interleaved(weight: np.ndarray[Any, Any], *, num_heads: int) -> np.ndarray[Any, Any]:
     """GGUF keeps the two halves of a rotary head interleaved."""
     rows, columns = weight.shape
     halves = weight.reshape(num_heads, 2, rows // num_heads // 2, columns)
