@@ -19,6 +19,7 @@ from console.catalog.files import FilesChanged, check_files, files_lock, models_
 from console.catalog.models import Certificate, Revision
 from console.jobs.actions import enqueue
 from console.jobs.models import Job
+from inference.architectures import WITH_EXPERTS
 from inference.config import Quantization
 
 METHODS = get_args(Quantization)
@@ -41,6 +42,8 @@ def start_quantize(*, actor: str, revision: Revision, method: str = "int8", ip: 
     _check_here(revision, QuantizeRefused)
     if found := revision.facts.get("quantization"):
         raise QuantizeRefused(_("It is quantized already: %(method)s.") % {"method": found})
+    if revision.facts.get("architecture") in WITH_EXPERTS:
+        raise QuantizeRefused(_("A mixture of experts is not quantized."))
     _check_idle(revision, QuantizeRefused)
     arguments = {"revision": revision.pk, "method": method}
     return enqueue(actor=actor, kind="quantize", subject=revision.pk, arguments=arguments, ip=ip)

@@ -8,6 +8,7 @@ from django.utils.translation import gettext as _
 
 from console.catalog.certificates import Standing
 from console.catalog.models import Deployment, Revision
+from inference.architectures import WITH_EXPERTS
 
 State, Wanted = Deployment.State, Deployment.Wanted
 ON_THE_WAY = (State.WAITING, State.LOADING, State.UNLOADING)
@@ -70,6 +71,8 @@ def _in_route(revision: Revision) -> str:
 
 
 def _quantized(revision: Revision) -> str:
+    if revision.facts.get("architecture") in WITH_EXPERTS:
+        return _("A mixture of experts is not quantized.")
     method = revision.facts.get("quantization")
     return _("It is quantized already: %(method)s.") % {"method": method} if method else ""
 

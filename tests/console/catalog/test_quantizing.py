@@ -328,3 +328,10 @@ def test_no_torch_is_imported_where_jobs_run() -> None:
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
     assert torch.get_num_threads() >= 1
+
+
+@pytest.mark.usefixtures("here")
+def test_a_mixture_of_experts_is_refused_at_once(original: Revision) -> None:
+    original.facts = original.facts | {"architecture": "Qwen3MoeForCausalLM"}
+    with pytest.raises(QuantizeRefused, match="mixture of experts"):
+        start_quantize(actor="mia", revision=original)
