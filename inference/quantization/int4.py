@@ -52,7 +52,7 @@ def quantize(weight: Tensor, importance: Tensor | None = None) -> tuple[Tensor, 
     importance = importance.to(weight.device, torch.float32).view(-1, group)
     parts = [
         _quantize_groups(part.float().view(len(part), -1, group), importance)
-        for part in weight.split(max(1, NUMBERS_AT_ONCE // num_inputs))
+        for part in torch.split(weight, max(1, NUMBERS_AT_ONCE // num_inputs))
     ]
     packed = torch.cat([pack(numbers) for numbers, _ in parts]).view(num_outputs, num_inputs // 2)
     return packed, torch.cat([scale for _, scale in parts]).t().contiguous()

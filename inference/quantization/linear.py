@@ -100,7 +100,9 @@ def join_columns(parameters: Sequence[Any]) -> Tensor:
     if all(is_beside(before, after) for before, after in pairwise(tensors)):
         return first.as_strided((len(first), num_columns), first.stride())
     joined = torch.cat(tensors, dim=1)
-    for parameter, part in zip(parameters, joined.split([t.shape[1] for t in tensors], dim=1), strict=True):
+    for parameter, part in zip(
+        parameters, torch.split(joined, [tensor.shape[1] for tensor in tensors], dim=1), strict=True
+    ):
         parameter.data = part
     return joined
 
