@@ -8,6 +8,9 @@ import numpy as np
 import torch
 
 from inference.engine.sequence import Sequence, Status
+from inference.engine.stage import ALIGNMENT, Stage
+
+CHANGES_AT_ONCE = 16_384  # that travel in one copy
 
 
 def table_bytes(max_num_seqs: int, max_blocks: int) -> int:
@@ -25,6 +28,7 @@ class BlockTables:
 
     def __init__(self, *, num_rows: int, max_blocks: int, device: torch.device) -> None:
         self.tensor = torch.zeros(num_rows, max_blocks, dtype=torch.int32, device=device)
+        self._stage = Stage(size=2 * (CHANGES_AT_ONCE + ALIGNMENT), device=device)
         self._max_blocks = max_blocks
         self._free = list(range(num_rows))
         self._rows: dict[Sequence, int] = {}
@@ -43,8 +47,9 @@ class BlockTables:
             return
         changes = np.array([self._places, self._blocks], dtype=np.int64)
         self._places, self._blocks = [], []
-        places, blocks = torch.from_numpy(changes).to(self.tensor.device)
-        self.tensor.view(-1).index_copy_(0, places, blocks.to(torch.int32))
+        for first in range(0, changes.shape[1], CHANGES_AT_ONCE):
+            places, blocks = self._stage.send(*changes[:, first : first + CHANGES_AT_ONCE])
+            self.tensor.view(-1).index_copy_(0, places.long(), blocks)
 
     def _row_of(self, sequence: Sequence) -> int:
         row = self._rows.get(sequence)

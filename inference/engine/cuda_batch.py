@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from inference.attention.base import IntArray
@@ -14,9 +13,9 @@ from inference.attention.triton import PagedBatch
 from inference.engine.block_tables import BlockTables
 from inference.engine.invariance import is_prefill
 from inference.engine.sequence import Plan, Row
+from inference.engine.stage import Stage
 
 NOTHING: IntArray = np.empty((0, 4), dtype=np.int64)
-ALIGNMENT = 4  # numbers: Triton compiles a kernel anew for addresses that are no multiple of 16 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,31 +27,6 @@ class CudaBatch:
     logit_rows: Tensor | None  # [num_sampling]; None: every token's
     table_rows: Tensor  # [num_sampling], the sampling sequences' rows of the block tables
     paged: PagedBatch
-
-
-class Stage:
-    """A pinned buffer through which a step's numbers reach the device."""
-
-    def __init__(self, *, size: int, device: torch.device) -> None:
-        self._host = torch.empty(size, dtype=torch.int32, pin_memory=True)
-        self._array = self._host.numpy()
-        self._device = torch.empty(size, dtype=torch.int32, device=device)
-        self._copied = torch.cuda.Event()
-
-    def send(self, *parts: IntArray) -> list[Tensor]:
-        """The parts, each as a device tensor of its own shape."""
-        self._copied.synchronize()  # the copy before may still read the buffer
-        end, places = 0, list[int]()
-        for part in parts:
-            places.append(end)
-            self._array[end : end + part.size] = part.ravel()
-            end += -(-part.size // ALIGNMENT) * ALIGNMENT
-        self._device[:end].copy_(self._host[:end], non_blocking=True)
-        self._copied.record()
-        return [
-            self._device[place : place + part.size].view(part.shape)
-            for place, part in zip(places, parts, strict=True)
-        ]
 
 
 def num_decode_rows(rows: tuple[Row, ...], *, is_invariant: bool = False) -> int:

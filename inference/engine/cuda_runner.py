@@ -12,11 +12,12 @@ from torch import Tensor
 from inference.attention.decode_parts import Cut, fixed_part
 from inference.attention.triton import TritonStep
 from inference.engine.block_tables import BlockTables, num_table_rows
-from inference.engine.cuda_batch import CudaBatch, Stage, decode_numbers, num_decode_rows, pack_mixed
+from inference.engine.cuda_batch import CudaBatch, decode_numbers, num_decode_rows, pack_mixed
 from inference.engine.decode_graphs import DecodeGraphs
 from inference.engine.invariance import Borders
 from inference.engine.kv_cache import KVCache
 from inference.engine.sequence import Plan, Row
+from inference.engine.stage import Stage
 from inference.kernels.layer import fill_pending
 from inference.kernels.prefill_attention import tokens_per_tile
 from inference.models.fuse import FusedModel, can_fuse

@@ -11,7 +11,8 @@ from torch import Tensor
 from inference.attention.base import IntArray
 from inference.attention.decode_parts import Cut
 from inference.attention.triton import PagedBatch
-from inference.engine.cuda_batch import ALIGNMENT, CudaBatch
+from inference.engine.cuda_batch import CudaBatch
+from inference.engine.stage import ALIGNMENT
 
 Forward = Callable[[CudaBatch], Tensor]  # -> logits [num_rows, vocab]
 

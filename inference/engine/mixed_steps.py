@@ -15,7 +15,7 @@ from statistics import median
 
 from inference.engine.sequence import Row, Sequence
 
-STREAMS_PER_FIRST_TOKEN = 16  # that may pause for it
+STREAMS_PER_FIRST_TOKEN = 24  # that may pause for it
 LONGEST = 2.5  # what a step with prefill may take, in steps without
 SMALLEST = 256  # prompt tokens: less would waste the device's width
 SMALLEST_SHARE = 64  # of a prompt that shares a step with others
