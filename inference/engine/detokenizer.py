@@ -26,12 +26,16 @@ class ByteDecoder:
         self._vocabulary = vocabulary
         self._skipped = vocabulary.special_ids if skip_special_tokens else frozenset()
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._is_between_characters = True
         self._strip = vocabulary.strips_first_space
 
     def push(self, token_id: int) -> str:
         if token_id in self._skipped:
             return ""
-        text = self._utf8.decode(self._vocabulary.raw(token_id))
+        text = self._vocabulary.whole_text(token_id) if self._is_between_characters else None
+        if text is None:  # few tokens are less than whole characters, and the decoder is slow
+            text = self._utf8.decode(self._vocabulary.raw(token_id))
+            self._is_between_characters = not self._utf8.getstate()[0]
         if self._strip and text:
             self._strip = False
             text = text.removeprefix(" ")
@@ -96,6 +100,8 @@ class StreamDetokenizer:
     def push(self, token_ids: list[int]) -> str:
         """Text that is certain now; at a stop string, what precedes it, and `matched_stop` is set."""
         if not self._stops:
+            if len(token_ids) == 1:
+                return self._decoder.push(token_ids[0])
             return "".join([self._decoder.push(token_id) for token_id in token_ids])
         return "".join([self._push_one(token_id) for token_id in token_ids])
 

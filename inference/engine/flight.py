@@ -15,7 +15,15 @@ Stop = tuple[FinishReason, str | int | None]  # why it ends, and what matched
 class Flight:
     """Joins what belongs to one accepted request."""
 
-    __slots__ = ("detokenizer", "on_event", "sequence", "silent_ids", "stop_ids", "timeline")
+    __slots__ = (
+        "detokenizer",
+        "num_output_tokens",
+        "on_event",
+        "sequence",
+        "silent_ids",
+        "stop_ids",
+        "timeline",
+    )
 
     def __init__(
         self,
@@ -32,6 +40,7 @@ class Flight:
         self.on_event = on_event
         self.detokenizer = detokenizer
         self.timeline = Timeline(now)
+        self.num_output_tokens = 0  # accepted so far
         self.stop_ids = eos_token_ids.union(sampling.stop_token_ids)
         self.silent_ids = (
             eos_token_ids if sampling.include_stop_str_in_output else self.stop_ids
@@ -40,7 +49,7 @@ class Flight:
     def accept(self, token_id: int, sampled: Sampled) -> Stop | None:
         """Append a token, send its delta, and say whether it is the last."""
         sequence, sampling = self.sequence, self.sequence.request.sampling
-        num_output_tokens = sequence.num_known_output_tokens + 1
+        self.num_output_tokens = num_output_tokens = self.num_output_tokens + 1
         is_stop_token = token_id in self.stop_ids and num_output_tokens > sampling.min_tokens
         text = "" if is_stop_token and token_id in self.silent_ids else self.detokenizer.push([token_id])
         sequence.add_token(token_id)

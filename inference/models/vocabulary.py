@@ -32,6 +32,7 @@ class TokenBytes:
         self._added = dict(tokenizer.added_tokens_decoder)
         self.special_ids = frozenset(token_id for token_id, token in self._added.items() if token.special)
         self._known: dict[int, bytes] = {}
+        self._texts: dict[int, str | None] = {}
 
     def raw(self, token_id: int) -> bytes:
         """The token's bytes; none for an id without a token (vocabularies are padded)."""
@@ -56,6 +57,18 @@ class TokenBytes:
         if self._metaspace:
             return token.replace(METASPACE, " ").encode()
         return str(self.tokenizer.decode([token_id])).encode()
+
+    def whole_text(self, token_id: int) -> str | None:
+        """The token as text; None where it begins or ends within a character."""
+        try:
+            return self._texts[token_id]
+        except KeyError:
+            try:
+                text: str | None = self.raw(token_id).decode()
+            except UnicodeDecodeError:
+                text = None
+            self._texts[token_id] = text
+            return text
 
     def text(self, token_id: int) -> str:
         """The token alone as text; U+FFFD where it is not whole characters."""

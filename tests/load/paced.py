@@ -45,6 +45,7 @@ class Words(TokenBytes):
     def __init__(self) -> None:
         self.is_exact, self.strips_first_space = True, False
         self.special_ids = frozenset()
+        self._texts = {}
 
     def raw(self, token_id: int) -> bytes:
         return b" w%d" % token_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import random
 from pathlib import Path
@@ -159,3 +160,29 @@ def test_the_default_models_tokens_add_up_to_its_tokenizers_text(default_model: 
     for token_ids in samples:
         found = pieces(StreamDetokenizer(vocabulary, Sampling(stop=("\x00never",))), token_ids)
         assert "".join(found) == tokenizer.decode(token_ids, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("cuts", [(1,), (2,), (1, 3), (3, 1), (2, 1, 4)])
+def test_whole_tokens_and_pieces_of_characters_mix(cuts: tuple[int, ...]) -> None:
+    """Tokens of several bytes, cut anywhere: whole ones come from a table, the others from the decoder."""
+    raw = "aé中😀 b\N{COMBINING ACUTE ACCENT}😀z".encode() + b"\xff\xf0\x9f" + b"ok" + b"\xe4"
+    pieces, start = [], 0
+    for cut in itertools.cycle(cuts):
+        if start >= len(raw):
+            break
+        pieces.append(raw[start : start + cut])
+        start += cut
+
+    class Pieces(TokenBytes):
+        def __init__(self) -> None:
+            self.is_exact, self.strips_first_space, self.special_ids = True, False, frozenset()
+            self._texts = {}
+
+        def raw(self, token_id: int) -> bytes:
+            return pieces[token_id]
+
+    detokenizer = StreamDetokenizer(Pieces(), Sampling())
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    for number, piece in enumerate(pieces):
+        assert detokenizer.push([number]) == decoder.decode(piece)
+    assert detokenizer.flush() == decoder.decode(b"", final=True)
