@@ -32,9 +32,9 @@ class EngineConfig:
     max_queued_requests: int = 1024
     max_queued_tokens: int = 1_000_000  # prompt tokens waiting
     prefix_caching: bool = True
-    cuda_graphs: bool = True  # decode steps replayed as one launch; like the two below, on NVIDIA GPUs alone
-    fused_layers: bool = True  # joined projections and fewer kernels, where the family is known
-    overlap: bool = True  # a step is launched before the tokens of the one before are read
+    cuda_graphs: bool = True  # decode steps replayed as one launch; on NVIDIA GPUs alone
+    fused_layers: bool = True  # joined projections and fewer operations, where the family is known
+    overlap: bool = True  # a step launched before the tokens of the one before are read; NVIDIA GPUs alone
     num_draft_tokens: int = 0  # guessed from what was said before and computed ahead, at most; 0: none
     batch_invariant: bool = False  # the same tokens and log-probabilities in any company; slower
     num_threads: int | None = None  # CPU threads of torch; None: the cores that there are

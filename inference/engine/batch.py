@@ -16,8 +16,8 @@ from inference.engine.sequence import Plan
 class Batch:
     """What the model's forward is given."""
 
-    input_ids: Tensor  # [1, num_tokens]
-    position_ids: Tensor  # [1, num_tokens], restarting with each sequence
+    input_ids: Tensor  # [num_tokens]
+    position_ids: Tensor  # [num_tokens], restarting with each sequence
     logit_rows: Tensor  # [num_sampling], tokens whose logits are wanted, in the plan's order
     layout: Layout
 
@@ -51,8 +51,8 @@ def pack(plan: Plan, *, block_size: int, device: torch.device) -> Batch:
     packed = torch.from_numpy(np.concatenate([host.reshape(-1), logit_rows]).astype(np.int64)).to(device)
     tokens = packed[: 3 * num_tokens].view(3, num_tokens)
     return Batch(
-        input_ids=tokens[0][None],
-        position_ids=tokens[1][None],
+        input_ids=tokens[0],
+        position_ids=tokens[1],
         logit_rows=packed[3 * num_tokens :],
         layout=Layout(stretches=stretches, slots=tokens[2]),
     )

@@ -162,7 +162,13 @@ def runner_for(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) ->
     if loaded.attention != "triton":
         runner_class = InvariantRunner if config.batch_invariant else ModelRunner
         kv_dtype = pool_dtype(config, loaded.dtype)
-        return runner_class(loaded, num_blocks=num_blocks, block_size=config.block_size, kv_dtype=kv_dtype)
+        return runner_class(
+            loaded,
+            num_blocks=num_blocks,
+            block_size=config.block_size,
+            kv_dtype=kv_dtype,
+            fuses=config.fused_layers,
+        )
     from inference.engine.cuda_runner import CudaRunner
 
     assert config.max_batch_tokens is not None

@@ -18,9 +18,15 @@ class InvariantRunner(ModelRunner):
     """A runner whose products have the same shape whatever else the plan holds."""
 
     def __init__(
-        self, loaded: LoadedModel, *, num_blocks: int, block_size: int, kv_dtype: torch.dtype | None = None
+        self,
+        loaded: LoadedModel,
+        *,
+        num_blocks: int,
+        block_size: int,
+        kv_dtype: torch.dtype | None = None,
+        fuses: bool = True,
     ) -> None:
-        super().__init__(loaded, num_blocks=num_blocks, block_size=block_size, kv_dtype=kv_dtype)
+        super().__init__(loaded, num_blocks=num_blocks, block_size=block_size, kv_dtype=kv_dtype, fuses=fuses)
         self.borders = Borders(block_size)
 
     @torch.inference_mode()

@@ -15,6 +15,8 @@ from inference.engine.batch import Batch, pack
 from inference.engine.invariance import Borders
 from inference.engine.kv_cache import KVCache
 from inference.engine.sequence import Plan
+from inference.models.fuse_cpu import FusedCpuModel
+from inference.models.fusible import can_fuse
 from inference.models.loader import LoadedModel
 
 Steps = Callable[[Cache, Layout], Step]
@@ -37,6 +39,7 @@ class ModelRunner:
         num_blocks: int,
         block_size: int,
         kv_dtype: torch.dtype | None = None,  # None: the model's
+        fuses: bool = True,
     ) -> None:
         self.loaded = loaded
         self.num_blocks = num_blocks
@@ -48,7 +51,14 @@ class ModelRunner:
             dtype=kv_dtype or loaded.dtype,
             device=loaded.device,
         )
-        self._step_class = ATTENTIONS[loaded.attention]()
+        self._new_step = ATTENTIONS[loaded.attention]()
+        can_be_fused = loaded.device.type == "cpu" and can_fuse(loaded.model)
+        self._fused = FusedCpuModel(loaded.model) if fuses and can_be_fused else None
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the layers run fused, not by transformers' own forward."""
+        return self._fused is not None
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> Tensor:
@@ -59,20 +69,24 @@ class ModelRunner:
     @torch.inference_mode()
     def score(self, plan: Plan) -> Tensor:
         """As `run`, but the logits after every token of the plan: to measure, not to serve."""
-        return self._forward(pack(plan, block_size=self.block_size, device=self.loaded.device), 0)
+        return self._forward(pack(plan, block_size=self.block_size, device=self.loaded.device), None)
 
     @torch.inference_mode()
     def scrub(self, block_ids: Sequence[int]) -> None:
         """Zero blocks that may hold NaN: attention masks what lies past the end, but 0 x NaN is NaN."""
         self.cache.zero(block_ids)
 
-    def _forward(self, batch: Batch, wanted: Tensor | int) -> Tensor:
+    def _forward(self, batch: Batch, logit_rows: Tensor | None) -> Tensor:
+        """Logits of the tokens that `logit_rows` names; of all for None."""
+        step = self._new_step(self.cache, batch.layout)
+        if self._fused is not None:
+            return self._fused(batch.input_ids, batch.position_ids, logit_rows=logit_rows, step=step)
         output = self.loaded.model(
-            input_ids=batch.input_ids,
-            position_ids=batch.position_ids,
+            input_ids=batch.input_ids[None],
+            position_ids=batch.position_ids[None],
             use_cache=False,
-            logits_to_keep=wanted,
-            paged_step=self._step_class(self.cache, batch.layout),
+            logits_to_keep=0 if logit_rows is None else logit_rows,
+            paged_step=step,
         )
         logits: Tensor = output.logits[0]
         return logits

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from inference.attention import base
 from inference.config import EngineConfig
 from inference.models.device import check_fp8, choose_attention, choose_device, choose_dtype
+from inference.models.fusible import can_fuse
 from inference.models.layout import transpose_linear_weights
 from inference.models.model_folder import CannotLoad, check_folder
 from inference.models.supported import has_experts, why_not_batched, why_not_captured
@@ -121,7 +122,8 @@ def load_model(
         allow_rounding(model)
     model.requires_grad_(False).eval().to(device)  # what the files do not hold, such as rotary tables
     if device.type == "cpu":
-        transpose_linear_weights(model)
+        if note or not (config.fused_layers and can_fuse(model)):  # fusing does it as well
+            transpose_linear_weights(model)
     else:
         torch.cuda.empty_cache()  # of quantizing while loading: the KV pool is planned from what is free
     tokenizer = load_tokenizer(folder)

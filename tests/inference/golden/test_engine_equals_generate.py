@@ -11,6 +11,7 @@ import torch
 from inference.config import EngineConfig, RevisionSpec
 from inference.engine.build import assemble
 from inference.engine.engine import Engine
+from inference.engine.runner import ModelRunner
 from inference.protocol import Delta, Event, Finish, FinishReason, GenerateRequest, Owner, Sampling
 from tests.inference import tiny
 
@@ -34,8 +35,10 @@ def expected() -> dict[str, list[list[int]]]:
     }
 
 
-def engine(name: str, *, attention: str, num_blocks: int = 100) -> Engine:
-    config = EngineConfig(block_size=4, num_blocks=num_blocks, max_batch_tokens=17, max_num_seqs=4)
+def engine(name: str, *, attention: str, num_blocks: int = 100, fused: bool = True) -> Engine:
+    config = EngineConfig(
+        block_size=4, num_blocks=num_blocks, max_batch_tokens=17, max_num_seqs=4, fused_layers=fused
+    )
     spec = RevisionSpec(revision="tiny", folder=Path("unused"), engine=config)
     return assemble(tiny.loaded(tiny.tiny_model(name), attention=attention), spec)
 
@@ -74,6 +77,16 @@ def test_staggered_arrivals_prefix_hits_and_chunks_change_no_token(
     assert outputs == expected[name]
     assert [end.reason for end in ends] == [FinishReason.LENGTH] * len(PROMPTS)
     assert ends[-1].usage.cached_tokens >= 4, "the prompt came a second time, but no block of it was found"
+
+
+@pytest.mark.parametrize("name", tiny.LLAMA_LIKE)
+def test_without_fused_layers_transformers_own_forward_gives_the_same_tokens(
+    name: str, expected: dict[str, list[list[int]]]
+) -> None:
+    plain = engine(name, attention="cpu", fused=False)
+    assert isinstance(plain.runner, ModelRunner) and not plain.runner.is_fused
+    outputs, _ = run(plain, steps_between_arrivals=3)
+    assert outputs == expected[name]
 
 
 @pytest.mark.parametrize("attention", ["reference", "cpu"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,7 @@ from transformers.utils import logging
 
 from inference.quantization import int8_matmul
 from inference.quantization.base import quantization_config
-from inference.quantization.int8 import (
-    Int8Linear,
-    allow_rounding,
-    dequantize,
-    quantize,
-)
+from inference.quantization.int8 import Int8Linear, dequantize, quantize
 from tests.inference.tiny import tiny_model
 
 TEXT = (
@@ -123,61 +117,6 @@ def test_scales_stay_float32_when_a_quantized_folder_is_loaded_as_bfloat16(
     layer = next(iter(quantized_layers(model).values()))
     assert (layer.weight.dtype, layer.weight_scale.dtype) == (torch.int8, torch.float32)
     assert model.model.norm.weight.dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize("way", [int8_matmul.dequantized, int8_matmul.widened, int8_matmul.packed])
-@pytest.mark.parametrize("num_rows", [1, 3, 40])
-def test_every_way_to_multiply_gives_the_product(way: int8_matmul.Matmul, num_rows: int) -> None:
-    generator = torch.Generator().manual_seed(num_rows)
-    weight, scale = quantize(torch.randn(96, 64, generator=generator))
-    x = torch.randn(1, num_rows, 64, generator=generator).to(torch.bfloat16)
-    exact = x.double() @ dequantize(weight, scale).double().T
-    product = way(x, weight, scale)
-    assert product.dtype == torch.bfloat16 and product.shape == (1, num_rows, 96)
-    assert float((product.double() - exact).norm() / exact.norm()) < 0.005  # bfloat16 has 8 bits
-
-
-def test_float32_activations_are_multiplied_exactly_whatever_was_measured() -> None:
-    weight, scale = quantize(torch.randn(32, 64, generator=torch.Generator().manual_seed(5)))
-    x = torch.randn(2, 64, generator=torch.Generator().manual_seed(6))
-    exact = x.double() @ dequantize(weight, scale).double().T
-    torch.testing.assert_close(int8_matmul.fastest(x, weight, scale).double(), exact, rtol=1e-5, atol=1e-5)
-
-
-def test_the_way_follows_the_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    def way(value: int) -> Callable[..., Tensor]:
-        return lambda x, weight, scale: torch.tensor(value)
-
-    ways = tuple(way(rows) for rows in int8_matmul.MEASURED_ROWS)
-    monkeypatch.setattr(int8_matmul, "measured_ways", lambda *shape: ways)
-    weight, scale = quantize(torch.ones(8, 8))
-    chosen = [
-        int(int8_matmul.fastest(torch.ones(rows, 8, dtype=torch.bfloat16), weight, scale))
-        for rows in (1, 2, 4, 5, 64, 500)
-    ]
-    assert chosen == [1, 4, 4, 16, 64, 64]
-
-
-def test_the_measurement_names_a_way_for_every_number_of_rows() -> None:
-    ways = int8_matmul.measured_ways(64, 64, torch.get_num_threads(), torch.bfloat16)
-    assert len(ways) == len(int8_matmul.MEASURED_ROWS)
-    assert set(ways) <= {int8_matmul.packed, int8_matmul.dequantized, int8_matmul.widened}
-
-
-@torch.no_grad()
-def test_rounding_float32_activations_is_for_those_who_allow_it(
-    exact_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ways = (int8_matmul.packed,) * len(int8_matmul.MEASURED_ROWS)
-    monkeypatch.setattr(int8_matmul, "measured_ways", lambda *shape: ways)
-    model = load(exact_folder, on_load=True)
-    layer = model.model.layers[0].mlp.up_proj
-    x = torch.randn(3, layer.in_features, generator=torch.Generator().manual_seed(7))
-    exact = layer(x)
-    allow_rounding(model)
-    rounded = layer(x)
-    assert rounded.dtype == torch.float32 and not torch.equal(exact, rounded)
-    assert float((exact - rounded).norm() / exact.norm()) < 0.005
 
 
 def test_an_unknown_method_is_refused() -> None:

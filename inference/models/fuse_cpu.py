@@ -1,0 +1,141 @@
+"""The same model with fewer operations on CPUs, where calling one costs as much as what it computes.
+
+One product for queries, keys and values, one for gate and up; the rotary embedding, the residual and the gate
+in place. Weights are not copied twice: the model's own layers become views of the joined ones, so that
+transformers' forward stays there as the oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inference.attention.base import Step
+from inference.models.fusible import epsilon, layer_window
+from inference.models.layout import join_input_major
+from inference.quantization.linear import QuantizedLinear, join_rows
+
+Product = Callable[[Tensor], Tensor]  # [num_tokens, in] -> [num_tokens, out]
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """An RMS norm."""
+
+    weight: Tensor
+    epsilon: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+
+
+@dataclass(frozen=True, slots=True)
+class FusedLayer:
+    """What one decoder layer computes with."""
+
+    index: int
+    input_norm: Norm
+    post_norm: Norm
+    qkv: Product  # width -> (num_heads + 2 * num_kv_heads) * head_dim
+    o: Product
+    gate_up: Product  # width -> 2 * intermediate
+    down: Product
+    head_norms: tuple[Norm, Norm] | None  # of queries and keys, where the family has them
+    scaling: float
+    window: int | None
+
+
+class FusedCpuModel:
+    """Runs a packed batch through a fused model: called in inference mode, with any attention's `Step`."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        config = model.config.get_text_config()
+        self.num_heads: int = config.num_attention_heads
+        self.num_kv_heads: int = config.num_key_value_heads
+        self.layers = [fuse_layer(layer, index) for index, layer in enumerate(model.model.layers)]
+        self.norm = norm_of(model.model.norm)
+        self.head = join([model.lm_head])
+
+    def __call__(
+        self, input_ids: Tensor, position_ids: Tensor, *, logit_rows: Tensor | None, step: Step
+    ) -> Tensor:
+        """Logits `[num_rows, vocab]` of the tokens [num_tokens] that `logit_rows` names; of all for None."""
+        body = self.model.model
+        x = F.embedding(input_ids, body.embed_tokens.weight)
+        cos, sin = body.rotary_emb(x[None], position_ids=position_ids[None])
+        turn = cos[0, :, None], signed(sin[0])[:, None]  # [num_tokens, 1, head_dim]
+        for layer in self.layers:
+            x += self._attention(layer, layer.input_norm(x), turn, step)
+            x += self._feed_forward(layer, layer.post_norm(x))
+        return self.head(self.norm(x if logit_rows is None else x[logit_rows]))
+
+    def _attention(self, layer: FusedLayer, x: Tensor, turn: tuple[Tensor, Tensor], step: Step) -> Tensor:
+        num_tokens, num_rotated = len(x), self.num_heads + self.num_kv_heads
+        heads = layer.qkv(x).view(num_tokens, num_rotated + self.num_kv_heads, -1)
+        rotated, value = heads[:, :num_rotated], heads[:, num_rotated:]
+        query, key = rotated[:, : self.num_heads], rotated[:, self.num_heads :]
+        if layer.head_norms:
+            query.copy_(layer.head_norms[0](query))
+            key.copy_(layer.head_norms[1](key))
+        cos, sin = turn
+        halves_swapped = rotated.roll(rotated.shape[-1] // 2, -1)
+        rotated.mul_(cos).addcmul_(halves_swapped, sin)
+        step.write(layer.index, key, value)
+        out = step.attend(
+            layer.index, query, key, value, scaling=layer.scaling, window=layer.window, softcap=None
+        )
+        return layer.o(out.reshape(num_tokens, -1))
+
+    @staticmethod
+    def _feed_forward(layer: FusedLayer, x: Tensor) -> Tensor:
+        gate, up = layer.gate_up(x).chunk(2, dim=-1)
+        return layer.down(F.silu(gate).mul_(up))
+
+
+def signed(sin: Tensor) -> Tensor:
+    """So that halves need only be swapped to rotate: the first one's sine is of the other sign."""
+    first, second = sin.chunk(2, dim=-1)
+    return torch.cat((-first, second), dim=-1)
+
+
+def fuse_layer(layer: Any, index: int) -> FusedLayer:
+    """Join the layer's weights; its own modules then look at parts of the joined ones."""
+    attention, mlp = layer.self_attn, layer.mlp
+    norms = None
+    if hasattr(attention, "q_norm"):
+        norms = norm_of(attention.q_norm), norm_of(attention.k_norm)
+    return FusedLayer(
+        index=index,
+        input_norm=norm_of(layer.input_layernorm),
+        post_norm=norm_of(layer.post_attention_layernorm),
+        qkv=join([attention.q_proj, attention.k_proj, attention.v_proj]),
+        o=join([attention.o_proj]),
+        gate_up=join([mlp.gate_proj, mlp.up_proj]),
+        down=join([mlp.down_proj]),
+        head_norms=norms,
+        scaling=attention.scaling,
+        window=layer_window(attention),
+    )
+
+
+def norm_of(norm: Any) -> Norm:
+    return Norm(norm.weight, epsilon(norm))
+
+
+def join(linears: list[Any]) -> Product:
+    """One product for several layers of the same input, which become views of its weight and bias."""
+    first = linears[0]
+    if isinstance(first, QuantizedLinear):
+        forward: Product = (type(first).joined(linears) if len(linears) > 1 else first).forward
+        return forward
+    assert isinstance(first, nn.Linear)
+    weight = join_input_major([linear.weight for linear in linears])
+    bias = None if first.bias is None else join_rows([linear.bias for linear in linears])
+    return partial(F.linear, weight=weight, bias=bias)

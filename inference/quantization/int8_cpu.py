@@ -1,0 +1,179 @@
+"""Products with int8 weights on CPUs: several ways, of which the one is taken that proves fastest there.
+
+CPUs multiply whole numbers faster than floats. So activations become whole numbers, too: two int8 digits
+each, by the largest of their token, which keeps 15 bits of them (bfloat16 keeps 8). One digit would be faster
+with many rows, but SmolLM2-135M loses 4 % of perplexity by it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+MEASURED_ROWS = (1, 4, 16, 128)
+MAX_MEASURED_OUTPUTS = 16384  # of a wider weight, a part tells as much
+MEASURED_BYTES = 8_000_000  # of weights in turn, more than a core's own cache: in a model each comes cold
+MAX_TRIALS = 6
+MAX_SECONDS = 0.03  # for all ways of a number of rows; one trial of each is always run
+MOST_INEXACT = 0.01  # relative; what CPUs that clip sums of products are off by is much more
+
+LARGEST = 127  # of a digit
+WHOLE = float(1 << 23)  # added to a float32, it leaves whole numbers in the lowest bits
+MIDDLE = 128  # stands for zero in an unsigned digit
+
+
+class CpuWeight:
+    """An int8 weight, and what the ways to multiply need beside it, made when it is first asked for."""
+
+    def __init__(self, weight: Tensor, scale: Tensor) -> None:
+        self.weight = weight.detach()  # int8 [out, in]
+        self.scale = scale.detach().reshape(-1)  # float32 [out]
+
+    @cached_property
+    def transposed(self) -> Tensor:
+        return self.weight.t()
+
+    @cached_property
+    def rounded_scale(self) -> Tensor:
+        return self.scale.to(torch.bfloat16)
+
+    @cached_property
+    def prepacked(self) -> Tensor:
+        """A copy in the order in which oneDNN reads it."""
+        packed: Tensor = torch.ops.onednn.qlinear_prepack(self.weight, None)
+        return packed
+
+    @cached_property
+    def zero_points(self) -> Tensor:
+        return torch.zeros(len(self.weight), dtype=torch.int32)
+
+
+Way = Callable[[Tensor, CpuWeight], Tensor]  # x [rows, in] -> [rows, out] in the dtype of x
+
+
+def exact(x: Tensor, weight: CpuWeight) -> Tensor:
+    """The reference, right on every device: int8 is exact in each float dtype; scales apply after."""
+    return linear(x, weight.weight.to(x.dtype)) * weight.scale.to(x.dtype)
+
+
+def widened(x: Tensor, weight: CpuWeight) -> Tensor:
+    """The reference in float32: CPUs without bfloat16 instructions are several times faster at it."""
+    return (linear(x.float(), weight.weight.float()) * weight.scale).to(x.dtype)
+
+
+def in_bfloat16(x: Tensor, weight: CpuWeight) -> Tensor:
+    """torch's kernel for few rows of bfloat16, to which others are rounded: given float32 it is very slow."""
+    rows = x.to(torch.bfloat16)
+    return torch.ops.aten._weight_int8pack_mm(rows, weight.weight, weight.rounded_scale).to(x.dtype)
+
+
+def in_digits(x: Tensor, weight: CpuWeight) -> Tensor:
+    """Two signed digits of each activation, above each other in one product of int8."""
+    unit = x.float().abs().amax(-1, keepdim=True).mul_(1 / LARGEST)
+    scaled = x / unit  # a token of zeros: not numbers, but times a unit of 0
+    high = scaled.round()
+    digits = torch.empty((2, *x.shape), dtype=torch.int8)
+    digits[0].copy_(high)
+    digits[1].copy_(scaled.sub_(high).mul_(2 * LARGEST).round_())
+    product = torch._int_mm(digits.view(-1, x.shape[1]), weight.transposed)
+    first, second = torch.mul(product, weight.scale).view(2, len(x), -1).unbind()
+    return first.add_(second, alpha=1 / (2 * LARGEST)).mul_(unit).to(x.dtype)
+
+
+def in_unsigned_digits(x: Tensor, weight: CpuWeight) -> Tensor:
+    """The same for oneDNN's product of unsigned rows, with a weight that was put in its order once."""
+    largest = x.float().abs().amax(-1, keepdim=True)
+    whole = torch.addcmul(_bias(), x.float(), (LARGEST * 256) / largest).view(torch.int32)
+    digits = torch.empty((2, *x.shape), dtype=torch.uint8)
+    digits[1].copy_(whole)  # the lowest byte: -128 to 127, and MIDDLE
+    digits[0].copy_(whole.bitwise_right_shift_(8))  # the one above it
+    product = torch.ops.onednn.qlinear_pointwise(
+        digits.view(-1, x.shape[1]), 1.0, MIDDLE, weight.prepacked, weight.scale, weight.zero_points,
+        None, 1.0, 0, torch.float32, "none", [], "",
+    )  # fmt: skip
+    first, second = product.view(2, len(x), -1).unbind()
+    return first.add_(second, alpha=1 / 256).mul_(largest.mul_(1 / LARGEST)).to(x.dtype)
+
+
+@lru_cache(maxsize=1)
+def _bias() -> Tensor:
+    """Shifts a number so that both its digits are unsigned, and rounds it to a whole one."""
+    return torch.tensor(WHOLE + MIDDLE * 256 + MIDDLE)
+
+
+BY_DIGITS: tuple[Way, ...] = (in_digits, in_unsigned_digits)
+
+
+def candidates(dtype: torch.dtype) -> tuple[Way, ...]:
+    """The ways for activations of a dtype, the plainest first."""
+    plain = (exact,) if dtype == torch.float32 else (exact, widened)
+    return (*plain, in_bfloat16, *(way for way in BY_DIGITS if is_exact(way)))
+
+
+@lru_cache(maxsize=8)
+def is_exact(way: Way) -> bool:
+    """Whether this CPU and this torch do it: without VNNI, sums of products of 8 bits are clipped to 16."""
+    weight = CpuWeight(torch.full((16, 64), LARGEST, dtype=torch.int8), torch.ones(16))
+    x = torch.ones(2, 64)
+    x[1] *= -1
+    try:
+        product = way(x, weight)
+    except (AttributeError, RuntimeError):
+        return False
+    return bool(((product - exact(x, weight)).abs() <= MOST_INEXACT * 64 * LARGEST).all())
+
+
+def fastest(x: Tensor, weight: CpuWeight) -> Tensor:
+    """The product of x [..., in] by the way that was measured for so many rows."""
+    rows = x.reshape(-1, x.shape[-1])
+    ways = measured_ways(*weight.weight.shape, x.dtype)
+    product = way_for(len(rows), ways)(rows, weight)
+    return product.view(*x.shape[:-1], product.shape[-1])
+
+
+def way_for(num_rows: int, ways: Sequence[Way]) -> Way:
+    """That of the smallest of MEASURED_ROWS which is no less."""
+    return next((way for rows, way in zip(MEASURED_ROWS, ways, strict=True) if num_rows <= rows), ways[-1])
+
+
+@lru_cache(maxsize=256)
+def measured_ways(num_outputs: int, num_inputs: int, dtype: torch.dtype) -> tuple[Way, ...]:
+    """The fastest way for each of MEASURED_ROWS; measured once a shape, while the engine warms up.
+
+    On one thread and by its own clock, so that other work on the machine does not decide.
+    """
+    num_outputs = min(num_outputs, MAX_MEASURED_OUTPUTS)
+    num_weights = max(1, MEASURED_BYTES // (num_outputs * num_inputs))
+    scale = torch.full((num_outputs,), 0.01)
+    numbers = torch.randint(-LARGEST, LARGEST + 1, (num_weights, num_outputs, num_inputs), dtype=torch.int8)
+    weights = [CpuWeight(weight, scale) for weight in numbers]
+    ways = candidates(dtype)
+    for weight in weights:  # not measured: it is done once
+        _ = weight.rounded_scale, weight.zero_points, in_unsigned_digits in ways and weight.prepacked
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        activations = [torch.randn(rows, num_inputs, dtype=dtype) for rows in MEASURED_ROWS]
+        return tuple(_fastest(ways, x, weights) for x in activations)
+    finally:
+        torch.set_num_threads(num_threads)
+
+
+def _fastest(ways: Sequence[Way], x: Tensor, weights: Sequence[CpuWeight]) -> Way:
+    """By the fastest trial of each, in turns: the others were disturbed, or came first."""
+    best = dict.fromkeys(ways, float("inf"))
+    started = time.thread_time()
+    for trial in range(MAX_TRIALS):
+        weight = weights[trial % len(weights)]
+        for way in ways:
+            begun = time.thread_time()
+            way(x, weight)
+            best[way] = min(best[way], time.thread_time() - begun)
+        if time.thread_time() - started > MAX_SECONDS:
+            break
+    return min(ways, key=lambda way: best[way])

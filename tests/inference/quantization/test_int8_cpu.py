@@ -1,0 +1,146 @@
+"""Products with int8 weights on CPUs: every way gives the product; the fastest one is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from inference.quantization import int8_cpu
+from inference.quantization.int8 import Int8Linear, allow_rounding, dequantize, quantize
+from inference.quantization.int8_cpu import CpuWeight, Way
+from inference.quantization.int8_matmul import Fastest, dequantized
+
+WAYS = (
+    int8_cpu.exact,
+    int8_cpu.widened,
+    int8_cpu.in_bfloat16,
+    *int8_cpu.BY_DIGITS,
+)
+BY_DIGITS = tuple(way for way in int8_cpu.BY_DIGITS if int8_cpu.is_exact(way))
+TOLERANCES = {int8_cpu.in_bfloat16: 0.005}  # bfloat16 has 8 bits; digits keep 15
+NUM_INPUTS, NUM_OUTPUTS = 64, 96
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def made(num_rows: int) -> tuple[Tensor, CpuWeight, Tensor]:
+    """Activations of very different sizes, a weight, and the exact product in float64."""
+    generator = torch.Generator().manual_seed(num_rows)
+    weight, scale = quantize(torch.randn(NUM_OUTPUTS, NUM_INPUTS, generator=generator))
+    x = torch.randn(num_rows, NUM_INPUTS, generator=generator) * torch.logspace(-3, 3, num_rows)[:, None]
+    return x, CpuWeight(weight, scale), x.double() @ dequantize(weight, scale).double().T
+
+
+def error(product: Tensor, exact: Tensor) -> float:
+    """The largest of all rows, each relative to its own size."""
+    return float(((product.double() - exact).norm(dim=-1) / exact.norm(dim=-1)).max())
+
+
+@pytest.mark.parametrize("num_rows", [1, 3, 40])
+@pytest.mark.parametrize("way", [way for way in WAYS if way not in int8_cpu.BY_DIGITS or way in BY_DIGITS])
+def test_every_way_gives_the_product(way: Way, num_rows: int) -> None:
+    x, weight, exact = made(num_rows)
+    product = way(x, weight)
+    assert product.dtype == torch.float32
+    assert error(product, exact) < TOLERANCES.get(way, 1e-4)
+    rounded = x.to(torch.bfloat16)
+    product = way(rounded, weight)
+    assert product.dtype == torch.bfloat16
+    assert (
+        error(product, rounded.double() @ dequantize(weight.weight, weight.scale[:, None]).double().T) < 0.005
+    )
+
+
+@pytest.mark.parametrize("way", BY_DIGITS)
+def test_a_token_is_multiplied_the_same_in_any_company(way: Way) -> None:
+    """Its digits are by its own largest activation: neighbours, however large or broken, change no bit."""
+    x, weight, _ = made(5)
+    x[1] = 0.0
+    x[3] = float("nan")
+    x[4, 7] = float("inf")
+    together = way(x, weight)
+    for row in (0, 1, 2):
+        assert torch.equal(way(x[row : row + 1], weight)[0], together[row])
+    assert not together[1].any()
+    assert not together[3:].isfinite().any(), "what is broken has to stay so: the engine ends such a request"
+
+
+def test_ways_that_clip_their_sums_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def clipping(x: Tensor, weight: CpuWeight) -> Tensor:  # as multiply-adds of 8 bits into 16 do
+        return int8_cpu.exact(x, weight).clamp(-(2**15), 2**15) / 2
+
+    def lacking(x: Tensor, weight: CpuWeight) -> Tensor:
+        raise RuntimeError("not in this torch")
+
+    monkeypatch.setattr(int8_cpu, "BY_DIGITS", (clipping, lacking))
+    assert int8_cpu.candidates(torch.float32) == (int8_cpu.exact, int8_cpu.in_bfloat16)
+
+
+def test_the_way_follows_the_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def way(value: int) -> Callable[..., Tensor]:
+        return lambda x, weight: torch.full((len(x), 1), value)
+
+    ways = tuple(way(rows) for rows in int8_cpu.MEASURED_ROWS)
+    monkeypatch.setattr(int8_cpu, "measured_ways", lambda *shape: ways)
+    weight = CpuWeight(*quantize(torch.ones(8, 8)))
+    chosen = [int(int8_cpu.fastest(torch.ones(rows, 8), weight)[0]) for rows in (1, 2, 4, 5, 16, 17, 500)]
+    assert chosen == [1, 4, 4, 16, 16, 128, 128]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_measurement_names_a_way_for_every_number_of_rows(dtype: torch.dtype) -> None:
+    threads = torch.get_num_threads()
+    ways = int8_cpu.measured_ways(NUM_OUTPUTS, NUM_INPUTS, dtype)
+    assert len(ways) == len(int8_cpu.MEASURED_ROWS)
+    assert set(ways) <= set(int8_cpu.candidates(dtype)) <= set(WAYS)
+    assert torch.get_num_threads() == threads
+
+
+def test_the_slower_way_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(x: Tensor, weight: CpuWeight) -> Tensor:
+        for _ in range(20):
+            product = int8_cpu.exact(x, weight)
+        return product
+
+    monkeypatch.setattr(int8_cpu, "candidates", lambda dtype: (slow, int8_cpu.exact))
+    assert set(int8_cpu.measured_ways(200, 104, torch.float32)) == {int8_cpu.exact}
+
+
+def test_float32_activations_are_multiplied_exactly_unless_rounding_is_allowed() -> None:
+    x, weight, exact = made(2)
+    weight_and_scale = weight.weight, weight.scale[:, None]
+    assert torch.equal(Fastest()(x, *weight_and_scale), dequantized(x, *weight_and_scale))
+    layer = layer_of(weight)
+    assert error(layer(x), exact) < 1e-6
+    allow_rounding(nn.ModuleList([layer]))
+    assert error(layer(x), exact) < 0.005
+
+
+def test_a_joined_layer_multiplies_by_its_own_weight() -> None:
+    """What was prepared of one weight is of no use to another."""
+    x, first, exact_first = made(3)
+    second = CpuWeight(*quantize(torch.randn(32, NUM_INPUTS, generator=torch.Generator().manual_seed(9))))
+    layers = [layer_of(first), layer_of(second)]
+    allow_rounding(nn.ModuleList(layers))
+    alone = [layer(x) for layer in layers]
+    joined = Int8Linear.joined(layers)
+    torch.testing.assert_close(joined(x), torch.cat(alone, dim=-1), rtol=0.01, atol=0.01)
+    assert error(joined(x)[:, :NUM_OUTPUTS], exact_first) < 0.005
+    assert error(layers[0](x), exact_first) < 0.005
+
+
+def layer_of(weight: CpuWeight) -> Int8Linear:
+    layer = Int8Linear(
+        NUM_INPUTS, len(weight.weight), bias=False, dtype=torch.float32, weight_dtype=torch.int8
+    )
+    layer.weight.data, layer.weight_scale.data = weight.weight, weight.scale[:, None]
+    return layer
