@@ -1,7 +1,8 @@
 """What a streamed token costs between the engine's thread and the socket: the real server over an engine that
-keeps a GPU's time, its readers in other processes.
+keeps a GPU's time, its readers in other processes. With a shape it is a real engine, measured alone before.
 
     python -m tests.load.gateway [--streams 1 32 256] [--tokens 400] [--step-ms 20]
+    python -m tests.load.gateway --shape llama-8b [--quantization fp8] [--streams 32 256]
 
 CPU time is the figure to trust on a machine that others use; speeds and gaps are disturbed there.
 """
@@ -36,7 +37,7 @@ COLUMNS = (
 class PacedHouse(House):
     """It imports torch, which takes long on a busy machine."""
 
-    start_seconds = 240.0
+    start_seconds = 600.0
 
 
 class CpuWatch:
@@ -121,14 +122,15 @@ class Readers:
         return process.stdout.readline()
 
 
-def measure(*, num_streams: int, num_tokens: int, step_ms: float, host_ms: float) -> dict[str, float]:
-    """One server, one load, one row."""
+def measure(
+    *, placement: str, settings: dict[str, Any], num_streams: int, num_tokens: int
+) -> dict[str, float]:
+    """One server, one load, one row. `settings` are what the placement reads."""
     with tempfile.TemporaryDirectory() as folder:
         data_dir = Path(folder) / "data"
         (data_dir / "stub").mkdir(parents=True)
-        steering = {"step_seconds": step_ms / 1000, "host_seconds": host_ms / 1000}
-        (data_dir / "stub" / "stub.json").write_text(json.dumps(steering))
-        house = PacedHouse(data_dir, before=[["seed"]], ENGINE="tests.load.paced.PacedPlacement")
+        (data_dir / "stub" / "stub.json").write_text(json.dumps(settings))
+        house = PacedHouse(data_dir, before=[["seed"]], ENGINE=f"tests.load.{placement}")
         try:
             keys = [house.new_key(f"reader {index}") for index in range(min(NUM_KEYS, num_streams))]
             for key in keys:
@@ -143,15 +145,39 @@ def measure(*, num_streams: int, num_tokens: int, step_ms: float, host_ms: float
         finally:
             house.close()
         log = json.loads((data_dir / "steps.json").read_text())
-        check(streams, num_tokens=num_tokens, used=used)
-        return row(streams, log, watch, pid=house.process.pid, num_streams=num_streams, step_ms=step_ms)
+        is_paced = "alone" not in log
+        check(streams, num_tokens=num_tokens, used=used, says_words=is_paced)
+        alone = num_streams / settings["step_seconds"] if is_paced else log["alone"][str(num_streams)]
+        return row(streams, log, watch, pid=house.process.pid, num_streams=num_streams, alone=alone)
 
 
-def check(streams: list[dict[str, Any]], *, num_tokens: int, used: list[int]) -> None:
+def paced(*, num_streams: int, num_tokens: int, step_ms: float, host_ms: float) -> dict[str, float]:
+    """Over an engine that keeps time."""
+    settings = {"step_seconds": step_ms / 1000, "host_seconds": host_ms / 1000}
+    return measure(
+        placement="paced.PacedPlacement", settings=settings, num_streams=num_streams, num_tokens=num_tokens
+    )
+
+
+def shaped(*, num_streams: int, num_tokens: int, shape: str, quantization: str | None) -> dict[str, float]:
+    """Over a real engine, with random weights."""
+    settings = {
+        "shape": shape,
+        "quantization": quantization,
+        "streams": [num_streams],
+        "tokens": num_tokens,
+    }
+    return measure(
+        placement="shaped.ShapedPlacement", settings=settings, num_streams=num_streams, num_tokens=num_tokens
+    )
+
+
+def check(streams: list[dict[str, Any]], *, num_tokens: int, used: list[int], says_words: bool) -> None:
     """Speed that loses tokens is none: every reader got its own, and the ledger has them."""
     for stream in streams:
         assert stream["status"] == 200 and stream["is_done"], stream
-        assert stream["num_tokens"] == stream["num_words"] == num_tokens, stream
+        assert stream["num_tokens"] == num_tokens, stream
+        assert stream["num_words"] == num_tokens or not says_words, stream
     assert sum(1 for tokens in used if tokens == num_tokens) == len(streams), used
 
 
@@ -162,8 +188,9 @@ def row(
     *,
     pid: int,
     num_streams: int,
-    step_ms: float,
+    alone: float,
 ) -> dict[str, float]:
+    """`alone`: tokens/s of the engine with nothing beside it."""
     began = max(stream["content_at"][0] for stream in streams)  # from here on all streams run
     ended = min(stream["ended_at"] for stream in streams) - 0.1
     steps = [step for step in log["steps"] if began <= step[1] <= ended and step[3]]
@@ -185,7 +212,7 @@ def row(
     return {
         "streams": num_streams,
         "tokens_per_second": tokens / seconds,
-        "share_of_engine": tokens / seconds / (num_streams * 1000 / step_ms),
+        "share_of_engine": tokens / seconds / alone,
         "events_per_second": events / (ended - began),
         "tokens_per_event": tokens / seconds / (events / (ended - began)),
         "cpu_us_per_token": sum(spent.values()) / by_token,
@@ -214,12 +241,18 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=400, help="output tokens of each stream")
     parser.add_argument("--step-ms", type=float, default=20.0, help="how long the device takes for a step")
     parser.add_argument("--host-ms", type=float, default=1.0, help="what launching a step costs the host")
+    parser.add_argument(
+        "--shape", help="a real engine over random weights of this shape (inference.benchmark)"
+    )
+    parser.add_argument("--quantization")
     parser.add_argument("--repeat", type=int, default=1)
     given = parser.parse_args()
     for num_streams in given.streams * given.repeat:
-        found = measure(
-            num_streams=num_streams, num_tokens=given.tokens, step_ms=given.step_ms, host_ms=given.host_ms
-        )
+        load = {"num_streams": num_streams, "num_tokens": given.tokens}
+        if given.shape:
+            found = shaped(**load, shape=given.shape, quantization=given.quantization)
+        else:
+            found = paced(**load, step_ms=given.step_ms, host_ms=given.host_ms)
         print("  ".join(f"{name}={found[name]:.4g}" for name in COLUMNS), flush=True)
 
 
