@@ -248,6 +248,8 @@ class StubEngine(EngineClient):
             num_generated_tokens=self._num_generated,
             num_prompt_tokens=self._num_prompt,
             num_prefix_queries=self._num_prompt,  # and never a hit
+            num_drafted_tokens=self._num_generated,  # of which every second was right
+            num_accepted_tokens=self._num_generated // 2,
             running=tuple(one.request.request_id for one in running),
             waits_for=WaitReason.BLOCKS if len(flights) > len(running) else None,
         )

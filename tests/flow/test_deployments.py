@@ -77,6 +77,7 @@ def test_a_load_that_takes_longer_than_a_request_waits_is_answered_when_to_come_
     eventually(lambda: state(house, "slow-1") == "loading")
     assert house.ask("deployment", "slow-1")["stage"] == "reading weights"
     eventually(lambda: is_loaded(house, "sluggish"), seconds=10)
+    eventually(lambda: house.ask("deployment", "slow-1")["load_seconds"] is not None)
     row = house.ask("deployment", "slow-1")
     assert 4.5 < row["load_seconds"] < 8 and row["memory_bytes"] == 1_000_000
     assert said(post(house, body("who", model="sluggish", max_tokens=50))) == "slow-1"
