@@ -12,7 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-PEERS = ("vllm", "transformers")
+from inference.benchmark.llama_cpp_environment import NotThere, llama_cpp_python
+
+BUILD = Path(__file__).resolve().parents[2] / "build" / "benchmark"
+PEERS = ("vllm", "transformers", "llama_cpp")
 VARIABLES = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -28,13 +31,12 @@ class PeerFailed(Exception):
 
 def run_peer(peer: str, options: argparse.Namespace, lists: Sequence[str], *, dtype: str) -> dict[str, Any]:
     """The peer's figures: `{"versions": ..., "workloads": {list: runs}}`. Raises `PeerFailed`."""
-    if importlib.util.find_spec(peer) is None:
-        raise PeerFailed(f"--peer {peer} needs the package {peer}, which this Python does not have")
+    python = _python(peer, options)
     with tempfile.TemporaryDirectory() as scratch:
         figures = Path(scratch, "figures.json")
         log = Path(scratch, "log")
         with log.open("wb") as output:
-            command = _command(peer, options, lists, dtype, figures)
+            command = [*python, *_arguments(peer, options, lists, dtype, figures)]
             ended = subprocess.run(command, stdout=output, stderr=output, check=False)  # noqa: S603
         if not figures.exists():
             said = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
@@ -43,10 +45,28 @@ def run_peer(peer: str, options: argparse.Namespace, lists: Sequence[str], *, dt
         return result
 
 
-def _command(
+def _python(peer: str, options: argparse.Namespace) -> list[str]:
+    """What runs the peer's process: this Python, or the one that has the peer."""
+    variables = [f"{name}={value}" for name, value in VARIABLES.items()]
+    if peer == "llama_cpp":
+        if options.gguf is None:
+            raise PeerFailed("--peer llama_cpp reads GGUF files: name one by --gguf")
+        try:
+            return ["env", *variables, str(llama_cpp_python(BUILD))]
+        except NotThere as error:
+            raise PeerFailed(str(error)) from error
+    if importlib.util.find_spec(peer) is None:
+        raise PeerFailed(f"--peer {peer} needs the package {peer}, which this Python does not have")
+    return ["env", *variables, sys.executable]
+
+
+def _arguments(
     peer: str, options: argparse.Namespace, lists: Sequence[str], dtype: str, figures: Path
 ) -> list[str]:
-    source = ["--folder", str(options.folder)] if options.folder else ["--shape", options.shape]
+    if peer == "llama_cpp":
+        source = ["--gguf", str(options.gguf)]
+    else:
+        source = ["--folder", str(options.folder)] if options.folder else ["--shape", options.shape]
     given = {
         "--dtype": dtype,
         "--quantization": options.quantization,
@@ -54,8 +74,7 @@ def _command(
         "--threads": options.threads,
     }
     return [
-        *("env", *(f"{name}={value}" for name, value in VARIABLES.items())),
-        *(sys.executable, "-m", "inference.benchmark.peer_process", peer, *source),
+        *("-m", "inference.benchmark.peer_process", peer, *source),
         *("--lists", ",".join(lists), "--repeats", str(options.repeats), "--figures", str(figures)),
         *("--max-model-len", str(options.max_model_len), "--prefix-caching", options.prefix_caching),
         *(part for name, value in given.items() if value is not None for part in (name, str(value))),

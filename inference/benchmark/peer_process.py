@@ -32,6 +32,10 @@ def peer_of(options: argparse.Namespace) -> Peer:
         from inference.benchmark.peer_vllm import Vllm
 
         return Vllm(options)
+    if options.peer == "llama_cpp":
+        from inference.benchmark.peer_llama_cpp import LlamaCpp
+
+        return LlamaCpp(options)
     from inference.benchmark.peer_transformers import Transformers
 
     return Transformers(options)
@@ -53,10 +57,11 @@ def measure(peer: Peer, items: Sequence[Item]) -> dict[str, Any]:
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m inference.benchmark.peer_process")
-    parser.add_argument("peer", choices=("vllm", "transformers"))
+    parser.add_argument("peer", choices=("vllm", "transformers", "llama_cpp"))
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--folder", type=Path)
     source.add_argument("--shape")
+    source.add_argument("--gguf", type=Path)
     parser.add_argument("--lists", required=True, type=lambda text: text.split(","))
     parser.add_argument("--repeats", type=int, required=True)
     parser.add_argument("--figures", type=Path, required=True)

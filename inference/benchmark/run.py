@@ -41,6 +41,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--peer", choices=PEERS, help="run the same lists through it first, in a child process"
     )
+    parser.add_argument("--gguf", type=Path, help="what the peer llama_cpp reads")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto")
     parser.add_argument("--quantization", choices=get_args(Quantization))
     parser.add_argument("--quantize-head", action="store_true", help="the output layer, too")

@@ -41,6 +41,8 @@ if TYPE_CHECKING:  # triton is there only where CUDA is
 # was 1 to 3 % quicker than 4096 on one H200, 16384 no quicker; mixed_steps.py keeps pauses short.
 DEFAULT_BATCH_TOKENS = {"cpu": 128, "cuda": 8192}
 
+CPU_WARM_UP_ROWS = 4  # of decode: more of them would take seconds, and bring nothing new
+
 
 def assemble(
     loaded: LoadedModel, spec: RevisionSpec, progress: Callable[[LoadProgress], None] = lambda _: None
@@ -210,11 +212,12 @@ def _warm_up(
     runner: ModelRunner | CudaRunner, sampler: BatchSampler, config: EngineConfig, loaded: LoadedModel
 ) -> None:
     assert config.max_batch_tokens is not None
+    num_rows = _max_rows(config) if loaded.device.type == "cuda" else CPU_WARM_UP_ROWS
     warm_up(
         runner,
         sampler,
         max_batch_tokens=config.max_batch_tokens,
-        max_num_seqs=_max_rows(config),
+        max_num_seqs=num_rows,
         max_model_len=loaded.max_model_len,
     )
 

