@@ -39,7 +39,7 @@ LEVELS = (
 
 
 def measure(servers: Sequence[Running], levels: Sequence[Level], repeats: int) -> list[dict[str, Any]]:
-    """Each level: a warm-up of all, then measurements in turns, each first once. `servers`: ours first."""
+    """Each level: a warm-up of all, then in turns, another one first each time. Ours is `servers[0]`."""
     results = []
     for level in levels:
         outcomes: dict[str, list[dict[str, Any]]] = {one.server.name: [] for one in servers}

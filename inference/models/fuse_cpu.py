@@ -133,8 +133,7 @@ def join(linears: list[Any]) -> Product:
     """One product for several layers of the same input, which become views of its weight and bias."""
     first = linears[0]
     if isinstance(first, QuantizedLinear):
-        forward: Product = (type(first).joined(linears) if len(linears) > 1 else first).forward
-        return forward
+        return (type(first).joined(linears) if len(linears) > 1 else first).product()
     assert isinstance(first, nn.Linear)
     weight = join_input_major([linear.weight for linear in linears])
     bias = None if first.bias is None else join_rows([linear.bias for linear in linears])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -74,6 +74,12 @@ class Int8Linear(QuantizedLinear):
 
     def exact_weight(self) -> Tensor:
         return dequantize(self.weight, self.weight_scale)
+
+    def product(self) -> Callable[[Tensor], Tensor]:
+        if self.bias is not None or type(self) is not Int8Linear:
+            return self.forward
+        matmul, weight, scale = self.matmul, self.weight, self.weight_scale
+        return lambda x: matmul(x, weight, scale)
 
     def forward(self, x: Tensor) -> Tensor:
         product = self.matmul(x, self.weight, self.weight_scale)

@@ -8,6 +8,7 @@ with many rows, but SmolLM2-135M loses 4 % of perplexity by it.
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 
@@ -33,6 +34,14 @@ class CpuWeight:
     def __init__(self, weight: Tensor, scale: Tensor) -> None:
         self.weight = weight.detach()  # int8 [out, in]
         self.scale = scale.detach().reshape(-1)  # float32 [out]
+        self._ways: dict[torch.dtype, tuple[Way, ...]] = {}
+
+    def way(self, num_rows: int, dtype: torch.dtype) -> Way:
+        """The one that was measured for the smallest of MEASURED_ROWS which is no less."""
+        ways = self._ways.get(dtype)
+        if ways is None:
+            ways = self._ways[dtype] = measured_ways(*self.weight.shape, dtype)
+        return ways[min(bisect_left(MEASURED_ROWS, num_rows), len(ways) - 1)]
 
     @cached_property
     def transposed(self) -> Tensor:
@@ -69,7 +78,7 @@ def widened(x: Tensor, weight: CpuWeight) -> Tensor:
 def in_bfloat16(x: Tensor, weight: CpuWeight) -> Tensor:
     """torch's kernel for few rows of bfloat16, to which others are rounded: given float32 it is very slow."""
     rows = x.to(torch.bfloat16)
-    return torch.ops.aten._weight_int8pack_mm(rows, weight.weight, weight.rounded_scale).to(x.dtype)
+    return torch._weight_int8pack_mm(rows, weight.weight, weight.rounded_scale).to(x.dtype)
 
 
 def in_digits(x: Tensor, weight: CpuWeight) -> Tensor:
@@ -130,15 +139,10 @@ def is_exact(way: Way) -> bool:
 
 def fastest(x: Tensor, weight: CpuWeight) -> Tensor:
     """The product of x [..., in] by the way that was measured for so many rows."""
-    rows = x.reshape(-1, x.shape[-1])
-    ways = measured_ways(*weight.weight.shape, x.dtype)
-    product = way_for(len(rows), ways)(rows, weight)
+    if x.dim() == 2:
+        return weight.way(x.shape[0], x.dtype)(x, weight)
+    product = fastest(x.reshape(-1, x.shape[-1]), weight)
     return product.view(*x.shape[:-1], product.shape[-1])
-
-
-def way_for(num_rows: int, ways: Sequence[Way]) -> Way:
-    """That of the smallest of MEASURED_ROWS which is no less."""
-    return next((way for rows, way in zip(MEASURED_ROWS, ways, strict=True) if num_rows <= rows), ways[-1])
 
 
 @lru_cache(maxsize=256)

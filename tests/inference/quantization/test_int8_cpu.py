@@ -130,6 +130,7 @@ def test_a_joined_layer_multiplies_by_its_own_weight() -> None:
     x, first, exact_first = made(3)
     second = CpuWeight(*quantize(torch.randn(32, NUM_INPUTS, generator=torch.Generator().manual_seed(9))))
     layers = [layer_of(first), layer_of(second)]
+    torch.testing.assert_close(layers[0].product()(x), layers[0](x), rtol=0, atol=0)
     allow_rounding(nn.ModuleList(layers))
     alone = [layer(x) for layer in layers]
     joined = Int8Linear.joined(layers)
