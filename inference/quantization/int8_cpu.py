@@ -27,6 +27,8 @@ LARGEST = 127  # of a digit
 WHOLE = float(1 << 23)  # added to a float32, it leaves whole numbers in the lowest bits
 MIDDLE = 128  # stands for zero in an unsigned digit
 
+ALIGNMENT = 64  # bytes; torch's kernel of bfloat16 rows crashes on rows that begin elsewhere
+
 
 class CpuWeight:
     """An int8 weight, and what the ways to multiply need beside it, made when it is first asked for."""
@@ -42,6 +44,11 @@ class CpuWeight:
         if ways is None:
             ways = self._ways[dtype] = measured_ways(*self.weight.shape, dtype)
         return ways[min(bisect_left(MEASURED_ROWS, num_rows), len(ways) - 1)]
+
+    @cached_property
+    def aligned(self) -> Tensor:
+        """The weight itself, or a copy: in a mapped file it begins anywhere."""
+        return aligned(self.weight)
 
     @cached_property
     def transposed(self) -> Tensor:
@@ -76,9 +83,17 @@ def widened(x: Tensor, weight: CpuWeight) -> Tensor:
 
 
 def in_bfloat16(x: Tensor, weight: CpuWeight) -> Tensor:
-    """torch's kernel for few rows of bfloat16, to which others are rounded: given float32 it is very slow."""
-    rows = x.to(torch.bfloat16)
-    return torch._weight_int8pack_mm(rows, weight.weight, weight.rounded_scale).to(x.dtype)
+    """torch's kernel for few rows of bfloat16, to which others are rounded: given float32 it is very slow.
+
+    Only for rows of a multiple of ALIGNMENT numbers: of others it reads past the end.
+    """
+    rows = aligned(x.to(torch.bfloat16).contiguous())
+    return torch._weight_int8pack_mm(rows, weight.aligned, weight.rounded_scale).to(x.dtype)
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """A contiguous tensor that begins at a multiple of ALIGNMENT: itself where it does, else a copy."""
+    return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
 
 
 def in_digits(x: Tensor, weight: CpuWeight) -> Tensor:
@@ -118,10 +133,11 @@ def _bias() -> Tensor:
 BY_DIGITS: tuple[Way, ...] = (in_digits, in_unsigned_digits)
 
 
-def candidates(dtype: torch.dtype) -> tuple[Way, ...]:
-    """The ways for activations of a dtype, the plainest first."""
+def candidates(dtype: torch.dtype, num_inputs: int) -> tuple[Way, ...]:
+    """The ways for activations [rows, num_inputs] of a dtype, the plainest first."""
     plain = (exact,) if dtype == torch.float32 else (exact, widened)
-    return (*plain, in_bfloat16, *(way for way in BY_DIGITS if is_exact(way)))
+    rounded = () if num_inputs % ALIGNMENT else (in_bfloat16,)
+    return (*plain, *rounded, *(way for way in BY_DIGITS if is_exact(way)))
 
 
 @lru_cache(maxsize=8)
@@ -156,7 +172,7 @@ def measured_ways(num_outputs: int, num_inputs: int, dtype: torch.dtype) -> tupl
     scale = torch.full((num_outputs,), 0.01)
     numbers = torch.randint(-LARGEST, LARGEST + 1, (num_weights, num_outputs, num_inputs), dtype=torch.int8)
     weights = [CpuWeight(weight, scale) for weight in numbers]
-    ways = candidates(dtype)
+    ways = candidates(dtype, num_inputs)
     for weight in weights:  # not measured: it is done once
         _ = weight.rounded_scale, weight.zero_points, in_unsigned_digits in ways and weight.prepacked
     num_threads = torch.get_num_threads()

@@ -60,6 +60,36 @@ def test_every_way_gives_the_product(way: Way, num_rows: int) -> None:
     )
 
 
+def shifted(tensor: Tensor, num_bytes: int) -> Tensor:
+    """The same numbers, that many bytes behind a place where memory is aligned."""
+    size = tensor.element_size()
+    memory = torch.zeros(tensor.numel() + num_bytes // size, dtype=tensor.dtype)
+    return memory[num_bytes // size :].view(tensor.shape).copy_(tensor)
+
+
+@pytest.mark.parametrize("num_bytes", [4, 8, 36])
+@pytest.mark.parametrize("num_rows", [1, 3, 4, 40])
+@pytest.mark.parametrize("way", [way for way in WAYS if way not in int8_cpu.BY_DIGITS or way in BY_DIGITS])
+def test_every_way_takes_tensors_that_begin_anywhere(way: Way, num_rows: int, num_bytes: int) -> None:
+    """As those of a mapped file do: a kernel that insists on aligned ones would end the process."""
+    x, weight, _ = made(num_rows)
+    x = x.to(torch.bfloat16)
+    anywhere = CpuWeight(shifted(weight.weight, num_bytes), shifted(weight.scale, num_bytes))
+    assert torch.equal(way(shifted(x, num_bytes), anywhere), way(x, weight))
+
+
+@pytest.mark.parametrize("num_inputs", [63, 70, 96, 570])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_way_taken_for_odd_rows_gives_the_product(num_inputs: int, dtype: torch.dtype) -> None:
+    weight, scale = quantize(torch.randn(33, num_inputs))
+    x = torch.randn(5, num_inputs).to(dtype)
+    exact = x.double() @ dequantize(weight, scale).double().T
+    ways = int8_cpu.candidates(dtype, num_inputs)
+    assert int8_cpu.in_bfloat16 not in ways
+    for way in ways:
+        assert error(way(x, CpuWeight(weight, scale)), exact) < 0.01
+
+
 @pytest.mark.parametrize("way", BY_DIGITS)
 def test_a_token_is_multiplied_the_same_in_any_company(way: Way) -> None:
     """Its digits are by its own largest activation: neighbours, however large or broken, change no bit."""
@@ -82,7 +112,7 @@ def test_ways_that_clip_their_sums_are_not_taken(monkeypatch: pytest.MonkeyPatch
         raise RuntimeError("not in this torch")
 
     monkeypatch.setattr(int8_cpu, "BY_DIGITS", (clipping, lacking))
-    assert int8_cpu.candidates(torch.float32) == (int8_cpu.exact, int8_cpu.in_bfloat16)
+    assert int8_cpu.candidates(torch.float32, NUM_INPUTS) == (int8_cpu.exact, int8_cpu.in_bfloat16)
 
 
 def test_the_way_follows_the_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +131,7 @@ def test_the_measurement_names_a_way_for_every_number_of_rows(dtype: torch.dtype
     threads = torch.get_num_threads()
     ways = int8_cpu.measured_ways(NUM_OUTPUTS, NUM_INPUTS, dtype)
     assert len(ways) == len(int8_cpu.MEASURED_ROWS)
-    assert set(ways) <= set(int8_cpu.candidates(dtype)) <= set(WAYS)
+    assert set(ways) <= set(int8_cpu.candidates(dtype, NUM_INPUTS)) <= set(WAYS)
     assert torch.get_num_threads() == threads
 
 
@@ -111,7 +141,7 @@ def test_the_slower_way_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
             product = int8_cpu.exact(x, weight)
         return product
 
-    monkeypatch.setattr(int8_cpu, "candidates", lambda dtype: (slow, int8_cpu.exact))
+    monkeypatch.setattr(int8_cpu, "candidates", lambda dtype, num_inputs: (slow, int8_cpu.exact))
     assert set(int8_cpu.measured_ways(200, 104, torch.float32)) == {int8_cpu.exact}
 
 
