@@ -62,6 +62,7 @@ class Step(ABC):
 
     def __init__(self, cache: Cache, layout: Layout) -> None:
         self.cache = cache
+        self.layout = layout
         self.slots = layout.slots
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> None:

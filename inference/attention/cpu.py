@@ -7,6 +7,7 @@ batch for chunks. Repeating key-value heads instead costs 18 times as much at 9 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -76,16 +77,28 @@ class CpuStep(Step):
     def __init__(self, cache: Cache, layout: Layout) -> None:
         super().__init__(cache, layout)
         self.device = layout.slots.device
+
+    @cached_property  # compiled layers ask for none
+    def chunks(self) -> list[Chunk]:
+        """The stretches of more than one token."""
+        chunks = (stretch for stretch in self.layout.stretches if stretch.num_tokens > 1)
+        return [Chunk(stretch, self.cache.block_size, self.device) for stretch in chunks]
+
+    @cached_property
+    def groups(self) -> list[DecodeGroup]:
+        """The stretches of one token, those of similar length together."""
+        block_size = self.cache.block_size
         by_size: dict[int, list[Stretch]] = {}
-        self.chunks: list[Chunk] = []
-        for stretch in layout.stretches:
+        for stretch in self.layout.stretches:
             if stretch.num_tokens == 1:
-                num_blocks = max(-(-stretch.kv_len // cache.block_size), SMALLEST_GROUP_BLOCKS)
+                num_blocks = max(-(-stretch.kv_len // block_size), SMALLEST_GROUP_BLOCKS)
                 by_size.setdefault((num_blocks - 1).bit_length(), []).append(stretch)
-            else:
-                self.chunks.append(Chunk(stretch, cache.block_size, self.device))
-        self.groups = [DecodeGroup(rows, cache.block_size, self.device) for rows in by_size.values()]
-        self.is_one_group = not self.chunks and len(self.groups) == 1
+        return [DecodeGroup(rows, block_size, self.device) for rows in by_size.values()]
+
+    @cached_property
+    def is_one_group(self) -> bool:
+        """Whether the whole batch is one group, its rows in order."""
+        return not self.chunks and len(self.groups) == 1
 
     def attend(
         self,

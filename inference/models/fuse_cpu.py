@@ -10,16 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inference.attention.base import Step
+from inference.attention.cpu import CpuStep
+from inference.cpu import compiler
 from inference.models.fusible import epsilon, layer_window
 from inference.models.layout import join_input_major
 from inference.quantization.linear import QuantizedLinear, join_rows
+
+if TYPE_CHECKING:
+    from inference.models.compiled_cpu import CompiledLayers
 
 Product = Callable[[Tensor], Tensor]  # [num_tokens, in] -> [num_tokens, out]
 
@@ -62,6 +67,7 @@ class FusedCpuModel:
         self.layers = [fuse_layer(layer, index) for index, layer in enumerate(model.model.layers)]
         self.norm = norm_of(model.model.norm)
         self.head = join([model.lm_head])
+        self.compiled = compiled_layers(model, self.layers)
 
     def __call__(
         self, input_ids: Tensor, position_ids: Tensor, *, logit_rows: Tensor | None, step: Step
@@ -70,6 +76,9 @@ class FusedCpuModel:
         body = self.model.model
         x = F.embedding(input_ids, body.embed_tokens.weight)
         cos, sin = body.rotary_emb(x[None], position_ids=position_ids[None])
+        if self.compiled is not None and isinstance(step, CpuStep):
+            self.compiled(x, cos[0], sin[0], step.cache, step.layout)
+            return self.head(self.norm(x if logit_rows is None else x[logit_rows]))
         turn = cos[0, :, None], signed(sin[0])[:, None]  # [num_tokens, 1, head_dim]
         for layer in self.layers:
             x += self._attention(layer, layer.input_norm(x), turn, step)
@@ -97,6 +106,15 @@ class FusedCpuModel:
     def _feed_forward(layer: FusedLayer, x: Tensor) -> Tensor:
         gate, up = layer.gate_up(x).chunk(2, dim=-1)
         return layer.down(F.silu(gate).mul_(up))
+
+
+def compiled_layers(model: Any, layers: list[FusedLayer]) -> CompiledLayers | None:
+    """The layers as compiled code; None where weights are of another kind, or nothing can be compiled."""
+    if not compiler.works():
+        return None
+    from inference.models import compiled_cpu
+
+    return compiled_cpu.CompiledLayers(model, layers) if compiled_cpu.can_compile(model) else None
 
 
 def signed(sin: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from inference.cpu import compiler
+
 MEASURED_ROWS = (1, 4, 16, 128)
 MAX_MEASURED_OUTPUTS = 16384  # of a wider weight, a part tells as much
 MEASURED_BYTES = 6_000_000  # of weights in turn, more than a core's own cache: in a model each comes cold
@@ -130,7 +132,16 @@ def _bias() -> Tensor:
     return torch.tensor(WHOLE + MIDDLE * 256 + MIDDLE)
 
 
-BY_DIGITS: tuple[Way, ...] = (in_digits, in_unsigned_digits)
+def compiled(x: Tensor, weight: CpuWeight) -> Tensor:
+    """By functions of our own: one digit of 16 bits, each weight read once for all rows."""
+    if not compiler.works():
+        raise RuntimeError("nothing can be compiled here")
+    from inference.cpu.whole_product import multiply
+
+    return multiply(x, weight.weight, weight.scale).to(x.dtype)
+
+
+BY_DIGITS: tuple[Way, ...] = (in_digits, in_unsigned_digits, compiled)
 
 
 def candidates(dtype: torch.dtype, num_inputs: int) -> tuple[Way, ...]:

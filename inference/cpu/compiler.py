@@ -1,0 +1,56 @@
+"""Whether this machine can compile the functions of this folder, and where they are kept once compiled."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=1)
+def works() -> bool:
+    """Whether compiled functions can be used: numba is there, and this CPU multiplies as it should."""
+    try:
+        import numba
+
+        numba.config.CACHE_DIR = str(cache_folder(numba.__version__))
+        from inference.cpu.vectors import has_whole_numbers
+        from inference.cpu.whole_product import is_right
+
+        return has_whole_numbers() and is_right()
+    except Exception as error:  # whatever it is, torch can do without
+        logger.warning("products on this CPU are not compiled: %s: %s", type(error).__name__, error)
+        return False
+
+
+def cache_folder(version: str) -> Path:
+    """A folder of this user for what a compiler of a version made of these sources: the next start takes it.
+
+    numba looks at a function's own file alone, not at those that it calls into: hence the sum of all.
+    """
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    digest = hashlib.sha256(version.encode())
+    for source in sources:
+        digest.update(source.read_bytes())
+    name = f"kernels-{digest.hexdigest()[:16]}"
+    from numba.misc.appdirs import AppDirs
+
+    wanted = Path(AppDirs("pilothouse", appauthor=False).user_cache_dir)
+    folder = wanted / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        logger.info("compiled functions are not kept: %s", error)
+        folder = Path(_temporary().name)
+    return folder
+
+
+@lru_cache(maxsize=1)
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    """Of this process alone."""
+    return tempfile.TemporaryDirectory(prefix="pilothouse-kernels-")

@@ -1,0 +1,156 @@
+"""All layers of a step in one call of compiled code, by as many threads as there are.
+
+A layer is ten phases. A phase's shares are taken by whoever is free; the next phase begins when all are done.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from inference.cpu import attention
+from inference.cpu.attention import attend
+from inference.cpu.memory import floats, longs
+from inference.cpu.products import multiply_all, put_row
+from inference.cpu.rows import gate, normalize, rotate
+from inference.cpu.teamwork import finish, next_share
+
+LAYER = np.dtype(
+    [
+        ("input_norm", np.int64),  # addresses of float32 weights [width]
+        ("post_norm", np.int64),
+        ("query_norm", np.int64),  # [head_dim]; 0 where the family has none
+        ("key_norm", np.int64),
+        ("keys", np.int64),  # addresses of the layer's pool, float32 [slots, num_kv_heads, head_dim]
+        ("values", np.int64),
+        ("window", np.int64),  # positions that a token sees, itself included; 0: all
+        ("input_epsilon", np.float64),
+        ("post_epsilon", np.float64),
+        ("head_epsilon", np.float64),
+        ("scaling", np.float64),
+    ]
+)
+QKV, OUT, GATE_UP, DOWN = range(4)  # the products of a layer
+NUM_PHASES = 10  # of a layer
+
+JOB = np.dtype(
+    [
+        (
+            "x",
+            np.int64,
+        ),  # address of float32 [num_tokens, width]: embeddings, in the end what the last norm takes
+        ("cos", np.int64),  # address of float32 [num_tokens, head_dim]
+        ("sin", np.int64),
+        ("slots", np.int64),  # address of int64 [num_tokens], rows of the pool
+        ("num_tokens", np.int64),
+        ("num_threads", np.int64),
+        ("rows", np.int64),  # addresses of room: for rows as products take them,
+        ("scales", np.int64),  # float32 [num_tokens],
+        ("wide", np.int64),  # float32 [num_tokens, the most outputs of qkv and gate_up],
+        ("mixed", np.int64),  # float32 [num_tokens, num_heads * head_dim],
+        ("own", np.int64),  # and for each thread alone
+        ("own_bytes", np.int64),
+    ]
+)
+
+
+@njit(nogil=True, cache=True)
+def run(board, thread, jobs, all_heads, layers, all_products, stretches):
+    """One thread's part of a step. `jobs` and `all_heads` hold one record, `all_products` four a layer."""
+    job, heads = jobs[0], all_heads[0]
+    own = job.own + thread * job.own_bytes
+    for index in range(len(layers)):
+        layer, phase = layers[index], index * NUM_PHASES
+        qkv, o = all_products[index, QKV], all_products[index, OUT]
+        gate_up, down = all_products[index, GATE_UP], all_products[index, DOWN]
+        _norm(board, phase, job, layer.input_norm, layer.input_epsilon, qkv, own)
+        _multiply(board, phase + 1, job, qkv, job.wide, False, own)
+        _place_heads(board, phase + 2, job, heads, layer, qkv.num_outputs)
+        _attend(board, phase + 3, job, heads, layer, stretches, qkv.num_outputs, own)
+        _take(board, phase + 4, job, o)
+        _multiply(board, phase + 5, job, o, job.x, True, own)
+        _norm(board, phase + 6, job, layer.post_norm, layer.post_epsilon, gate_up, own)
+        _multiply(board, phase + 7, job, gate_up, job.wide, False, own)
+        _gate(board, phase + 8, job, gate_up, down, own)
+        _multiply(board, phase + 9, job, down, job.x, True, own)
+
+
+@njit
+def _norm(board, phase, job, weight, epsilon, product, own):
+    width = product.num_inputs
+    row = next_share(board, phase, job.num_tokens)
+    while row >= 0:
+        normed = floats(own, width)
+        normalize(floats(job.x + 4 * row * width, width), floats(weight, width), epsilon, normed)
+        put_row(normed, product, job.rows, job.scales, row)
+        finish(board, phase)
+        row = next_share(board, phase, job.num_tokens)
+
+
+@njit
+def _take(board, phase, job, product):
+    width = product.num_inputs
+    row = next_share(board, phase, job.num_tokens)
+    while row >= 0:
+        put_row(floats(job.mixed + 4 * row * width, width), product, job.rows, job.scales, row)
+        finish(board, phase)
+        row = next_share(board, phase, job.num_tokens)
+
+
+@njit
+def _gate(board, phase, job, gate_up, down, own):
+    row = next_share(board, phase, job.num_tokens)
+    while row >= 0:
+        states = floats(job.wide + 4 * row * gate_up.num_outputs, gate_up.num_outputs)
+        gated = floats(own, down.num_inputs)
+        gate(states, gated)
+        put_row(gated, down, job.rows, job.scales, row)
+        finish(board, phase)
+        row = next_share(board, phase, job.num_tokens)
+
+
+@njit
+def _multiply(board, phase, job, product, out, adds, own):
+    multiply_all(board, phase, product, job.rows, job.scales, job.num_tokens, job.num_threads, out, adds, own)
+
+
+@njit
+def _place_heads(board, phase, job, heads, layer, stride):
+    """Rotates queries and keys, and puts keys and values where the pool wants them."""
+    dim = heads.head_dim
+    num_rotated = heads.num_heads + heads.num_kv_heads
+    slots = longs(job.slots, job.num_tokens)
+    row = next_share(board, phase, job.num_tokens)
+    while row >= 0:
+        cos, sin = floats(job.cos + 4 * row * dim, dim), floats(job.sin + 4 * row * dim, dim)
+        start = job.wide + 4 * row * stride
+        for index in range(num_rotated):
+            head = floats(start + 4 * index * dim, dim)
+            norm = layer.query_norm if index < heads.num_heads else layer.key_norm
+            if norm:
+                normalize(head, floats(norm, dim), layer.head_epsilon, head)
+            rotate(head, cos, sin)
+        size = heads.num_kv_heads * dim
+        place = 4 * slots[row] * size
+        floats(layer.keys + place, size)[:] = floats(start + 4 * heads.num_heads * dim, size)
+        floats(layer.values + place, size)[:] = floats(start + 4 * num_rotated * dim, size)
+        finish(board, phase)
+        row = next_share(board, phase, job.num_tokens)
+
+
+@njit
+def _attend(board, phase, job, heads, layer, stretches, stride, own):
+    last = stretches[len(stretches) - 1]
+    count = last.first_share + attention.num_shares(last, heads)
+    share = next_share(board, phase, count)
+    index = 0
+    while share >= 0:
+        while index + 1 < len(stretches) and stretches[index + 1].first_share <= share:
+            index += 1
+        stretch = stretches[index]
+        attend(
+            stretch, share - stretch.first_share, heads, layer.keys, layer.values, layer.scaling,
+            layer.window, job.wide, stride, job.mixed, own,
+        )  # fmt: skip
+        finish(board, phase)
+        share = next_share(board, phase, count)
