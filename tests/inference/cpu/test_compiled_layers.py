@@ -1,0 +1,201 @@
+"""Compiled layers compute what torch computes, for any batch, and read nothing that is not theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PretrainedConfig, Qwen3Config
+
+from inference.attention.base import NAME, Layout, Stretch, register
+from inference.attention.cpu import CpuStep
+from inference.attention.reference import ReferenceStep
+from inference.cpu import compiler
+from inference.engine.kv_cache import KVCache
+from inference.models.compiled_cpu import CompiledLayers, can_compile
+from inference.models.fuse_cpu import FusedCpuModel
+from inference.quantization.base import quantization_config
+from inference.quantization.int8 import allow_rounding
+from tests.inference.cpu.guarded import guarded
+
+pytestmark = pytest.mark.skipif(not compiler.works(), reason="nothing can be compiled here")
+
+SHAPE = {
+    "vocab_size": 64,
+    "num_hidden_layers": 2,
+    "max_position_embeddings": 2048,
+    "tie_word_embeddings": False,
+}
+# heads in groups of 3, of 1, of 7; sizes that are no multiple of a register; norms of heads; a window
+CONFIGS: dict[str, PretrainedConfig] = {
+    "grouped": LlamaConfig(
+        **SHAPE,
+        hidden_size=96,
+        intermediate_size=100,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=64,
+    ),
+    "odd": LlamaConfig(
+        **SHAPE,
+        hidden_size=40,
+        intermediate_size=77,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=20,
+        attention_bias=True,
+    ),
+    "sliding": MistralConfig(
+        **SHAPE,
+        hidden_size=64,
+        intermediate_size=64,
+        num_attention_heads=7,
+        num_key_value_heads=1,
+        head_dim=24,
+        sliding_window=9,
+    ),
+    "normed": Qwen3Config(
+        **SHAPE,
+        hidden_size=64,
+        intermediate_size=96,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=80,
+    ),
+}
+# (tokens cached before, new tokens): decode rows short and long, chunks at the start and in the middle
+STRETCHES = [(6, 1), (0, 9), (300, 1), (13, 5), (0, 1), (3, 1), (270, 33)]
+
+
+@pytest.fixture(autouse=True)
+def two_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=list(CONFIGS))
+def model(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """A tiny model with int8 weights."""
+    torch.manual_seed(len(request.param))
+    plain = AutoModelForCausalLM.from_config(CONFIGS[request.param], dtype=torch.float32)
+    for parameter in plain.parameters():
+        parameter.data.normal_(0, 0.2) if parameter.dim() > 1 else parameter.data.uniform_(0.5, 1.5)
+    plain.save_pretrained(tmp_path)
+    quantized = AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=torch.float32, quantization_config=quantization_config("int8", quantize_head=True)
+    ).eval()
+    register()
+    quantized.set_attn_implementation(NAME)
+    return quantized
+
+
+def batch(block_size: int) -> tuple[Layout, Tensor, Tensor, int]:
+    """STRETCHES in blocks of no order: layout, token ids, positions, and how many blocks they take."""
+    total = sum(-(-(cached + new) // block_size) for cached, new in STRETCHES)
+    free = torch.randperm(total).tolist()
+    positions: list[int] = []
+    stretches, slots, offset = [], [], 0
+    for cached, new in STRETCHES:
+        table = [free.pop() for _ in range(-(-(cached + new) // block_size))]
+        own = range(cached, cached + new)
+        slots += [table[position // block_size] * block_size + position % block_size for position in own]
+        positions += own
+        stretches.append(Stretch(offset=offset, num_tokens=new, kv_len=cached + new, block_table=table))
+        offset += new
+    layout = Layout(stretches=stretches, slots=torch.tensor(slots))
+    return layout, torch.randint(0, 64, (offset,)), torch.tensor(positions), total
+
+
+def filled(model: Any, num_blocks: int, block_size: int) -> KVCache:
+    """A pool of random keys and values that ends where memory does."""
+    config = model.config.get_text_config()
+    cache = KVCache(
+        config, num_blocks=num_blocks, block_size=block_size, dtype=torch.float32, device=torch.device("cpu")
+    )
+    for pools in (cache.keys, cache.values):
+        pools[:] = [guarded(pool.normal_()) for pool in pools]
+    return cache
+
+
+def copied(cache: KVCache) -> KVCache:
+    twin = object.__new__(KVCache)
+    twin.num_blocks, twin.block_size = cache.num_blocks, cache.block_size
+    twin.keys, twin.values = [pool.clone() for pool in cache.keys], [pool.clone() for pool in cache.values]
+    return twin
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("block_size", [1, 3, 16])
+def test_a_mixed_batch_is_what_torch_computes(model: Any, block_size: int) -> None:
+    layout, token_ids, positions, num_blocks = batch(block_size)
+    cache = filled(model, num_blocks, block_size)
+    twin = copied(cache)
+    fused = FusedCpuModel(model)
+    assert fused.compiled is not None
+    found = fused(token_ids, positions, logit_rows=None, step=CpuStep(cache, layout))
+    fused.compiled = None
+    wanted = fused(token_ids, positions, logit_rows=None, step=ReferenceStep(twin, layout))
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+    for pool, other in zip((*cache.keys, *cache.values), (*twin.keys, *twin.values), strict=True):
+        torch.testing.assert_close(pool, other, rtol=1e-3, atol=1e-3)
+
+
+@torch.inference_mode()
+def test_rounded_activations_change_little(model: Any) -> None:
+    layout, token_ids, positions, num_blocks = batch(16)
+    cache = filled(model, num_blocks, 16)
+    twin = copied(cache)
+    exact = FusedCpuModel(model)(token_ids, positions, logit_rows=None, step=CpuStep(cache, layout))
+    allow_rounding(model)
+    rounded = FusedCpuModel(model)(token_ids, positions, logit_rows=None, step=CpuStep(twin, layout))
+    assert not torch.equal(rounded, exact)
+    assert float((rounded - exact).norm() / exact.norm()) < 2e-3
+
+
+@torch.inference_mode()
+def test_what_is_not_a_number_stays_in_its_sequence(model: Any) -> None:
+    layout, token_ids, positions, num_blocks = batch(16)
+    cache = filled(model, num_blocks, 16)
+    twin = copied(cache)
+    fused = FusedCpuModel(model)
+    clean = fused(token_ids, positions, logit_rows=None, step=CpuStep(cache, layout))
+    ill = layout.stretches[2]
+    for pool in twin.keys:
+        pool[ill.block_table[(ill.kv_len - 2) // 16] * 16 + (ill.kv_len - 2) % 16] = float("nan")
+    found = fused(token_ids, positions, logit_rows=None, step=CpuStep(twin, layout))
+    assert found[ill.offset].isnan().all()
+    others = torch.arange(len(token_ids)) != ill.offset
+    assert torch.equal(found[others], clean[others])
+
+
+@torch.inference_mode()
+def test_threads_change_nothing(model: Any) -> None:
+    layout, token_ids, positions, num_blocks = batch(16)
+    cache = filled(model, num_blocks, 16)
+    found = []
+    for num_threads in (1, 2, 5):
+        torch.set_num_threads(num_threads)
+        step = CpuStep(copied(cache), layout)
+        found.append(FusedCpuModel(model)(token_ids, positions, logit_rows=None, step=step))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+def test_other_weights_and_other_products_are_torchs(model: Any) -> None:
+    assert can_compile(model)
+    linear = model.model.layers[1].mlp.down_proj
+    linear.matmul = lambda x, weight, scale: x @ (weight * scale).t()
+    assert not can_compile(model)
+    assert FusedCpuModel(model).compiled is None
+
+
+def test_it_takes_no_memory_of_its_own_for_weights(model: Any) -> None:
+    layers = FusedCpuModel(model).compiled
+    assert isinstance(layers, CompiledLayers)
+    assert layers.products["weight"][1, 1] == model.model.layers[1].self_attn.o_proj.weight.data_ptr()
+    assert layers.products["weight"][0, 0] == model.model.layers[0].self_attn.q_proj.weight.data_ptr()
