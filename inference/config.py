@@ -37,7 +37,7 @@ class EngineConfig:
     overlap: bool = True  # a step launched before the tokens of the one before are read; NVIDIA GPUs alone
     num_draft_tokens: int = 0  # guessed from what was said before and computed ahead, at most; 0: none
     batch_invariant: bool = False  # the same tokens and log-probabilities in any company; slower
-    num_threads: int | None = None  # CPU threads of torch; None: the cores that there are
+    num_threads: int | None = None  # CPU threads of torch and compiled layers; None: all cores
 
     def __post_init__(self) -> None:
         for name in ("block_size", "max_num_seqs", "max_queued_requests", "max_queued_tokens"):
