@@ -20,7 +20,8 @@ from inference.engine.sequence import Plan, Row
 from inference.engine.stage import Stage
 from inference.kernels.layer import fill_pending
 from inference.kernels.prefill_attention import tokens_per_tile
-from inference.models.fuse import FusedModel, can_fuse
+from inference.models.fuse import FusedModel
+from inference.models.fusible import can_fuse
 from inference.models.invariant import InvariantJoin
 from inference.models.loader import LoadedModel
 from inference.models.model_folder import CannotLoad

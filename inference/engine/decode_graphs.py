@@ -49,18 +49,14 @@ class DecodeGraphs:
 
     def capture(self) -> Iterator[int]:
         """Capture every size, the largest first; yields each as it is done."""
-        stream = torch.cuda.Stream()
         pool = None
         for size in reversed(self.sizes):
             self._send(np.broadcast_to(self._padding, (5, size)), size)
             batch = self._batch(size)
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                for _ in range(NUM_WARM_UPS):
-                    self._forward(batch)
-            torch.cuda.current_stream().wait_stream(stream)
+            for _ in range(NUM_WARM_UPS):  # on the stream of all engines: kernels share what they count in
+                self._forward(batch)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=pool):
+            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # others go on
                 self._logits[:size].copy_(self._forward(batch))
             pool = graph.pool()
             self._graphs[size] = graph

@@ -2,7 +2,8 @@
 
 A long prompt in one step would halt every stream for as long as it computes. So in steady decode a step with
 prefill is to take no longer than a few steps without; both are measured while the engine runs. Where one step
-can bring first tokens to many who wait, it does: the sooner they decode, the fuller are the steps after it.
+can bring first tokens to many who wait, it does, unless a few short ones can as well: the sooner they decode,
+the fuller are the steps after it.
 In short steps a prompt leaves half of what there is to the next, or short ones would queue behind a long one.
 """
 
@@ -16,6 +17,7 @@ from statistics import median
 from inference.engine.sequence import Row, Sequence
 
 STREAMS_PER_FIRST_TOKEN = 24  # that may pause for it
+FEW_STEPS = 4  # in which those who wait may as well be served without such a pause
 LONGEST = 2.5  # what a step with prefill may take, in steps without
 SMALLEST = 256  # prompt tokens: less would waste the device's width
 SMALLEST_SHARE = 64  # of a prompt that shares a step with others
@@ -39,9 +41,10 @@ class MixedSteps:
         if num_decoding == 0 or not (self._decode_seconds and self._token_seconds):
             return room, False
         seconds = (LONGEST - 1.0) * median(self._decode_seconds)
-        budget = max(SMALLEST, int(seconds / max(median(self._token_seconds), 1e-9)))
+        budget = max(SMALLEST, int(seconds / max(exceeded_by_few(self._token_seconds), 1e-9)))
         num_first_tokens, num_tokens = within(waiting, room)
-        if STREAMS_PER_FIRST_TOKEN * num_first_tokens >= num_decoding:
+        is_worth_it = STREAMS_PER_FIRST_TOKEN * num_first_tokens >= num_decoding
+        if is_worth_it and num_tokens > FEW_STEPS * budget:
             return min(room, max(budget, num_tokens)), False
         return min(room, budget), True
 
@@ -53,6 +56,12 @@ class MixedSteps:
         elif num_prefill >= SMALLEST // 2:
             beside = median(self._decode_seconds) if self._decode_seconds and rows[0].num_tokens == 1 else 0.0
             self._token_seconds.append(max(0.0, seconds - beside) / num_prefill)
+
+
+def exceeded_by_few(values: Iterable[float]) -> float:
+    """By one of five at most: tokens cost more the longer their prompt is, so the median is too little."""
+    ordered = sorted(values)
+    return ordered[4 * (len(ordered) - 1) // 5]
 
 
 def share(budget: int) -> int:

@@ -40,21 +40,21 @@ def _attend_part(
     NUM_KV_HEADS: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr, HAS_CAP: tl.constexpr,
     HAS_SINKS: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
 ):  # fmt: skip
-    """One part of one sequence's keys, for the heads of one group."""
-    await_predecessor(EARLY)
+    """One part of one sequence's keys, for the heads of one group. Which these are, no kernel has written."""
     item, head = tl.program_id(0), tl.program_id(1)
     sequence = tl.load(items + 4 * item)
     part = tl.load(items + 4 * item + 1)
     num_parts = tl.load(items + 4 * item + 2)
     place = tl.load(items + 4 * item + 3)
-    if num_parts == 0:
-        return
     kv_len = tl.load(lens + sequence)
     table = tables + tl.load(rows + sequence).to(tl.int64) * table_stride
     begin = tl.maximum(0, kv_len - window)
-    per_part = tl.cdiv(tl.cdiv(kv_len - begin, num_parts), TILE) * TILE
+    per_part = tl.cdiv(tl.cdiv(kv_len - begin, tl.maximum(num_parts, 1)), TILE) * TILE
     low = begin + part * per_part
     high = tl.minimum(low + per_part, kv_len)
+    await_predecessor(EARLY)
+    if num_parts == 0:
+        return
     member, dim = tl.arange(0, GROUP_TILE), tl.arange(0, DIM_TILE)
     group_heads = head * GROUP + member
     heads = sequence * (NUM_KV_HEADS * GROUP) + group_heads
@@ -102,10 +102,10 @@ def _join_parts(
     EARLY: tl.constexpr,
 ):  # fmt: skip
     """A sequence's parts, each with the logarithm of its weight -> the output of a group of heads."""
-    await_predecessor(EARLY)
     sequence, group = tl.program_id(0), tl.program_id(1)
     first = tl.load(parts + 2 * sequence)
     num_parts = tl.load(parts + 2 * sequence + 1)
+    await_predecessor(EARLY)
     if num_parts == 1:
         return
     member, dim, index = tl.arange(0, GROUP_TILE), tl.arange(0, DIM_TILE), tl.arange(0, PARTS_TILE)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inference.kernels.matmul import Tile, agreeing_tiles, invariant_product
 from inference.kernels.rows import Rows
-from inference.models.fuse import PlainProduct, join
+from inference.models.fused_layer import PlainProduct, join
 from inference.models.model_folder import CannotLoad
 
 

@@ -21,6 +21,7 @@ from inference.placements.inprocess import InProcess
 from inference.protocol import Delta, Event, Finish, FinishReason, GenerateRequest, Owner, Sampling
 from inference.quantization.int8 import Int8Linear
 from tests.inference import tiny
+from tests.inference.quantization.wide import wide_folder
 
 pytestmark = [
     pytest.mark.gpu,
@@ -174,6 +175,40 @@ def test_two_revisions_take_turns_on_one_gpu(tmp_path: Path) -> None:
     found = asyncio.run(both())
     expected = {name: tiny.generated(tiny.tiny_model(name), PROMPTS[0], NUM_TOKENS) for name in folders}
     assert found == expected | {"after": expected["qwen3"]}
+
+
+@pytest.mark.parametrize("quantization", [None, "int8", "int4"])
+def test_a_revision_is_loaded_while_another_one_streams(tmp_path: Path, quantization: str | None) -> None:
+    """Graphs are captured in one thread while steps run in another: neither may disturb the other."""
+    folders = {name: wide_folder(tmp_path / name, name) for name in ("llama", "qwen3")}
+    config = EngineConfig(device="cuda", dtype="bfloat16", num_blocks=400, quantization=quantization)
+
+    async def outputs() -> list[list[int]]:
+        client = InProcess(PlacementConfig(data_dir=tmp_path / "data"))
+        await client.start()
+
+        async def one(index: int) -> list[int]:
+            sampling = Sampling(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True)
+            request = GenerateRequest(str(index), "llama", tuple(PROMPTS[0]), Owner("o", "s"), sampling)
+            return tokens_of([event async for event in client.generate(request)])
+
+        try:
+            await client.load(RevisionSpec("llama", folders["llama"], config), lambda _: None)
+            found = [await one(0)]
+            for _ in range(2):
+                load = client.load(RevisionSpec("qwen3", folders["qwen3"], config), lambda _: None)
+                loading = asyncio.ensure_future(load)
+                while not loading.done():
+                    found.append(await one(len(found)))
+                await loading
+                await client.unload("qwen3")
+            return found
+        finally:
+            await client.stop()
+
+    found = asyncio.run(outputs())
+    assert len(found) > 10, "too few answers were given meanwhile to show anything"
+    assert all(one == found[0] for one in found)
 
 
 def test_a_seed_draws_the_same_tokens_alone_and_in_company(tmp_path: Path) -> None:

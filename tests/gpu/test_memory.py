@@ -48,7 +48,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_full_pool_and_the_costliest_step_leave_what_was_planned(folder: Path) -> None:
-    engine = build_engine(RevisionSpec("wide", folder, EngineConfig(device="cuda", prefix_caching=False)))
+    engine = build_engine(
+        RevisionSpec(
+            "wide", folder, EngineConfig(device="cuda", prefix_caching=False, max_queued_tokens=10**9)
+        )
+    )
     free_bytes, total_bytes = torch.cuda.mem_get_info()
     num_blocks, block_size = engine.pool.num_blocks, engine.pool.block_size
     print(f"{num_blocks} blocks, {engine.card.kv_bytes / 2**30:.1f} GiB of keys and values")

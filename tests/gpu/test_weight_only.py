@@ -171,7 +171,7 @@ NUM_TOKENS = 24
 FAR = {"int8": 0.2, "int4": 0.2, "w8a8": 0.4}  # gaps between logits, of their spread, that rounding may close
 
 
-def outputs_of(folder: Path, **settings: Any) -> list[list[int]]:
+def outputs_of(folder: Path, *, one_by_one: bool = False, **settings: Any) -> list[list[int]]:
     engine = build_engine(
         RevisionSpec("wide", folder, EngineConfig(device="cuda", num_blocks=200, **settings))
     )
@@ -180,6 +180,8 @@ def outputs_of(folder: Path, **settings: Any) -> list[list[int]]:
     for index, prompt in enumerate(PROMPTS):
         request = GenerateRequest(str(index), "wide", tuple(prompt), Owner(id="o", salt="s"), sampling)
         engine.submit(request, events[index].append)
+        while one_by_one and engine.has_work:
+            engine.step()
     while engine.has_work:
         engine.step()
     return [
@@ -203,11 +205,12 @@ def gaps(model: Any, outputs: list[list[int]]) -> list[float]:
 
 @pytest.mark.parametrize("method", ["int8", "int4", "w8a8"])
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
+@pytest.mark.parametrize("one_by_one", [False, True])
 def test_an_engine_with_all_fast_paths_chooses_as_the_dequantized_model(
-    tmp_path: Path, method: str, name: str
+    tmp_path: Path, method: str, name: str, one_by_one: bool
 ) -> None:
     folder = wide_folder(tmp_path, name)
-    outputs = outputs_of(folder, dtype="bfloat16", quantization=method)
+    outputs = outputs_of(folder, one_by_one=one_by_one, dtype="bfloat16", quantization=method)
     exact = load_model(folder, EngineConfig(device="cuda", dtype="float32", quantization=method)).model
     layers = [module for module in exact.modules() if isinstance(module, QuantizedLinear)]
     assert len(layers) == 3 * 7

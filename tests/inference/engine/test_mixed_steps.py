@@ -57,6 +57,26 @@ def test_where_a_step_would_end_the_wait_of_many_it_is_filled() -> None:
     assert steps.budget(num_decoding=0, waiting=LONG) == (MAX_TOKENS, False)
 
 
+def test_no_step_is_filled_for_those_whom_a_few_short_ones_serve() -> None:
+    """Four of 64: each stream would pause for longer than promised, to save them three steps."""
+    steps = measured(decode=0.009, per_token=24e-6)
+    budget, shares = steps.budget(num_decoding=60, waiting=[sequence(512) for _ in range(4)])
+    assert shares
+    assert 0.009 + budget * 24e-6 == pytest.approx(LONGEST * 0.009, rel=0.02)
+    assert steps.budget(num_decoding=60, waiting=[sequence(512) for _ in range(6)]) == (6 * 512, False)
+
+
+def test_tokens_that_cost_more_and_more_are_counted_as_the_costlier_ones() -> None:
+    """Those of a long prompt do: each attends to all before it."""
+    steps = MixedSteps(max_batch_tokens=MAX_TOKENS)
+    rows = [row(1)] * 64
+    for index in range(15):
+        steps.observe(rows, 0.009)
+        steps.observe([*rows, row(512)], 0.009 + 512 * (20e-6 + index * 2e-6))
+    budget, _ = steps.budget(num_decoding=64, waiting=LONG)
+    assert 0.009 + budget * 48e-6 < 1.1 * LONGEST * 0.009
+
+
 def test_first_tokens_are_counted_in_order_and_only_where_a_whole_prompt_fits() -> None:
     lengths = [sequence(300), sequence(600), sequence(400)]
     assert [within(lengths, room) for room in (599, 600, 1299, 1300)] == [
