@@ -196,9 +196,7 @@ def _soften(line, row, highest, weights, sums):
     """Scores of one row become shares by the highest so far; what was summed by a lower one is corrected."""
     most = _ordered(highest[row])
     for i in range(len(line)):
-        most = max(
-            most, _ordered(line[i])
-        )  # whole numbers: a loop of them becomes vectors, and NaN is the most
+        most = max(most, _ordered(line[i]))  # of whole numbers a loop becomes vectors; NaN is the most
     top = from_bits(np.int32(most ^ ((most >> np.int32(31)) & MAGNITUDE)))
     if top == MASKED:  # nothing seen so far
         line[:] = ZERO

@@ -35,10 +35,7 @@ NUM_PHASES = 10  # of a layer
 
 JOB = np.dtype(
     [
-        (
-            "x",
-            np.int64,
-        ),  # address of float32 [num_tokens, width]: embeddings, in the end what the last norm takes
+        ("x", np.int64),  # address of float32 [num_tokens, width]: embeddings, in the end for the last norm
         ("cos", np.int64),  # address of float32 [num_tokens, head_dim]
         ("sin", np.int64),
         ("slots", np.int64),  # address of int64 [num_tokens], rows of the pool
