@@ -48,9 +48,10 @@ def llama_cpp_server(options: argparse.Namespace) -> Server:
     """llama-cpp-python's server on the GGUF file that ours was converted from. Raises `NotThere`."""
     gguf = options.gguf or gguf_file(options.build)
     serve = ("-m", "llama_cpp.server", "--model", str(gguf), "--n_ctx", LLAMA_CONTEXT)
+    waits = ("--interrupt_requests", "false")  # or it drops a request when the next one comes
     return Server(
         "llama_cpp.server",
-        (str(llama_cpp_python(options.build)), *serve, "--host", "127.0.0.1", "--port", "{port}"),
+        (str(llama_cpp_python(options.build)), *serve, *waits, "--host", "127.0.0.1", "--port", "{port}"),
         model="smollm2-135m",
         ready_path="/v1/models",
     )

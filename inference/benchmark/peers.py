@@ -91,7 +91,9 @@ def table(report: dict[str, Any]) -> str:
         for peer in level["peers"]
     ]
     peaks = ", ".join(f"{name} {peak} MiB" for name, peak in report["peak_mib"].items())
-    return "\n".join([*rows, "", f"Peak resident memory: {peaks}.", f"Conditions: {report['conditions']}"])
+    ready = ", ".join(f"{name} {seconds} s" for name, seconds in report["ready_seconds"].items())
+    said = f"Peak resident memory: {peaks}. Ready after {ready}.", f"Conditions: {report['conditions']}"
+    return "\n".join([*rows, "", *said])
 
 
 def conditions(options: argparse.Namespace) -> dict[str, Any]:
@@ -151,6 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         with all_running(options) as servers:
             report["levels"] = measure(servers, levels, options.repeats)
+            report["ready_seconds"] = {one.server.name: round(one.ready_seconds, 1) for one in servers}
             report["peak_mib"] = {one.server.name: one.peak_bytes // 2**20 for one in servers}
     except ServerDied as error:
         raise SystemExit(str(error)) from error

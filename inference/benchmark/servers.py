@@ -22,6 +22,7 @@ from inference.benchmark.http_load import Endpoint
 START_SECONDS = 300.0
 STOP_SECONDS = 30.0
 SAMPLE_SECONDS = 0.2
+POLL_SECONDS = 0.1
 LOG_LINES = 20  # of a server that failed, in what is said of it
 
 
@@ -59,6 +60,7 @@ class Running:
     process: subprocess.Popen[bytes]
     log: Path
     peak_bytes: int = 0  # resident memory of the process and its children, since it started
+    ready_seconds: float = 0.0  # from the start of the process until it answered
 
     async def watched(self, load: Coroutine[Any, Any, T]) -> T:
         """What the load comes to. Raises `ServerDied` as soon as the server ends."""
@@ -105,8 +107,10 @@ def running(server: Server, *, log: Path) -> Iterator[Running]:
     stopped = threading.Event()
     watcher = threading.Thread(target=_watch_memory, args=(started, stopped), daemon=True)
     watcher.start()
+    begun = time.monotonic()
     try:
         _wait_until_ready(started, port)
+        started.ready_seconds = time.monotonic() - begun
         started.endpoint = replace(endpoint, key=server.key())
         yield started
     finally:
@@ -124,7 +128,7 @@ def _wait_until_ready(started: Running, port: int) -> None:
             return
         if started.server.hopeless and started.server.hopeless in started.log.read_text(errors="replace"):
             raise started.died("will not be ready")
-        time.sleep(0.3)
+        time.sleep(POLL_SECONDS)
     raise started.died(f"did not answer within {START_SECONDS:.0f} s")
 
 

@@ -39,8 +39,10 @@ def test_the_ratio_is_ours_to_each_peers_median() -> None:
         ("transformers serve", 40, 2.5, 1.7),
         ("llama_cpp.server", 25, 4.0, None),
     ]
-    text = peers.table({"levels": [found], "peak_mib": {"pilothouse": 7}, "conditions": {}})
-    assert "| 8 | 100 | transformers serve | 40 | 2.5 | 1.7 |" in text and "pilothouse 7 MiB" in text
+    report = {"levels": [found], "peak_mib": {"pilothouse": 7}, "ready_seconds": {"pilothouse": 8.5}}
+    text = peers.table(report | {"conditions": {}})
+    assert "| 8 | 100 | transformers serve | 40 | 2.5 | 1.7 |" in text
+    assert "pilothouse 7 MiB" in text and "pilothouse 8.5 s" in text
 
 
 def test_every_wanted_ratio_names_a_server_that_can_be_started(tmp_path: Path, monkeypatch: Any) -> None:
