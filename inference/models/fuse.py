@@ -42,7 +42,8 @@ class FusedModel:
         residual = body.embed_tokens(input_ids)
         cos, sin = body.rotary_emb(residual[None], position_ids=position_ids[None])
         cos, sin = cos[0].contiguous(), sin[0].contiguous()
-        if len(input_ids) == 1 and self._one_token is not None:
+        has_one_row = len(input_ids) == 1 and (logit_rows is None or len(logit_rows) == 1)
+        if has_one_row and self._one_token is not None:
             return self._one_token(residual, cos, sin, step)
         x = residual
         for layer in self.layers:

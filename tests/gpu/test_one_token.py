@@ -94,6 +94,8 @@ def logits(fused: Any, ids: Tensor, pools: list[Tensor], *, one_by_one: bool) ->
         batch.slots.copy_(slots[first:end])
         step = TritonStep(cache, batch)
         found.append(fused(ids[first:end], positions[first:end], logit_rows=None, step=step).float())
+        nobody = torch.empty(0, dtype=torch.long, device="cuda")  # as in the middle of a prompt
+        assert fused(ids[first:end], positions[first:end], logit_rows=nobody, step=step).shape[0] == 0
     return torch.cat(found)
 
 
