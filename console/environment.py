@@ -21,8 +21,8 @@ WEB_ADDRESS = re.compile(
 AtLeastOne = Annotated[int, Field(ge=1)]
 
 ENGINE_SETTINGS = (
-    "device", "dtype", "quantization", "kv_dtype", "batching", "num_blocks", "max_batch_tokens",
-    "max_num_seqs", "max_model_len", "num_draft_tokens", "batch_invariant", "num_threads",
+    "device", "dtype", "quantization", "quantize_head", "kv_dtype", "batching", "num_blocks",
+    "max_batch_tokens", "max_num_seqs", "max_model_len", "num_draft_tokens", "batch_invariant", "num_threads",
 )  # fmt: skip
 SECRETS = (
     "SECRET_KEY", "KEY_PEPPER", "DATABASE_URL", "REDIS_URL", "PROMETHEUS_URL", "HUB_TOKEN", "HF_TOKEN",
@@ -80,6 +80,7 @@ class Environment(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     quantization: Literal["int8", "fp8", "int4", "w8a8"] | None = None
+    quantize_head: bool = False
     kv_dtype: Literal["auto", "fp8"] = "auto"
     batching: bool = True
     num_blocks: AtLeastOne | None = None

@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from console.audit.write import write
 from console.catalog.conversion import Converted, Progress
+from console.catalog.engine_settings import in_play
 from console.catalog.files import (
     FilesChanged,
     check_files,
@@ -34,7 +35,6 @@ from console.catalog.models import Deployment, Revision, Route, ServedModel
 from console.catalog.routes import ALL, set_shares
 from console.catalog.sources.hub import is_fetched
 from console.catalog.sources.package import SMOLLM2, from_package
-from console.environment import environment
 from console.jobs.actions import enqueue
 from console.jobs.models import Job
 from inference.config import EngineConfig, RevisionSpec
@@ -198,8 +198,7 @@ def ensure_default_model(*, progress: Progress, actor: str = "system") -> Revisi
 
 def spec(revision: Revision) -> RevisionSpec:
     """What the engine is asked to load: the revision's own settings over those of the environment."""
-    chosen = {**environment().engine_settings(), **revision.engine}
-    return RevisionSpec(revision=revision.id, folder=revision.path, engine=EngineConfig(**chosen))
+    return RevisionSpec(revision=revision.id, folder=revision.path, engine=EngineConfig(**in_play(revision)))
 
 
 def _bring_back(*, actor: str, revision: Revision, folder: Path, ip: str) -> None:

@@ -15,9 +15,9 @@ from django.utils.translation import gettext as _
 import console
 from console.audit.write import write
 from console.catalog.certificate_checks import THRESHOLDS, Check, checks, written
+from console.catalog.engine_settings import in_play
 from console.catalog.file_check import altered_file
 from console.catalog.models import Certificate, Revision
-from console.environment import environment
 from inference import corpus
 
 OWN_METHODS = "pilothouse_"  # what config.json calls them begins so: inference/quantization/
@@ -143,7 +143,7 @@ def was_quantized_here(revision: Revision) -> bool:
 
 def numerics(revision: Revision) -> dict[str, Any]:
     """The settings that change what is computed, as they are in play here."""
-    chosen = {**environment().engine_settings(), **revision.engine}
+    chosen = in_play(revision)
     return {name: chosen.get(name) for name in NUMERICS}
 
 

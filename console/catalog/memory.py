@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from django.db.models import Max
 
+from console.catalog.engine_settings import in_play
 from console.catalog.footprint import pool_of, weight_bytes
 from console.catalog.models import Deployment, ReconcilerLease, Revision
 from console.environment import environment
@@ -63,7 +64,7 @@ def budget() -> int:
 
 def settings_of(revision: Revision) -> EngineConfig:
     """The revision's own settings over those of the environment."""
-    return EngineConfig(**{**environment().engine_settings(), **revision.engine})
+    return EngineConfig(**in_play(revision))
 
 
 def allowance(revision: Revision) -> int:

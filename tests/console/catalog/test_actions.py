@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, transaction
 
 from console.audit.models import Entry
-from console.catalog import actions, conversion
+from console.catalog import actions, conversion, engine_settings
 from console.catalog.actions import (
     DEFAULT_MODEL,
     ensure_default_model,
@@ -172,7 +172,7 @@ def test_the_environment_fills_in_what_a_revision_leaves_open(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = environment().model_copy(update={"num_blocks": 7, "max_batch_tokens": 99, "batching": False})
-    monkeypatch.setattr(actions, "environment", lambda: changed)
+    monkeypatch.setattr(engine_settings, "environment", lambda: changed)
     chosen = spec(imported(folder=folder, engine={"num_blocks": 64})).engine
     assert (chosen.num_blocks, chosen.max_batch_tokens, chosen.batching) == (64, 99, False)
 

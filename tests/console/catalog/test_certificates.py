@@ -14,7 +14,7 @@ from django.conf import LazySettings
 
 import console
 from console.audit.models import Entry
-from console.catalog import certificates, file_check
+from console.catalog import certificates, engine_settings, file_check
 from console.catalog.certificate_checks import THRESHOLDS
 from console.catalog.certificates import NotCertified, issue, numbers_of, require, standing
 from console.catalog.models import Certificate, Deployment, Revision
@@ -206,7 +206,7 @@ STRICTER = {**THRESHOLDS, "kl_mean": {"most": 0.001}}
         later(certificates, "THRESHOLDS", STRICTER),
         later(console, "__version__", "9.9"),
         later(certificates, "version", lambda name: "9.9"),
-        later(certificates, "environment", lambda: environment().model_copy(update={"dtype": "float16"})),
+        later(engine_settings, "environment", lambda: environment().model_copy(update={"dtype": "float16"})),
         served(device="cuda:0", dtype="float32"),
         served(device="cpu", dtype="bfloat16"),
     ],
