@@ -24,23 +24,6 @@ if TYPE_CHECKING:
 Records = npt.NDArray[np.void]
 
 
-def can_compile(model: Any) -> bool:
-    """Whether every layer computes in float32 with int8 weights, and nobody chose another way to multiply."""
-    return all(_is_plain(linear) for layer in model.model.layers for linear in _linears(layer)) and all(
-        parameter.dtype in (torch.float32, torch.int8) for parameter in model.model.layers.parameters()
-    )
-
-
-def _linears(layer: Any) -> tuple[Any, ...]:
-    attention, mlp = layer.self_attn, layer.mlp
-    projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
-    return (*projections, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
-
-
-def _is_plain(linear: Any) -> bool:
-    return type(linear) is Int8Linear and isinstance(linear.matmul, Fastest)
-
-
 class CompiledLayers:
     """All decoder layers in one call. Keeps alive what the records below hold addresses of."""
 

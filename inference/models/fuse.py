@@ -11,12 +11,11 @@ from inference.kernels.layer import (
     add_norm,
     add_norm_quantized,
     quantize,
-    rotate_and_write,
     silu_mul,
     silu_mul_quantized,
 )
 from inference.kernels.rows import Rows
-from inference.models.fused_layer import FusedLayer, Join, Product, fuse_layer, join
+from inference.models.fused_layer import FusedLayer, Join, Product, attend, fuse_layer, join
 from inference.models.fusible import epsilon
 from inference.models.one_token import OneTokenModel
 
@@ -56,18 +55,7 @@ class FusedModel:
         self, layer: FusedLayer, x: Tensor, residual: Tensor, cos: Tensor, sin: Tensor, step: TritonStep
     ) -> Tensor:
         normed = norm_for(layer.qkv, x, residual, layer.input_norm, adds=layer.index > 0)
-        query = rotate_and_write(
-            layer.qkv(normed),
-            cos,
-            sin,
-            keys=step.cache.keys[layer.index],
-            values=step.cache.values[layer.index],
-            slots=step.slots,
-            num_heads=self.num_heads,
-            norms=layer.head_norms,
-        )
-        out = step.attend_pool(layer.index, query, scaling=layer.scaling, window=layer.window, softcap=None)
-        out = out.view(out.shape[0], -1)
+        out = attend(layer, layer.qkv(normed), cos, sin, step, num_heads=self.num_heads)
         taken = layer.o.takes(out.shape[0])
         return layer.o(out if taken is None else quantize(out, taken))
 

@@ -21,6 +21,8 @@ from inference.attention.cpu import CpuStep
 from inference.cpu import compiler
 from inference.models.fusible import epsilon, layer_window
 from inference.models.layout import join_input_major
+from inference.quantization.int8 import Int8Linear
+from inference.quantization.int8_matmul import Fastest
 from inference.quantization.linear import QuantizedLinear, join_rows
 
 if TYPE_CHECKING:
@@ -110,11 +112,28 @@ class FusedCpuModel:
 
 def compiled_layers(model: Any, layers: list[FusedLayer]) -> CompiledLayers | None:
     """The layers as compiled code; None where weights are of another kind, or nothing can be compiled."""
-    if not compiler.works():
+    if not can_compile(model) or not compiler.works():  # in this order: the second loads a compiler
         return None
-    from inference.models import compiled_cpu
+    from inference.models.compiled_cpu import CompiledLayers
 
-    return compiled_cpu.CompiledLayers(model, layers) if compiled_cpu.can_compile(model) else None
+    return CompiledLayers(model, layers)
+
+
+def can_compile(model: Any) -> bool:
+    """Whether every layer computes in float32 with int8 weights, and nobody chose another way to multiply."""
+    return all(_is_plain(linear) for layer in model.model.layers for linear in _linears(layer)) and all(
+        parameter.dtype in (torch.float32, torch.int8) for parameter in model.model.layers.parameters()
+    )
+
+
+def _linears(layer: Any) -> tuple[Any, ...]:
+    attention, mlp = layer.self_attn, layer.mlp
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
+    return (*projections, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+
+
+def _is_plain(linear: Any) -> bool:
+    return type(linear) is Int8Linear and isinstance(linear.matmul, Fastest)
 
 
 def signed(sin: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inference.attention.triton import TritonStep
+from inference.kernels.layer import rotate_and_write
 from inference.kernels.rows import Rows
 from inference.models.fusible import epsilon, layer_window
 from inference.quantization.linear import QuantizedLinear, join_rows
@@ -60,6 +62,24 @@ class FusedLayer:
     head_norms: tuple[Tensor, Tensor, float] | None  # of queries and keys, where the family has them
     scaling: float
     window: int | None
+
+
+def attend(
+    layer: FusedLayer, states: Tensor, cos: Tensor, sin: Tensor, step: TritonStep, *, num_heads: int
+) -> Tensor:
+    """Attention of what `qkv` gave, whose keys and values go into the pool: [num_tokens, in of `o`]."""
+    query = rotate_and_write(
+        states,
+        cos,
+        sin,
+        keys=step.cache.keys[layer.index],
+        values=step.cache.values[layer.index],
+        slots=step.slots,
+        num_heads=num_heads,
+        norms=layer.head_norms,
+    )
+    out = step.attend_pool(layer.index, query, scaling=layer.scaling, window=layer.window, softcap=None)
+    return out.view(out.shape[0], -1)
 
 
 def fuse_layer(layer: Any, index: int, joins: Join) -> FusedLayer:

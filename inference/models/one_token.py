@@ -9,9 +9,8 @@ from typing import Any, Self
 from torch import Tensor
 
 from inference.attention.triton import TritonStep
-from inference.kernels.layer import rotate_and_write
 from inference.kernels.one_token import DTYPES, Norm, one_token_product
-from inference.models.fused_layer import FusedLayer, PlainProduct, Product
+from inference.models.fused_layer import FusedLayer, PlainProduct, Product, attend
 from inference.models.fusible import epsilon
 
 
@@ -62,19 +61,10 @@ class OneTokenModel:
     def _attention(
         self, layer: OneTokenLayer, residual: Tensor, cos: Tensor, sin: Tensor, step: TritonStep
     ) -> None:
-        fused, qkv, o = layer.fused, layer.qkv, layer.o
-        query = rotate_and_write(
-            one_token_product(residual, qkv.weight, qkv.bias, norm=layer.input_norm),
-            cos,
-            sin,
-            keys=step.cache.keys[fused.index],
-            values=step.cache.values[fused.index],
-            slots=step.slots,
-            num_heads=self._num_heads,
-            norms=fused.head_norms,
-        )
-        out = step.attend_pool(fused.index, query, scaling=fused.scaling, window=fused.window, softcap=None)
-        one_token_product(out.view(1, -1), o.weight, o.bias, residual=residual)
+        qkv, o = layer.qkv, layer.o
+        states = one_token_product(residual, qkv.weight, qkv.bias, norm=layer.input_norm)
+        out = attend(layer.fused, states, cos, sin, step, num_heads=self._num_heads)
+        one_token_product(out, o.weight, o.bias, residual=residual)
 
 
 def layer_of(fused: FusedLayer) -> OneTokenLayer | None:

@@ -16,8 +16,8 @@ from inference.attention.cpu import CpuStep
 from inference.attention.reference import ReferenceStep
 from inference.cpu import compiler
 from inference.engine.kv_cache import KVCache
-from inference.models.compiled_cpu import CompiledLayers, can_compile
-from inference.models.fuse_cpu import FusedCpuModel
+from inference.models.compiled_cpu import CompiledLayers
+from inference.models.fuse_cpu import FusedCpuModel, can_compile
 from inference.quantization.base import quantization_config
 from inference.quantization.int8 import allow_rounding
 from tests.inference.cpu.guarded import guarded

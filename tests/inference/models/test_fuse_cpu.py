@@ -104,3 +104,13 @@ def test_joined_weights_are_input_major() -> None:
     assert torch.equal(whole, expected) and whole.stride() == (1, 6)
     assert join_input_major(parts).data_ptr() == whole.data_ptr(), "copied again"
     assert join_input_major(parts[1:]).data_ptr() != whole.data_ptr(), "a part alone is not the whole"
+
+
+def test_float_weights_load_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a second or more at every start, and is of no use to them."""
+
+    def loaded() -> bool:
+        raise AssertionError("the compiler was loaded")
+
+    monkeypatch.setattr("inference.cpu.compiler.works", loaded)
+    assert FusedCpuModel(tiny.tiny_model("llama")).compiled is None
