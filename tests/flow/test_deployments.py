@@ -124,6 +124,7 @@ def test_a_forced_model_is_served_alone(house: House) -> None:
         list(islice(events, 2))
         house.ask("deploy", "force", "stub-2")
         eventually(lambda: is_loaded(house, "other"))
+        eventually(lambda: post(house, body()).is_client_error)  # from the reconciler's next look on
         refused = post(house, body())
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "model_not_served")
         assert "stub-2" in refused.json()["error"]["message"]
