@@ -8,10 +8,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from django.conf import settings
 from django.db import connection
 from django.test import TransactionTestCase
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from pytest_django import DjangoDbBlocker
 
 from console.catalog.actions import DEFAULT_MODEL
@@ -20,6 +22,14 @@ from console.group_commit import ledger
 
 KEPT = Path(__file__).resolve().parent.parent / "build"
 
+# An example that takes long is no fault of it: the machine may be busy.
+hypothesis.settings.register_profile(
+    "patient",
+    hypothesis.settings(),
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("patient")
 
 END_OTHER_SESSIONS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -37,6 +47,13 @@ def _files_of_the_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     settings.STATIC_ROOT.mkdir()
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # slow ones are slow
     yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clients_with_patience() -> None:
+    """httpx gives up after five seconds where nobody says otherwise; a busy machine may take as long."""
+    for phase in ("connect", "read", "write", "pool"):
+        setattr(DEFAULT_TIMEOUT_CONFIG, phase, 60.0)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import httpx
 
 from tests.flow.house import ROOT, free_port
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 
 
 @contextmanager

@@ -10,11 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from tests.flow.house import House, found
 
 CHROMIUM = "/usr/bin/chromium"
+PATIENCE = 60_000  # milliseconds; what is there ends the wait
+expect.set_options(timeout=PATIENCE)
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -113,7 +115,7 @@ def browser() -> Iterator[Browser]:
     if not Path(CHROMIUM).exists():
         pytest.fail(f"{CHROMIUM} is missing. On Debian or Ubuntu: sudo apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=2 * PATIENCE)
         yield browser
         browser.close()
 
@@ -137,7 +139,7 @@ def visit(browser: Browser, house: House, cookies: dict[str, list[dict[str, str]
     ) -> Watched:
         context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
         contexts.append(context)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE)
         jar = [*(cookies[role] if role else []), cookie(house, "django_language", language)]
         if theme:
             jar.append(cookie(house, "theme", theme))

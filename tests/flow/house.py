@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +19,10 @@ from typing import Any
 import httpx
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-START_SECONDS = 60.0
+START_SECONDS = 120.0
+STOP_SECONDS = 60.0
+
+_ports = count(20_000 + os.getpid() * 101 % 10_000)  # each process of tests has its own stretch
 
 
 class House:
@@ -94,7 +98,7 @@ class House:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(15)
+                self.process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -142,12 +146,20 @@ def found(pattern: str, text: str) -> str:
 
 
 def free_port() -> int:
+    """None of those that the kernel hands out, or another program could get it before it is used."""
+    return next(port for port in _ports if is_free(port))
+
+
+def is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
-def eventually(check: Any, *, seconds: float = 5.0) -> Any:
+def eventually(check: Any, *, seconds: float = 30.0) -> Any:
     """What `check` returns once it is true; fails when that takes too long."""
     deadline = time.monotonic() + seconds
     while not (value := check()):
