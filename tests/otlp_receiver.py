@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ class Receiver(ThreadingHTTPServer):
     def __init__(self, *, status: int = 200, delay: float = 0.0) -> None:
         super().__init__(("127.0.0.1", 0), Take)
         self.status, self.delay = status, delay
+        self.hurry = threading.Event()  # ends every delay
         self.spans: list[Received] = []
         self.resources: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -70,7 +70,7 @@ class Take(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
-        time.sleep(self.server.delay)
+        self.server.hurry.wait(self.server.delay)
         self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
         if self.server.status == 200 and self.path == "/v1/traces":
             if self.headers.get("content-encoding") == "gzip":
@@ -126,5 +126,6 @@ def receiving(*, status: int = 200, delay: float = 0.0) -> Iterator[Receiver]:
         try:
             yield receiver
         finally:
+            receiver.hurry.set()
             receiver.shutdown()
             thread.join()

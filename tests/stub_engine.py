@@ -1,8 +1,8 @@
 """An engine without torch, for tests of everything around one: token i is a hash of prompt, seed and i.
 
 A request steers it by words in its prompt: `slow` (50 ms a token), `fail-after-3`, `refuse`, `hang`,
-`queue` (300 ms in the queue), `echo` (the output is what follows that word, three characters a token),
-`who` (the output is its revision's id, three characters a token).
+`hang-after-3`, `queue` (300 ms in the queue), `echo` (the output is what follows that word, three
+characters a token), `who` (the output is its revision's id, three characters a token).
 A file `stub.json` in a revision's folder steers its load: {"load_seconds": 2, "memory_bytes": 1000,
 "error": "why it cannot be loaded"}; it is read again at each load.
 """
@@ -168,6 +168,7 @@ class StubEngine(EngineClient):
         request, sampling = running.request, running.request.sampling
         limit = min(sampling.max_tokens or MAX_MODEL_LEN, MAX_MODEL_LEN - len(request.token_ids))
         fail_after = re.search(r"fail-after-(\d+)", prompt)
+        hang = re.search(r"hang(?:-after-(\d+))?", prompt)
         pause = SLOW_SECONDS if "slow" in prompt else 0.0
         said = prompt.rpartition("echo ")[2] if "echo " in prompt else None
         said = request.revision if prompt.startswith("who") else said
@@ -185,7 +186,8 @@ class StubEngine(EngineClient):
             if fail_after and produced >= int(fail_after[1]):
                 reason, error = FinishReason.FAILED, EngineError("engine_error", "scripted failure")
                 break
-            if "hang" in prompt or (running.allowance is not None and produced >= running.allowance):
+            is_spent = running.allowance is not None and produced >= running.allowance
+            if is_spent or (hang and produced >= int(hang[1] or 0)):
                 if running.is_final:
                     reason = FinishReason.BUDGET
                     break

@@ -137,6 +137,13 @@ def audited(target: str) -> list[list[str]]:
     return [[row.actor, row.action] for row in Entry.objects.filter(target=target).order_by("seq")]
 
 
+def done_at(action: str) -> str:
+    """When something was last done, by the server's clock."""
+    from console.audit.models import Entry
+
+    return str(Entry.objects.filter(action=action).latest("seq").at)
+
+
 def issue(name: str, access: dict[str, list[str]] | None = None) -> str:
     """A new key's secret; `access` may name its scopes and models."""
     from console.accounts.actions import default_team
@@ -266,6 +273,7 @@ VERBS = {
         deploy,
         deployment,
         audited,
+        done_at,
         issue,
         revoke,
         budget,

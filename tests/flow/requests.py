@@ -20,7 +20,7 @@ def body(content: str = "Hello", **fields: Any) -> dict[str, Any]:
 def post(
     house: House, payload: dict[str, Any], *, path: str = "chat/completions", key: str | None = None
 ) -> httpx.Response:
-    return httpx.post(f"{house.url}/v1/{path}", json=payload, headers=house.headers(key), timeout=30)
+    return httpx.post(f"{house.url}/v1/{path}", json=payload, headers=house.headers(key), timeout=60)
 
 
 def events(response: httpx.Response) -> list[Any]:
@@ -36,7 +36,7 @@ def streaming(
     """The events of a stream while they come."""
     url = f"{house.url}/v1/chat/completions"
     with (
-        httpx.Client(timeout=30) as client,
+        httpx.Client(timeout=60) as client,
         client.stream("POST", url, json={**payload, "stream": True}, headers=house.headers(key)) as response,
     ):
         yield (
@@ -49,7 +49,7 @@ def streaming(
 @contextmanager
 def socket(house: House, *, key: str | None = None, **arguments: Any) -> Iterator[ClientConnection]:
     url = house.url.replace("http", "ws") + "/v1/responses"
-    with connect(url, additional_headers=house.headers(key), **arguments) as connection:
+    with connect(url, additional_headers=house.headers(key), open_timeout=60, **arguments) as connection:
         yield connection
 
 
@@ -62,7 +62,7 @@ def frames_until_end(connection: ClientConnection) -> list[dict[str, Any]]:
     """The frames of one answer, its last included."""
     frames = []
     while not frames or frames[-1]["type"] == "chat.completion.chunk":
-        frames.append(json.loads(connection.recv(timeout=10)))
+        frames.append(json.loads(connection.recv(timeout=60)))
     return frames
 
 

@@ -20,9 +20,15 @@ LOADED, SLEEPING = True, False
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def wake_seconds() -> str:
+    return "60"
+
+
+@pytest.fixture
+def house(tmp_path: Path, wake_seconds: str) -> Iterator[House]:
     """Its budget holds two of the stub's revisions of 1 MB, and no third."""
-    with House(tmp_path / "house", MEMORY_BUDGET="2500KB", MEMORY_SHARE="0.4", WAKE_SECONDS="3") as house:
+    settings = {"MEMORY_BUDGET": "2500KB", "MEMORY_SHARE": "0.4", "WAKE_SECONDS": wake_seconds}
+    with House(tmp_path / "house", **settings) as house:
         yield house
 
 
@@ -43,7 +49,7 @@ def said(answer: httpx.Response) -> str:
 def sleep(house: House, revision: str = "stub-1") -> None:
     """Let it fall asleep for want of requests, and stay awake next time."""
     house.ask("deploy", "set_keeping", revision, {"is_pinned": False, "idle_seconds": 1})
-    eventually(lambda: state(house, revision) == "absent", seconds=15)
+    eventually(lambda: state(house, revision) == "absent")
     house.ask("deploy", "set_keeping", revision, {"is_pinned": False, "idle_seconds": None})
 
 
@@ -66,20 +72,21 @@ def test_an_idle_model_is_unloaded_and_many_requests_wake_it_once(house: House) 
     assert ["parse", "choose", "load", "prepare"] in beginnings
 
 
+@pytest.mark.parametrize("wake_seconds", ["3"])
 def test_a_load_that_takes_longer_than_a_request_waits_is_answered_when_to_come_again(house: House) -> None:
-    house.ask("make", "slow-1", {"load_seconds": 5})
+    house.ask("make", "slow-1", {"load_seconds": 8})
     house.ask("share", "sluggish", {"slow-1": 100})
     began = time.monotonic()
     answer = post(house, body(model="sluggish"))
-    assert 2.9 < time.monotonic() - began < 4.9
+    assert time.monotonic() - began > 2.9  # and it does not wait for the end of the load
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "model_loading")
     assert int(answer.headers["retry-after"]) >= 1
     eventually(lambda: state(house, "slow-1") == "loading")
     assert house.ask("deployment", "slow-1")["stage"] == "reading weights"
-    eventually(lambda: is_loaded(house, "sluggish"), seconds=10)
+    eventually(lambda: is_loaded(house, "sluggish"))
     eventually(lambda: house.ask("deployment", "slow-1")["load_seconds"] is not None)
     row = house.ask("deployment", "slow-1")
-    assert 4.5 < row["load_seconds"] < 8 and row["memory_bytes"] == 1_000_000
+    assert 7.5 < row["load_seconds"] < 60 and row["memory_bytes"] == 1_000_000
     assert said(post(house, body("who", model="sluggish", max_tokens=50))) == "slow-1"
     house.ask("serve_no_longer", "sluggish")
     assert house.ask("deploy", "unload", "slow-1") == ""
@@ -89,26 +96,26 @@ def test_what_answers_requests_is_not_unloaded_and_leaves_after_a_grace(house: H
     house.ask("make", "stub-2", {})
     house.ask("share", "stub", {"stub-1": 50, "stub-2": 50})
     assert "stub" in house.ask("deploy", "unload", "stub-2")
-    eventually(lambda: state(house, "stub-2") == "ready", seconds=20)
+    eventually(lambda: state(house, "stub-2") == "ready")
     answers = {said(post(house, body("who", max_tokens=50))) for _ in range(30)}
     assert answers == {"stub-1", "stub-2"}
     house.ask("share", "stub", {"stub-1": 100})
     house.ask("share", "second", {"stub-2": 100})
-    with streaming(house, body("slow", model="second", max_tokens=100)) as events:
+    with streaming(house, body("slow", model="second", max_tokens=160)) as events:
         list(islice(events, 2))
         house.ask("serve_no_longer", "second")
         house.ask("deploy", "unload", "stub-2")
         time.sleep(1)
         assert state(house, "stub-2") == "ready"  # who chose before still finds it
         assert list(events)[-1] == "[DONE]"
-    eventually(lambda: state(house, "stub-2") == "absent", seconds=15)
+    eventually(lambda: state(house, "stub-2") == "absent")
 
 
 def test_a_third_makes_the_least_recently_used_leave(house: House) -> None:
     for revision in ("stub-2", "stub-3"):
         house.ask("make", revision, {})
     house.ask("deploy", "load", "stub-2")
-    eventually(lambda: state(house, "stub-2") == "ready", seconds=20)
+    eventually(lambda: state(house, "stub-2") == "ready")
     house.ask("deploy", "load", "stub-3")
     eventually(lambda: state(house, "stub-3") == "ready")
     assert house.ask("deployment", "stub-2")["wanted"] == "unloaded"
@@ -140,7 +147,7 @@ def test_a_forced_model_is_served_alone(house: House) -> None:
 def test_what_cannot_be_loaded_says_why_and_is_tried_again_when_asked(house: House) -> None:
     house.ask("make", "broken", {"error": "half of it is missing"})
     house.ask("share", "fragile", {"broken": 100})
-    eventually(lambda: state(house, "broken") == "failed", seconds=20)
+    eventually(lambda: state(house, "broken") == "failed")
     assert house.ask("deployment", "broken")["reason"] == "half of it is missing"
     answer = post(house, body(model="fragile"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")

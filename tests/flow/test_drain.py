@@ -20,6 +20,7 @@ def test_a_stream_and_a_socket_complete_after_sigterm_and_nothing_new_is_taken(t
     with House(tmp_path) as house:
         with socket(house) as connection, streaming(house, body("slow", max_tokens=40)) as events:
             connection.send(create("slow", max_tokens=40))
+            connection.recv(timeout=60)
             first = list(islice(events, 3))
             house.process.send_signal(signal.SIGTERM)
             rest = list(events)
@@ -28,7 +29,7 @@ def test_a_stream_and_a_socket_complete_after_sigterm_and_nothing_new_is_taken(t
             assert frames_until_end(connection)[-1]["type"] == "chat.completion.done"
             with pytest.raises(httpx.ConnectError):
                 httpx.get(f"{house.url}/ready")
-        assert house.process.wait(10) == 0
+        assert house.process.wait(60) == 0
         assert [row["outcome"] for row in house.ask("usage", house.key)] == ["finished", "finished"]
 
 
@@ -42,7 +43,7 @@ def test_a_second_signal_ends_streams_with_an_error_event(tmp_path: Path) -> Non
             last = list(events)[-1]
         assert isinstance(last, dict)
         assert last["error"]["code"] == "server_shutting_down"
-        assert house.process.wait(10) == 0
+        assert house.process.wait(60) == 0
         (row,) = house.ask("usage", house.key)
         assert row["outcome"] == "cancelled"
         assert row["completion_tokens"] >= 2

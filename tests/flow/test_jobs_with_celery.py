@@ -72,24 +72,23 @@ def worker(house: House) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def ended(house: House, job: str, *, seconds: float = 30.0) -> list[str]:
+def ended(house: House, job: str) -> list[str]:
     """How often it said that it ended, once it has."""
-    eventually(lambda: house.ask("job", job)["state"] not in ("queued", "running"), seconds=seconds)
+    eventually(lambda: house.ask("job", job)["state"] not in ("queued", "running"), seconds=60)
     return list(house.ask("job", job)["ends"])
 
 
 def test_a_worker_runs_jobs_that_are_seen_to_move_and_cancelled(house: House) -> None:
-    job = house.ask("enqueue", {"steps": 5, "seconds": 0.3})
+    job = house.ask("enqueue", {"steps": 5, "seconds": 0.1})
     time.sleep(1.5)
     assert house.ask("job", job)["state"] == "queued"  # `serve` leaves it to a worker
     with worker(house):
-        eventually(lambda: 0 < house.ask("job", job)["fraction"] < 1, seconds=30)
         assert ended(house, job) == ["job.done"]
         assert house.ask("job", job)["lines"][:2] == ["step 1", "step 2"]
         long = house.ask("enqueue", {"steps": 600, "seconds": 0.1})
-        eventually(lambda: house.ask("job", long)["state"] == "running")
+        eventually(lambda: 0 < house.ask("job", long)["fraction"] < 1)
         house.ask("cancel_job", long)
-        assert ended(house, long, seconds=3) == ["job.cancelled"]
+        assert ended(house, long) == ["job.cancelled"]
 
 
 def test_a_worker_without_redis_says_why_it_does_not_start() -> None:
@@ -105,14 +104,14 @@ def test_a_worker_that_is_stopped_hands_over_and_one_that_is_killed_is_recovered
     house: House, tmp_path: Path
 ) -> None:
     file = tmp_path / "steps"
-    job = house.ask("enqueue", {"steps": 20, "seconds": 0.1, "file": str(file)})
+    job = house.ask("enqueue", {"steps": 50, "seconds": 0.1, "file": str(file)})
     with worker(house) as first:
-        eventually(lambda: begun(file) == 1, seconds=30)
+        eventually(lambda: begun(file) == 1)
         first.send_signal(signal.SIGTERM)
-        first.wait(10)
+        first.wait(60)
         assert house.ask("job", job)["state"] == "queued"
     with worker(house) as second:
-        eventually(lambda: begun(file) == 2, seconds=30)
+        eventually(lambda: begun(file) == 2)
         time.sleep(random.uniform(0.0, 1.5))
         second.kill()
         second.wait()
@@ -132,8 +131,9 @@ def test_while_redis_is_away_jobs_are_taken_in_and_what_it_forgot_is_sent_again(
     redis.stop()
     begun_at = time.monotonic()
     late = house.ask("enqueue", {"steps": 1})
-    assert time.monotonic() - begun_at < 5
+    assert time.monotonic() - begun_at < 20
     with worker(house):  # which waits for Redis, too
+        eventually(lambda: "Redis cannot be told" in house.output.read_text())
         time.sleep(1)
         redis.start()
         assert ended(house, forgotten) == ended(house, late) == ["job.done"]

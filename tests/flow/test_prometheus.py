@@ -16,7 +16,7 @@ import pytest
 from monitoring.grafana.dashboards import MODEL, dashboards
 from monitoring.panels.evaluate import Track, evaluate
 from monitoring.panels.listing import PANELS, SAMPLE_NAMES
-from tests.flow.house import ROOT, House, free_port
+from tests.flow.house import ROOT, House, eventually, free_port
 from tests.flow.requests import body, create, frames_until_end, socket
 from tests.services import prometheus
 
@@ -47,6 +47,10 @@ class Watched:
         assert answer["status"] == "success", answer
         return list(answer["data"]["result"])
 
+    def scraped_at(self) -> float:
+        (one,) = self.query("timestamp(up)")
+        return float(one["value"][1])
+
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
@@ -57,7 +61,9 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         prometheus(folder, port=port, target=f"127.0.0.1:{house.port}") as server,
     ):
         drive(house, seconds=LOAD_SECONDS)
-        yield Watched(house, url, server)
+        watched = Watched(house, url, server)
+        eventually(lambda: watched.scraped_at() > watched.asked_at)  # nothing older comes any more
+        yield watched
 
 
 def drive(house: House, *, seconds: float) -> None:

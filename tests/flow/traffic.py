@@ -163,12 +163,14 @@ def roll_there_and_back(
     before = len(traffic.answers)
     clicked = time.monotonic()
     steering.call("POST", f"rollouts/{rollout}/undo")
+
+    def sent_since() -> list[Answer]:
+        return [one for one in traffic.answers[before:] if one.sent >= clicked]
+
+    firsts = eventually(lambda: [one.first for one in sent_since() if one.first and one.revision == old])
     time.sleep(2.5)
-    sent_since = [one for one in traffic.answers[before:] if one.sent >= clicked]
-    firsts = [one.first - clicked for one in sent_since if one.first and one.revision == old]
-    lasts = [one.sent - clicked for one in sent_since if one.revision == new]
-    assert firsts, "the old revision did not answer again"
-    return Undo(first_old=min(firsts), last_new=max(lasts, default=0.0))
+    lasts = [one.sent for one in sent_since() if one.revision == new]
+    return Undo(first_old=min(firsts) - clicked, last_new=max(lasts, default=clicked) - clicked)
 
 
 def assert_sound(answers: list[Answer], *, revisions: set[str]) -> None:
