@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.conftest import LANGUAGES, Visit, Watched
 from tests.flow.house import House
@@ -43,8 +44,8 @@ def test_an_operator_issues_a_key_calls_with_its_line_and_sees_the_usage(visit: 
     assert '"chat.completion"' in answer
     operator.page.get_by_role("link", name="To the key").click()
     operator.page.get_by_role("heading", name="ticket sorter", level=1).wait_for()
-    assert operator.page.locator("table tbody tr").count() == 1
-    assert operator.page.locator("svg.days").is_visible()
+    expect(operator.page.locator("table tbody tr")).to_have_count(1)
+    expect(operator.page.locator("svg.days")).to_be_visible()
     assert operator.axe() == []
     assert secret not in operator.page.content()
     stored = operator.page.context.cookies()
@@ -97,7 +98,7 @@ def test_limits_are_set_shown_and_hold_and_a_revoked_key_ends(visit: Visit, hous
     operator.page.locator("dialog[open]").get_by_role("button", name="Revoke").click()
     operator.page.get_by_role("status").filter(has_text="limited is revoked").wait_for()
     assert ask(house, secret).status_code == 401
-    assert operator.page.get_by_role("button", name="Set limits").count() == 0
+    expect(operator.page.get_by_role("button", name="Set limits")).to_have_count(0)
 
 
 def test_a_key_is_renamed_and_limited_to_an_endpoint(visit: Visit, house: House) -> None:
@@ -122,7 +123,7 @@ def test_the_list_is_searched_while_typing_and_its_address_says_so(visit: Visit,
     operator.goto("/keys/")
     operator.page.get_by_label("Name or id").press_sequentially("alpha")
     operator.page.wait_for_url("**/keys/?words=alpha*")
-    assert operator.page.locator("#found tbody tr").count() == 1
+    expect(operator.page.locator("#found tbody tr")).to_have_count(1)
     operator.goto("/keys/?words=no-such-key")
     operator.page.get_by_text("No key is like that").wait_for()
 

@@ -7,26 +7,26 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import Watched
+from tests.browser.conftest import PATIENCE, Watched
 from tests.browser.test_walk import issue_key, room, sign_in
-from tests.flow.house import ROOT, House
+from tests.flow.house import ROOT, House, eventually
 from tests.inference.tiny import tiny_model, tiny_tokenizer
 from tests.services import postgresql, redis
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 JOB_MILLISECONDS = 240_000
-UNDO_SECONDS = 2.0
+UNDO = timedelta(seconds=2)
 CHAT_TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 
 
@@ -82,7 +82,7 @@ def wait_for_job(page: Page) -> None:
 
 
 def wait_until_ready(page: Page) -> None:
-    expect(page.locator(".revision-state").first).to_contain_text("ready", timeout=60_000)
+    expect(page.locator(".revision-state").first).to_contain_text("ready", timeout=2 * PATIENCE)
 
 
 def confirm(page: Page, button: str, answer: str) -> None:
@@ -113,7 +113,7 @@ def answers(house: House, key: str, count: int) -> Counter[str]:
 
 def test_quantize_prove_canary_undo(browser: Browser, house: House) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(PATIENCE)
     watched = Watched(context.new_page(), house.url)
     page = watched.page
     sign_in(page, house, "admin", house.password)
@@ -141,12 +141,12 @@ def test_quantize_prove_canary_undo(browser: Browser, house: House) -> None:
     page.get_by_label("Message").fill("Which of you is the quantized one?")
     page.get_by_label("Message").press("Enter")
     for pane in range(2):
-        expect(page.locator(".message.assistant [data-body]").nth(pane)).not_to_be_empty(timeout=60_000)
+        expect(page.locator(".message.assistant [data-body]").nth(pane)).not_to_be_empty()
 
     page.goto(f"{house.url}/rollouts/new?route=sailor&candidate={quantized}&preset=by-hand")
     page.get_by_role("button", name="Start", exact=True).click()
-    expect(page.locator(".legend").first).to_contain_text("10 %", timeout=60_000)
-    mixed = answers(house, key, 60)
+    expect(page.locator(".legend").first).to_contain_text("10 %")
+    mixed = answers(house, key, 100)
     assert set(mixed) == {original, quantized} and mixed[quantized] < mixed[original]
     promote(page)
     expect(page.locator(".card").first).to_contain_text("promoted")
@@ -154,22 +154,20 @@ def test_quantize_prove_canary_undo(browser: Browser, house: House) -> None:
     expect(page.locator("body")).to_contain_text("Undo is instant")
     assert watched.axe() == []
 
-    started = time.monotonic()
     confirm(page, "Undo", "Undo now")
-    while answers(house, key, 1) != {original: 1}:
-        assert time.monotonic() - started < 30
-    seconds = time.monotonic() - started
-    print(f"undo took {seconds:.2f} s from the click to the first answer of the revision before")
-    assert seconds < UNDO_SECONDS
+    eventually(lambda: answers(house, key, 1) == {original: 1})
+    undone = datetime.fromisoformat(house.ask("done_at", "rollout.undo"))
+    arrived = [row["created_at"] for row in house.ask("usage", key) if row["revision"] == quantized]
+    assert datetime.fromisoformat(max(arrived)) - undone < UNDO
     expect(page.locator(".card").first).to_contain_text("undone")
 
     room(page, "Panels")
     by_revision = page.locator("[data-panel=arm_requests]")
     by_revision.scroll_into_view_if_needed()
-    expect(by_revision.locator("[data-legend]")).to_contain_text(quantized, timeout=30_000)
+    expect(by_revision.locator("[data-legend]")).to_contain_text(quantized)
     room(page, "Audit")
     for action in ("rollout.undo", "rollout.promote", "rollout.start", "catalog.import", "catalog.certify"):
-        assert page.locator("td", has_text=action).count() > 0, action
+        expect(page.locator("td", has_text=action).first, action).to_be_attached()
     assert watched.faults == []
     context.close()
 

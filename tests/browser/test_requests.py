@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.conftest import LANGUAGES, ROLES, Visit, Watched
 from tests.flow.house import House
@@ -46,9 +48,9 @@ def running(house: House, key: str, **fields: object) -> Iterator[list[object]]:
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
-    assert started.wait(10)
+    assert started.wait(60)
     yield ended
-    reader.join(10)
+    reader.join(60)
     assert not reader.is_alive()
 
 
@@ -64,11 +66,11 @@ def test_a_reader_filters_the_log_and_finds_out_why_a_request_was_slow(visit: Vi
     page.get_by_label("Key or person").fill("waterfall")
     page.get_by_label("Status").select_option("finished")
     page.get_by_role("button", name="Filter").click()
-    assert "key=waterfall" in page.url and "outcome=finished" in page.url
-    assert page.locator("tbody tr").count() == 2
+    page.wait_for_url(lambda url: "key=waterfall" in url and "outcome=finished" in url)
+    expect(page.locator("tbody tr")).to_have_count(2)
     page.locator("tbody tr a").last.click()
     page.get_by_role("heading", name="Where the time went").wait_for()
-    assert "It waited 3" in page.locator(".why").inner_text()  # 300 ms and a little
+    assert re.search(r"It waited ([3-9]\d\d ms|\d+\.\d+ s)", page.locator(".why").inner_text())
     assert "for KV blocks" in page.locator(".why").inner_text()
     bars = page.locator(".fall rect")
     assert bars.count() >= 7

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import Watched
+from tests.browser.conftest import PATIENCE, Watched
 from tests.flow.house import House
 from tests.flow.requests import body, streaming
 from tests.services import postgresql, redis
@@ -46,8 +46,8 @@ def issue_key(page: Page, name: str) -> str:
 
 
 def room(page: Page, name: str) -> None:
-    page.locator(".rail").get_by_role("link", name=name, exact=True).click()
-    page.wait_for_load_state()
+    with page.expect_navigation():
+        page.locator(".rail").get_by_role("link", name=name, exact=True).click()
 
 
 def stream_until_cancelled(house: House, key: str) -> threading.Thread:
@@ -61,13 +61,13 @@ def stream_until_cancelled(house: House, key: str) -> threading.Thread:
 
     program = threading.Thread(target=read, daemon=True)
     program.start()
-    assert started.wait(10)
+    assert started.wait(60)
     return program
 
 
 def test_an_operators_day(browser: Browser, house: House) -> None:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(PATIENCE)
     watched = Watched(context.new_page(), house.url)
     page = watched.page
     sign_in(page, house, "admin", house.password)
@@ -90,7 +90,7 @@ def test_an_operators_day(browser: Browser, house: House) -> None:
     running = page.locator("tr", has_text="ticket sorter").first
     running.get_by_role("button", name="Cancel").click()
     page.locator("dialog[open]").get_by_role("button", name="Cancel").last.click()
-    program.join(10)
+    program.join(60)
     assert not program.is_alive()
 
     room(page, "Requests")
@@ -105,7 +105,7 @@ def test_an_operators_day(browser: Browser, house: House) -> None:
     room(page, "Audit")
     page.get_by_text("The chain is intact").wait_for()
     for action in ("key.issued", "user.created", "request.cancelled"):
-        assert page.locator("td", has_text=action).count() > 0, action
+        expect(page.locator("td", has_text=action).first, action).to_be_attached()
     page.get_by_role("link", name="Back to the console").click()
 
     page.locator(".account > summary").click()
