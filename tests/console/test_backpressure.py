@@ -122,7 +122,7 @@ async def test_a_reader_that_stalls_is_cut_off(tmp_path: Path) -> None:
     with Served(tmp_path, stall_seconds=0.5) as served:
         _, writer = await asyncio.open_connection("127.0.0.1", served.port, limit=2**16)
         writer.write(b"GET / HTTP/1.0\r\n\r\n")
-        for _ in range(50):
+        for _ in range(600):
             await asyncio.sleep(0.1)
             if (await served.sent())["ended"]:
                 break

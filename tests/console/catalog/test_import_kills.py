@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +135,11 @@ def test_a_worker_that_is_killed_is_followed_by_one_that_ends_the_import(
         worker.wait()
         told = house.tell()  # checks the files of whatever is registered
         assert len(told["revisions"]) == told["arms"] <= 1
-    assert house.worker().wait(120) == 0
+        if told["revisions"]:
+            break  # the kill came too late
+    assert house.worker().wait(300) == 0
     assert_whole(house)
-    assert not [one for one in psutil.wait_procs(orphans, timeout=20)[1] if one.status() != "zombie"]
+    assert not [one for one in psutil.wait_procs(orphans, timeout=60)[1] if one.status() != "zombie"]
 
 
 def test_a_child_that_is_killed_is_begun_again_within_the_job(
@@ -148,6 +151,7 @@ def test_a_child_that_is_killed_is_begun_again_within_the_job(
     worker = house.worker()
     [child] = wait_for_children(worker)
     time.sleep(chance.uniform(0.0, 4.0))
-    child.kill()
-    assert worker.wait(120) == 0
+    with suppress(psutil.NoSuchProcess):  # it may have ended
+        child.kill()
+    assert worker.wait(300) == 0
     assert_whole(house)

@@ -58,7 +58,7 @@ async def test_silence_counts_from_the_last_question() -> None:
     assert time.monotonic() - asked >= 0.19
     loop.call_later(0.01, inbox.add, 0, delta("b"))
     assert await inbox.next(60) == (0, delta("b"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await inbox.next(0.05) is None
     inbox.close()
 

@@ -20,7 +20,7 @@ from inference.protocol import LoadProgress, Sampling
 from tests.catalog_rows import serve
 from tests.console.limits.requests import caller_of
 
-NUM_TRIES = 4  # the machine may be busy with something else
+NUM_TRIES = 12  # the machine may be busy with something else
 
 
 @pytest.fixture

@@ -102,10 +102,10 @@ def test_progress_and_lines_are_seen_while_it_runs_and_a_cancel_ends_it_within_a
     thread = in_background(taken(job))
     eventually(lambda: Job.objects.filter(pk=job.pk, fraction__gt=0.02).exists())
     assert texts(job)
+    num_steps = len(texts(job))
     cancel(actor="ben", job=job)
-    asked = time.monotonic()
-    thread.join(5)
-    assert time.monotonic() - asked < 1.5
+    thread.join(60)
+    assert len(texts(job)) - num_steps <= 15  # steps of a tenth of a second, and the log lags by five
     job.refresh_from_db()
     assert job.state == "cancelled" and job.fraction < 0.5
     assert actions() == [("job.enqueue", "mia"), ("job.cancel", "ben"), ("job.cancelled", "mia")]
@@ -162,11 +162,11 @@ def test_a_locked_database_neither_slows_nor_kills_the_work(monkeypatch: pytest.
     locker = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)
     locker.execute("BEGIN IMMEDIATE")
     thread = in_background(mine)
-    time.sleep(2.0)
-    assert len(reports) == 200 and max(reports) < 0.1
+    eventually(lambda: len(reports) == 200)
+    assert sorted(reports)[-5] < 0.1  # a busy machine may hold up one or another
     locker.execute("ROLLBACK")
     locker.close()
-    thread.join(10)
+    thread.join(60)
     job.refresh_from_db()
     assert job.state == "done"
 
@@ -187,11 +187,11 @@ def test_an_end_that_cannot_be_written_is_written_later(monkeypatch: pytest.Monk
 
 
 def test_a_process_that_leaves_hands_over_what_runs() -> None:
-    job = wish(steps=100, seconds=0.05)
+    job = wish(steps=1000, seconds=0.05)
     thread = in_background(taken(job))
     eventually(lambda: Job.objects.filter(pk=job.pk, fraction__gt=0).exists())
     LEAVING.set()
-    thread.join(5)
+    thread.join(60)
     job.refresh_from_db()
     assert (job.state, job.server, job.num_deaths) == ("queued", "", 0)
     assert "begun again" in texts(job)[-1]
@@ -206,7 +206,7 @@ def test_work_that_does_not_listen_is_handed_over_and_what_it_says_later_does_no
     go_on = threading.Event()
 
     def deaf(work: Any) -> dict[str, Any]:
-        go_on.wait(10)
+        go_on.wait(60)
         return {"by": "the old"}
 
     monkeypatch.setitem(KINDS, "test.steps", replace(KINDS["test.steps"], function=deaf))
@@ -216,7 +216,7 @@ def test_work_that_does_not_listen_is_handed_over_and_what_it_says_later_does_no
     hand_over_all()
     second = taken(job)
     go_on.set()
-    thread.join(5)
+    thread.join(60)
     job.refresh_from_db()
     assert (job.state, job.result, job.num_starts) == ("running", {}, 2)
     run(second)
