@@ -96,7 +96,7 @@ def test_a_stream_comes_through_the_proxy_token_by_token(proxy: tuple[House, str
         session.stream(
             "POST",
             "/v1/chat/completions",
-            json=body("slow", max_tokens=20, stream=True),
+            json=body("slow", max_tokens=60, stream=True),
             headers=house.headers(),
             extensions={"sni_hostname": NAME},
         ) as response,

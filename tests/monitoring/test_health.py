@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
@@ -89,7 +90,9 @@ async def test_not_ready_when_the_database_fails(
 async def test_not_ready_when_the_database_hangs(
     engine_tells: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    hangs_no_more = threading.Event()
     monkeypatch.setattr(health, "DATABASE_SECONDS", 0.05)
-    monkeypatch.setattr(health, "_ask_database", lambda: time.sleep(0.3))
+    monkeypatch.setattr(health, "_ask_database", lambda: hangs_no_more.wait(60))
     engine_tells(RevisionStats("r1"))
     assert await why_not_ready() == "the database does not answer"
+    hangs_no_more.set()

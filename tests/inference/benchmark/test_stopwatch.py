@@ -15,7 +15,7 @@ from inference.engine.steppers import Overlapped
 from inference.protocol import Sampling
 from tests.inference.engine.fake_model import FakeLauncher, make_bench
 
-LAUNCH_SECONDS, WAIT_SECONDS = 0.005, 0.025
+LAUNCH_SECONDS, WAIT_SECONDS = 0.005, 0.2
 
 
 class SlowLauncher(FakeLauncher):
