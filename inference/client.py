@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 
 from inference.config import PlacementConfig, RevisionSpec
 from inference.protocol import (
@@ -125,12 +127,30 @@ def configure(placement: str, config: PlacementConfig) -> EngineClient:
         known = ", ".join(sorted(PLACEMENTS))
         raise ValueError(f"ENGINE={placement!r} is neither one of {known} nor a dotted path to a class")
     try:
-        engine_class = getattr(importlib.import_module(module_name), class_name)
+        with _without_collector():
+            module = importlib.import_module(module_name)
+        engine_class = getattr(module, class_name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"ENGINE={placement!r} cannot be imported: {error}") from error
     client: EngineClient = engine_class(config)
     _current = client
     return client
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """What is imported stays: to look through it for garbage, now and ever again, only takes time.
+
+    Of the imports of torch and transformers it is a seventh.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
 
 
 def current() -> EngineClient:

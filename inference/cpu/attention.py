@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from numba.extending import register_jitable
 
 from inference.cpu.memory import (
     FASTMATH,
@@ -16,6 +17,7 @@ from inference.cpu.memory import (
     ONE,
     bits,
     exponential,
+    fill,
     floats,
     from_bits,
     longs,
@@ -47,22 +49,22 @@ WIDTH = VECTORS * lanes()
 AHEAD = 8  # positions whose keys are fetched before they are needed
 
 
-@njit
+@register_jitable
 def tokens_at_once(heads):
     """Tokens of one share."""
-    return max(1, ROWS // (heads.num_heads // heads.num_kv_heads))
+    return max(1, ROWS // (heads["num_heads"] // heads["num_kv_heads"]))
 
 
-@njit
+@register_jitable
 def num_shares(stretch, heads):
-    return -(-stretch.num_tokens // tokens_at_once(heads)) * heads.num_kv_heads
+    return -(-stretch["num_tokens"] // tokens_at_once(heads)) * heads["num_kv_heads"]
 
 
-@njit
+@register_jitable
 def scratch_floats(heads):
     """float32 numbers that a thread needs for itself: queries, sums, scores, two numbers a row, a tile."""
-    rows = tokens_at_once(heads) * (heads.num_heads // heads.num_kv_heads)
-    return rows * (2 * heads.head_dim + KEYS + 2) + 64
+    rows = tokens_at_once(heads) * (heads["num_heads"] // heads["num_kv_heads"])
+    return rows * (2 * heads["head_dim"] + KEYS + 2) + 64
 
 
 @njit
@@ -89,9 +91,9 @@ def attend(stretch, share, heads, keys, values, scaling, window, queries, stride
     for token in range(num_tokens):
         source = queries + 4 * (stretch.offset + first + token) * stride + head_offset
         _scale(floats(source, group * dim), scaling, floats(rows + 4 * token * group * dim, group * dim))
-    floats(sums, num_rows * dim)[:] = ZERO
-    highest[:] = MASKED
-    weights[:] = ZERO
+    fill(floats(sums, num_rows * dim), ZERO)
+    fill(highest, MASKED)
+    fill(weights, ZERO)
     seen = stretch.kv_len - stretch.num_tokens + first + 1  # keys of the share's first token, itself included
     start = max(0, seen - window) if window else 0
     end = seen + num_tokens - 1
@@ -106,9 +108,9 @@ def attend(stretch, share, heads, keys, values, scaling, window, queries, stride
         for row in range(num_rows):
             own = seen + row // group
             line = floats(scores + 4 * row * KEYS, count)
-            line[max(0, min(count, own - start)) :] = MASKED
+            fill(line[max(0, min(count, own - start)) :], MASKED)
             if window:
-                line[: max(0, min(count, own - window - start))] = MASKED
+                fill(line[: max(0, min(count, own - window - start))], MASKED)
             _soften(line, row, highest, weights, floats(sums + 4 * row * dim, dim))
         _sum_values(
             stretch, heads, values + 4 * kv_head * dim, slot_bytes, scores, num_rows, start, count, sums
@@ -199,7 +201,7 @@ def _soften(line, row, highest, weights, sums):
         most = max(most, _ordered(line[i]))  # of whole numbers a loop becomes vectors; NaN is the most
     top = from_bits(np.int32(most ^ ((most >> np.int32(31)) & MAGNITUDE)))
     if top == MASKED:  # nothing seen so far
-        line[:] = ZERO
+        fill(line, ZERO)
         return
     correction = exponential(highest[row] - top)
     if highest[row] == MASKED:

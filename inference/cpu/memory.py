@@ -63,6 +63,20 @@ def longs(address, count):
     return carray(_long_pointer(address), (count,))
 
 
+@njit
+def fill(numbers, number):
+    """As `numbers[:] = number`, which takes numba seconds to compile."""
+    for i in range(len(numbers)):
+        numbers[i] = number
+
+
+@njit
+def copy(source, target):
+    """As `target[:] = source`, likewise."""
+    for i in range(len(target)):
+        target[i] = source[i]
+
+
 @intrinsic
 def bits(typing: Any, number: Any) -> Any:
     """float32 -> the int32 of the same bits."""

@@ -1,4 +1,7 @@
-"""Rows of activations times int8 weights, the rows as they are or as whole numbers of 16 bits."""
+"""Rows of activations times weights that are read as they are stored: int8, or packed bfloat16.
+
+The rows stay float32, or become whole numbers of 16 bits.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,32 @@ import numpy as np
 from numba import njit
 
 from inference.cpu.memory import FASTMATH, INFINITE, MAGNITUDE, bits, bytes_at, floats, from_bits, shorts
+from inference.cpu.packed import BLOCK, multiply_blocks
 from inference.cpu.teamwork import finish, next_share
 from inference.cpu.vectors import lanes, step_of, tile
 
 PRODUCT = np.dtype(
     [
-        ("weight", np.int64),  # address of int8 [num_outputs, num_inputs]
-        ("scale", np.int64),  # address of float32 [num_outputs]
+        ("weight", np.int64),  # address of int8 [num_outputs, num_inputs], or of what packed.py takes
+        ("scale", np.int64),  # address of float32 [num_outputs], or 0
         ("bias", np.int64),  # address of float32 [num_outputs], or 0
         ("num_outputs", np.int64),
         ("num_inputs", np.int64),
-        ("rounds", np.int64),  # 1: activations become whole numbers, which CPUs multiply faster; 0: exact
+        ("kind", np.int64),
+        ("adds", np.int64),  # 1: to what is in the output; 0: in its place
     ]
 )
+EXACT, ROUNDED, PACKED = range(3)  # int8 x float32; int8 x int16, which is faster; bfloat16 x float32
 SHARES = 8  # of a product, for each thread
 COLUMNS = 8  # outputs of a share come in multiples of it
 ALIGNMENT = 64  # bytes, of a row of activations
+OWN_FLOATS = 8 * BLOCK  # that a thread needs for itself
 
 # One int32 sums num_inputs / lanes products of an activation and a weight of at most 128.
 LARGEST, LARGEST_SUM = 32767, (2**31 - 1) * lanes() // 128
 SCALE_OF_NAN = np.float32(np.nan)
 ZERO = np.float32(0.0)
+FIRST = np.int64(0)  # a plain 0 would have numba compile what it is passed to once more
 
 whole_4x4, whole_3x4, whole_2x4 = tile("whole", 4, 4), tile("whole", 3, 4), tile("whole", 2, 4)
 whole_1x4, whole_1x1 = tile("whole", 1, 4), tile("whole", 1, 1)
@@ -38,7 +46,7 @@ WHOLE_STEP, WIDE_STEP = step_of("whole"), step_of("widened")
 @njit
 def stride_of(product):
     """Bytes from one row of its activations to the next."""
-    size = 2 if product.rounds else 4
+    size = 2 if product.kind == ROUNDED else 4
     return -(-product.num_inputs * size // ALIGNMENT) * ALIGNMENT
 
 
@@ -48,7 +56,7 @@ def put_row(source, product, rows, scales, row):
     count = product.num_inputs
     address = rows + row * stride_of(product)
     unit = floats(scales + 4 * row, 1)
-    if not product.rounds:
+    if product.kind != ROUNDED:
         target = floats(address, count)
         for i in range(count):
             target[i] = source[i]
@@ -59,7 +67,8 @@ def put_row(source, product, rows, scales, row):
         most = max(most, bits(source[i]) & MAGNITUDE)
     numbers = shorts(address, count)
     if most >= INFINITE or most == 0:
-        numbers[:] = 0
+        for i in range(count):
+            numbers[i] = np.int16(0)
         unit[0] = SCALE_OF_NAN if most >= INFINITE else ZERO
         return
     limit = np.float32(min(LARGEST, LARGEST_SUM // count))
@@ -79,16 +88,16 @@ def run(board, thread, all_products, x, num_rows, num_threads, rows, scales, out
         put_row(floats(x + 4 * row * width, width), product, rows, scales, row)
         finish(board, 0)
         row = next_share(board, 0, num_rows)
-    multiply_all(board, 1, product, rows, scales, num_rows, num_threads, out, False, own + thread * own_bytes)
+    multiply_all(board, 1, product, rows, scales, num_rows, num_threads, out, own + thread * own_bytes)
 
 
 @njit
-def multiply_all(board, phase, product, rows, scales, num_rows, num_threads, out, adds, sums):
+def multiply_all(board, phase, product, rows, scales, num_rows, num_threads, out, own):
     """One thread's part of a phase that multiplies."""
     count = num_shares(product, num_threads)
     share = next_share(board, phase, count)
     while share >= 0:
-        multiply(product, rows, scales, num_rows, share, num_threads, out, adds, sums)
+        multiply(product, rows, scales, num_rows, share, num_threads, out, own)
         finish(board, phase)
         share = next_share(board, phase, count)
 
@@ -101,26 +110,31 @@ def num_shares(product, num_threads):
 @njit
 def share_size(product, num_threads):
     """Outputs of one share."""
+    if product.kind == PACKED:
+        return max(1, product.num_outputs // (SHARES * num_threads * BLOCK)) * BLOCK
     return -(-product.num_outputs // (SHARES * num_threads * COLUMNS)) * COLUMNS
 
 
 @njit
-def multiply(product, rows, scales, num_rows, share, num_threads, out, adds, sums):
-    """One share of the outputs for all rows, to float32 [num_rows, num_outputs]; `adds`: to what is there.
+def multiply(product, rows, scales, num_rows, share, num_threads, out, own):
+    """One share of the outputs for all rows, to float32 [num_rows, num_outputs].
 
-    `sums`: address of 16 float32 for this thread alone.
+    `own`: address of OWN_FLOATS float32 for this thread alone.
     """
     size = share_size(product, num_threads)
     column, last = share * size, min(share * size + size, product.num_outputs)
     stride_in = stride_of(product)
+    if product.kind == PACKED:
+        multiply_blocks(product, rows, stride_in, num_rows, column, last, out, own)
+        return
     while column < last:
         width = 4 if column + 4 <= last else 1
         w = product.weight + column * product.num_inputs
-        row = 0
+        row = FIRST
         while row < num_rows:
             taken = min(4, num_rows - row) if width == 4 else 1
-            _tile(product, taken, width, rows + row * stride_in, stride_in, w, sums)
-            _store(product, scales, row, column, taken, width, out, adds, sums)
+            _tile(product, taken, width, rows + row * stride_in, stride_in, w, own)
+            _store(product, scales, row, column, taken, width, out, own)
             row += taken
         column += width
 
@@ -128,7 +142,7 @@ def multiply(product, rows, scales, num_rows, share, num_threads, out, adds, sum
 @njit
 def _tile(product, num_rows, num_columns, x, stride, w, sums):
     length = product.num_inputs
-    if product.rounds:
+    if product.kind == ROUNDED:
         vectors = length - length % WHOLE_STEP
         _whole_tile(num_rows, num_columns, x, stride, w, length, vectors, sums)
     else:
@@ -175,7 +189,7 @@ def _add_rest(product, num_rows, num_columns, x, stride, w, done, sums):
         for column in range(num_columns):
             weights = bytes_at(w + column * length, length)
             total = ZERO
-            if product.rounds:
+            if product.kind == ROUNDED:
                 whole = shorts(x + row * stride, length)
                 for i in range(done, length):
                     total += np.float32(whole[i]) * np.float32(weights[i])
@@ -187,7 +201,7 @@ def _add_rest(product, num_rows, num_columns, x, stride, w, done, sums):
 
 
 @njit
-def _store(product, scales, row, column, num_rows, num_columns, out, adds, sums):
+def _store(product, scales, row, column, num_rows, num_columns, out, sums):
     totals = floats(sums, num_rows * num_columns)
     units = floats(scales + 4 * row, num_rows)
     steps = floats(product.scale + 4 * column, num_columns)
@@ -197,6 +211,6 @@ def _store(product, scales, row, column, num_rows, num_columns, out, adds, sums)
             number = totals[i * num_columns + j] * units[i] * steps[j]
             if product.bias:
                 number += floats(product.bias + 4 * (column + j), 1)[0]
-            if adds:
+            if product.adds:
                 number += target[j]
             target[j] = number

@@ -10,7 +10,7 @@ from numba import njit
 
 from inference.cpu import attention
 from inference.cpu.attention import attend
-from inference.cpu.memory import floats, longs
+from inference.cpu.memory import copy, floats, longs
 from inference.cpu.products import multiply_all, put_row
 from inference.cpu.rows import gate, normalize, rotate
 from inference.cpu.teamwork import finish, next_share
@@ -31,6 +31,7 @@ LAYER = np.dtype(
     ]
 )
 QKV, OUT, GATE_UP, DOWN = range(4)  # the products of a layer
+ADDING = (OUT, DOWN)  # to the residual
 NUM_PHASES = 10  # of a layer
 
 JOB = np.dtype(
@@ -61,15 +62,15 @@ def run(board, thread, jobs, all_heads, layers, all_products, stretches):
         qkv, o = all_products[index, QKV], all_products[index, OUT]
         gate_up, down = all_products[index, GATE_UP], all_products[index, DOWN]
         _norm(board, phase, job, layer.input_norm, layer.input_epsilon, qkv, own)
-        _multiply(board, phase + 1, job, qkv, job.wide, False, own)
+        _multiply(board, phase + 1, job, qkv, job.wide, own)
         _place_heads(board, phase + 2, job, heads, layer, qkv.num_outputs)
         _attend(board, phase + 3, job, heads, layer, stretches, qkv.num_outputs, own)
         _take(board, phase + 4, job, o)
-        _multiply(board, phase + 5, job, o, job.x, True, own)
+        _multiply(board, phase + 5, job, o, job.x, own)
         _norm(board, phase + 6, job, layer.post_norm, layer.post_epsilon, gate_up, own)
-        _multiply(board, phase + 7, job, gate_up, job.wide, False, own)
+        _multiply(board, phase + 7, job, gate_up, job.wide, own)
         _gate(board, phase + 8, job, gate_up, down, own)
-        _multiply(board, phase + 9, job, down, job.x, True, own)
+        _multiply(board, phase + 9, job, down, job.x, own)
 
 
 @njit
@@ -107,8 +108,8 @@ def _gate(board, phase, job, gate_up, down, own):
 
 
 @njit
-def _multiply(board, phase, job, product, out, adds, own):
-    multiply_all(board, phase, product, job.rows, job.scales, job.num_tokens, job.num_threads, out, adds, own)
+def _multiply(board, phase, job, product, out, own):
+    multiply_all(board, phase, product, job.rows, job.scales, job.num_tokens, job.num_threads, out, own)
 
 
 @njit
@@ -129,8 +130,8 @@ def _place_heads(board, phase, job, heads, layer, stride):
             rotate(head, cos, sin)
         size = heads.num_kv_heads * dim
         place = 4 * slots[row] * size
-        floats(layer.keys + place, size)[:] = floats(start + 4 * heads.num_heads * dim, size)
-        floats(layer.values + place, size)[:] = floats(start + 4 * num_rotated * dim, size)
+        copy(floats(start + 4 * heads.num_heads * dim, size), floats(layer.keys + place, size))
+        copy(floats(start + 4 * num_rotated * dim, size), floats(layer.values + place, size))
         finish(board, phase)
         row = next_share(board, phase, job.num_tokens)
 

@@ -20,6 +20,7 @@ Kind = Literal["float", "widened", "whole"]  # float32 x float32, float32 x int8
 FLOAT, BYTE, SHORT, INT, LONG = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 FLAGS = ("reassoc", "contract")  # NaN and infinity stay what they are
 COLUMNS_AHEAD = 8  # of int8 weights, fetched before they are needed: twice as fast as the CPU's own guesses
+BYTES_AHEAD = 2048  # of packed weights, fetched before they are needed
 VECTORS = 4  # of each row that `summing` keeps in registers
 
 Value = Any  # of LLVM; llvmlite has no types
@@ -130,6 +131,65 @@ class Tile:
             builder.store(part, builder.inttoptr(place, part.type.as_pointer()), align=4)
 
 
+def block_of(num_columns: int, num_rows: int) -> Callable[..., None]:
+    """A function (x, x_stride, last, w, length, out): out[row] = the sum of x[row][k] * w[k].
+
+    w is the address of bfloat16 [length, num_columns], out of float32 [num_rows, num_columns], x of float32
+    rows, `x_stride` bytes from one to the next. Rows after `last` are not read: they count as that one.
+    """
+
+    @intrinsic
+    def block(typing: Any, x: Any, x_stride: Any, last: Any, w: Any, length: Any, out: Any) -> Any:
+        return types.void(*[types.int64] * 6), generate
+
+    def generate(context: Any, builder: Any, signature: Any, args: Sequence[Value]) -> Value:
+        _emit_block(builder, num_columns // lanes(), num_rows, *args)
+        return context.get_dummy_value()
+
+    made: Callable[..., None] = block
+    return made
+
+
+def _emit_block(
+    builder: Any,
+    num_vectors: int,
+    num_rows: int,
+    x: Value,
+    x_stride: Value,
+    last: Value,
+    w: Value,
+    length: Value,
+    out: Value,
+) -> None:
+    size = lanes()
+    vector, whole = ir.VectorType(FLOAT, size), ir.VectorType(INT, size)
+    halves = ir.VectorType(SHORT, size).as_pointer()
+    rows = []
+    for row in range(num_rows):
+        own = builder.select(builder.icmp_signed("<", last, LONG(row)), last, LONG(row))
+        rows.append(builder.add(x, builder.mul(x_stride, own)))
+    nothing = ir.Constant(vector, None)
+    sums = [[cgutils.alloca_once_value(builder, nothing) for _ in range(num_vectors)] for _ in rows]
+    upper = ir.Constant(whole, [16] * size)
+    with cgutils.for_range_slice(builder, LONG(0), length, LONG(1), LONG) as (done, _):
+        line = builder.add(w, builder.mul(done, LONG(2 * size * num_vectors)))
+        fetch_soon(builder, builder.add(line, LONG(BYTES_AHEAD)))
+        weights = []
+        for index in range(num_vectors):
+            place = builder.inttoptr(builder.add(line, LONG(2 * size * index)), halves)
+            numbers = builder.zext(builder.load(place, align=2), whole)
+            weights.append(builder.bitcast(builder.shl(numbers, upper), vector))
+        for row, totals in zip(rows, sums, strict=True):
+            place = builder.inttoptr(builder.add(row, builder.mul(done, LONG(4))), FLOAT.as_pointer())
+            number = spread(builder, builder.load(place, align=4))
+            for total, weight in zip(totals, weights, strict=True):
+                product = builder.fmul(number, weight, flags=FLAGS)
+                builder.store(builder.fadd(builder.load(total), product, flags=FLAGS), total)
+    for index, total in enumerate(total for totals in sums for total in totals):
+        place = builder.add(out, LONG(4 * size * index))
+        builder.store(builder.load(total), builder.inttoptr(place, vector.as_pointer()), align=4)
+
+
 def summing(num_rows: int) -> Callable[..., None]:
     """A function (shares, share_stride, values, value_stride, count, out, out_stride).
 
@@ -186,11 +246,10 @@ def _emit_sums(
         for row in range(num_rows):
             offset = builder.add(builder.mul(share_stride, LONG(row)), builder.mul(done, LONG(4)))
             share = builder.load(at(shares, offset, 0, FLOAT), align=4)
-            single = builder.insert_element(ir.Constant(vector, ir.Undefined), share, INT(0))
-            spread = shuffled(builder, single, single, [0] * lanes())
+            wide = spread(builder, share)
             for index, number in enumerate(numbers):
                 place = totals[row, index]
-                product = builder.fmul(spread, number, flags=FLAGS)
+                product = builder.fmul(wide, number, flags=FLAGS)
                 builder.store(builder.fadd(builder.load(place), product, flags=FLAGS), place)
     for position in places:
         builder.store(builder.load(totals[position]), targets[position], align=4)
@@ -233,6 +292,12 @@ def across(builder: Any, vectors: Sequence[Value]) -> list[Value]:
         ]
         segment = half
     return level
+
+
+def spread(builder: Any, number: Value) -> Value:
+    """A vector of one float32."""
+    single = builder.insert_element(ir.Constant(ir.VectorType(FLOAT, lanes()), ir.Undefined), number, INT(0))
+    return shuffled(builder, single, single, [0] * lanes())
 
 
 def shuffled(builder: Any, first: Value, second: Value, order: Sequence[int]) -> Value:

@@ -1,4 +1,4 @@
-"""A product of float32 rows with an int8 weight, for callers that have no step to make it a part of."""
+"""A product of float32 rows with one weight, for callers that have no step to make it a part of."""
 
 from __future__ import annotations
 
@@ -9,30 +9,47 @@ import torch
 from torch import Tensor
 
 from inference.cpu import products
-from inference.cpu.products import ALIGNMENT, PRODUCT
+from inference.cpu.products import ALIGNMENT, OWN_FLOATS, PACKED, PRODUCT, ROUNDED
 from inference.cpu.teamwork import Crew
 
-OWN_BYTES = 2 * ALIGNMENT  # of a thread: the sums of a tile
 NUM_PHASES = 2
 
 
 def multiply(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     """x [rows, in] times int8 [out, in] and float32 [out]: float32 [rows, out]. x is rounded to 15 bits."""
-    x, weight, scale = x.float().contiguous(), weight.contiguous(), scale.contiguous()
+    weight, scale = weight.contiguous(), scale.contiguous()
+    return _multiply(x, weight, scale, num_outputs=len(weight), kind=ROUNDED)
+
+
+def multiply_packed(x: Tensor, weight: Tensor, num_outputs: int) -> Tensor:
+    """x [rows, in] times bfloat16 [ceil(num_outputs / 32), in, 32]: float32 [rows, num_outputs]."""
+    return _multiply(x, weight.contiguous(), None, num_outputs=num_outputs, kind=PACKED)
+
+
+def _multiply(x: Tensor, weight: Tensor, scale: Tensor | None, *, num_outputs: int, kind: int) -> Tensor:
+    x = x.float().contiguous()
     num_rows, num_inputs = x.shape
     num_threads = torch.get_num_threads()
     record = np.zeros(1, dtype=PRODUCT)
-    record[0] = (weight.data_ptr(), scale.data_ptr(), 0, len(weight), num_inputs, 1)
-    row_bytes, scale_bytes = _aligned(2 * num_inputs), _aligned(4 * num_rows)
+    for name, value in {
+        "weight": weight.data_ptr(),
+        "scale": 0 if scale is None else scale.data_ptr(),
+        "num_outputs": num_outputs,
+        "num_inputs": num_inputs,
+        "kind": kind,
+    }.items():
+        record[name] = value
+    row_bytes, scale_bytes = _aligned(4 * num_inputs), _aligned(4 * num_rows)
+    own_bytes = _aligned(4 * OWN_FLOATS)
     room = torch.empty(
-        num_rows * row_bytes + scale_bytes + num_threads * OWN_BYTES + ALIGNMENT, dtype=torch.uint8
+        num_rows * row_bytes + scale_bytes + num_threads * own_bytes + ALIGNMENT, dtype=torch.uint8
     )
     rows = _aligned(room.data_ptr())
     scales = rows + num_rows * row_bytes
-    out = torch.empty(num_rows, len(weight))
+    out = torch.empty(num_rows, num_outputs)
     crew().run(
         products.run, record, x.data_ptr(), num_rows, num_threads, rows, scales, out.data_ptr(),
-        scales + scale_bytes, OWN_BYTES, num_phases=NUM_PHASES, num_threads=num_threads,
+        scales + scale_bytes, own_bytes, num_phases=NUM_PHASES, num_threads=num_threads,
     )  # fmt: skip
     return out
 
@@ -48,9 +65,15 @@ def _aligned(size: int) -> int:
 
 
 def is_right() -> bool:
-    """Whether a small product is what it should be: nothing is clipped, no number lost."""
-    weight = torch.arange(-127, 128, dtype=torch.int8).repeat(70)[: 13 * 77].view(13, 77)
-    x = torch.linspace(-1, 1, 5 * 77).view(5, 77)
-    scale = torch.linspace(1, 2, 13)
-    expected = x @ weight.float().t() * scale
-    return bool(((multiply(x, weight, scale) - expected).abs() <= 1e-3 * expected.abs().max()).all())
+    """Whether small products are what they should be: nothing is clipped, no number lost."""
+    weight = torch.arange(-127, 128, dtype=torch.int8).repeat(79)[: 64 * 77].view(64, 77)
+    x = torch.linspace(-1, 1, 9 * 77).view(9, 77)
+    scale = torch.linspace(1, 2, 64)
+    packed = weight.bfloat16().view(2, 32, 77).transpose(1, 2)
+    return _is_close(multiply(x, weight, scale), x @ weight.float().t() * scale) and _is_close(
+        multiply_packed(x, packed, 64), x @ weight.float().t()
+    )
+
+
+def _is_close(found: Tensor, wanted: Tensor) -> bool:
+    return bool(((found - wanted).abs() <= 1e-3 * wanted.abs().max()).all())

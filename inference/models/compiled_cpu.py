@@ -1,4 +1,4 @@
-"""The layers of a fused model of int8 weights, as the compiled step of `inference.cpu` wants them."""
+"""The layers of a fused model of int8 or packed weights, as `inference.cpu` computes them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch import Tensor
 from inference.attention.base import Cache, Layout
 from inference.cpu import step
 from inference.cpu.attention import HEADS, STRETCH, num_shares, scratch_floats
-from inference.cpu.products import ALIGNMENT, PRODUCT
+from inference.cpu.products import ALIGNMENT, EXACT, OWN_FLOATS, PACKED, PRODUCT, ROUNDED
 from inference.cpu.teamwork import Crew
+from inference.models.packed import PackedLinear
 from inference.quantization.int8 import Int8Linear
 from inference.quantization.int8_matmul import Fastest
 
@@ -65,7 +66,8 @@ class CompiledLayers:
             [mlp.down_proj],
         )
         for place, linears in enumerate(together):
-            self.products[index, place] = self._product(Int8Linear.joined(linears))
+            whole = type(linears[0]).joined(linears)
+            self.products[index, place] = self._product(whole, adds=place in step.ADDING)
         norms = fused.head_norms
         record = self.layers[index]
         record["input_norm"] = self._keep(fused.input_norm.weight)
@@ -77,16 +79,14 @@ class CompiledLayers:
         record["head_epsilon"] = norms[0].epsilon if norms else 0.0
         record["scaling"], record["window"] = fused.scaling, fused.window or 0
 
-    def _product(self, linear: Int8Linear) -> tuple[int, ...]:
-        assert isinstance(linear.matmul, Fastest)
-        return (
-            self._keep(linear.weight),
-            self._keep(linear.weight_scale),
-            0 if linear.bias is None else self._keep(linear.bias),
-            linear.out_features,
-            linear.in_features,
-            int(linear.matmul.rounds),
-        )
+    def _product(self, linear: Int8Linear | PackedLinear, *, adds: bool) -> tuple[int, ...]:
+        bias = 0 if linear.bias is None else self._keep(linear.bias)
+        scale, kind = 0, PACKED
+        if isinstance(linear, Int8Linear):
+            assert isinstance(linear.matmul, Fastest)
+            scale, kind = self._keep(linear.weight_scale), ROUNDED if linear.matmul.rounds else EXACT
+        weight, shape = self._keep(linear.weight), (linear.out_features, linear.in_features)
+        return (weight, scale, bias, *shape, kind, int(adds))
 
     def _keep(self, tensor: Tensor) -> int:
         self._kept.append(tensor)
@@ -115,7 +115,7 @@ class CompiledLayers:
             "wide": num_tokens * int(self.products["num_outputs"].max()) * 4,
             "mixed": num_tokens * int(heads["num_heads"][0] * heads["head_dim"][0]) * 4,
         }
-        own_bytes = _aligned(4 * max(widest, scratch_floats(heads[0])))
+        own_bytes = _aligned(4 * max(widest, OWN_FLOATS, scratch_floats(heads[0])))
         total = sum(map(_aligned, sizes.values())) + num_threads * own_bytes
         room = torch.empty(total + ALIGNMENT, dtype=torch.uint8)
         job = np.zeros(1, dtype=step.JOB)

@@ -21,6 +21,7 @@ from inference.attention.cpu import CpuStep
 from inference.cpu import compiler
 from inference.models.fusible import epsilon, layer_window
 from inference.models.layout import join_input_major
+from inference.models.packed import PackedLinear
 from inference.quantization.int8 import Int8Linear
 from inference.quantization.int8_matmul import Fastest
 from inference.quantization.linear import QuantizedLinear, join_rows
@@ -76,7 +77,7 @@ class FusedCpuModel:
     ) -> Tensor:
         """Logits `[num_rows, vocab]` of the tokens [num_tokens] that `logit_rows` names; of all for None."""
         body = self.model.model
-        x = F.embedding(input_ids, body.embed_tokens.weight)
+        x = body.embed_tokens(input_ids)
         cos, sin = body.rotary_emb(x[None], position_ids=position_ids[None])
         if self.compiled is not None and isinstance(step, CpuStep):
             self.compiled(x, cos[0], sin[0], step.cache, step.layout)
@@ -120,9 +121,12 @@ def compiled_layers(model: Any, layers: list[FusedLayer]) -> CompiledLayers | No
 
 
 def can_compile(model: Any) -> bool:
-    """Whether every layer computes in float32 with int8 weights, and nobody chose another way to multiply."""
-    return all(_is_plain(linear) for layer in model.model.layers for linear in _linears(layer)) and all(
-        parameter.dtype in (torch.float32, torch.int8) for parameter in model.model.layers.parameters()
+    """Whether every layer computes in float32 with int8 or packed weights, and nobody chose another way to
+    multiply.
+    """
+    return all(
+        layer.input_layernorm.weight.dtype == torch.float32 and all(map(_is_compiled, _linears(layer)))
+        for layer in model.model.layers
     )
 
 
@@ -132,7 +136,9 @@ def _linears(layer: Any) -> tuple[Any, ...]:
     return (*projections, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
 
 
-def _is_plain(linear: Any) -> bool:
+def _is_compiled(linear: Any) -> bool:
+    if type(linear) is PackedLinear:
+        return True
     return type(linear) is Int8Linear and isinstance(linear.matmul, Fastest)
 
 

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from inference.attention import base
 from inference.config import EngineConfig
+from inference.models import packed
 from inference.models.device import check_fp8, choose_attention, choose_device, choose_dtype
 from inference.models.fusible import can_fuse
 from inference.models.layout import transpose_linear_weights
@@ -102,7 +103,7 @@ def load_model(
     folder: Path, config: EngineConfig, progress: Callable[[LoadProgress], None] = lambda _: None
 ) -> LoadedModel:
     """Load a folder as `config` says; no network, no code of the folder. Raises `CannotLoad`."""
-    check_folder(folder)
+    files = check_folder(folder)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     progress(LoadProgress("reading weights", 0.0))
@@ -116,13 +117,22 @@ def load_model(
         raise CannotLoad(
             f"kv_dtype is set to {config.kv_dtype}, which one request at a time cannot use: {note}"
         )
-    model = _read_weights(folder, model_config, config, device, dtype, batching=not note)
+    can_fuse_layers = config.fused_layers and not note
+    is_narrow = (
+        can_fuse_layers
+        and (device.type, dtype) == ("cpu", torch.float32)
+        and packed.can_stay_narrow(model_config.architectures, files.values())
+    )
+    read_as = torch.bfloat16 if is_narrow else dtype
+    model = _read_weights(folder, model_config, config, device, read_as, batching=not note)
     progress(LoadProgress("reading weights", 0.8))
+    if is_narrow:
+        packed.widen(model)
     if config.dtype == "auto":
         allow_rounding(model)
     model.requires_grad_(False).eval().to(device)  # what the files do not hold, such as rotary tables
     if device.type == "cpu":
-        if note or not (config.fused_layers and can_fuse(model)):  # fusing does it as well
+        if not (can_fuse_layers and can_fuse(model)):  # fusing does it as well
             transpose_linear_weights(model)
     else:
         torch.cuda.empty_cache()  # of quantizing while loading: the KV pool is planned from what is free

@@ -34,6 +34,8 @@ class Int8Linear(QuantizedLinear):
     """A linear layer whose weight is int8. Set `matmul` to choose how it multiplies."""
 
     PARAMETERS = ("weight", "weight_scale")
+    weight: nn.Parameter
+    weight_scale: nn.Parameter
 
     def __init__(
         self,

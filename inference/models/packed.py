@@ -1,0 +1,135 @@
+"""Weights of bfloat16 files on CPUs that compute in float32: they stay 16 bits wide, nothing of them is lost.
+
+A float32 copy would be read at every token, twice as many bytes of the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inference.cpu import compiler
+from inference.models.fusible import FUSED, can_fuse
+from inference.models.safetensors_header import read_header
+from inference.quantization.linear import QuantizedLinear, frozen
+
+BLOCK = 32  # outputs that lie together, input by input
+WIDER = frozenset({"F64", "F32", "F16"})  # what bfloat16 would round
+
+
+def pack(weight: Tensor) -> Tensor:
+    """A weight [out, in] as [out / 32, in, 32], the last block filled up with zeros."""
+    num_outputs, num_inputs = weight.shape
+    filled = F.pad(weight, (0, 0, 0, -num_outputs % BLOCK))
+    return filled.view(-1, BLOCK, num_inputs).transpose(1, 2).contiguous()
+
+
+def unpack(packed: Tensor, num_outputs: int) -> Tensor:
+    """The weight [out, in] again."""
+    return packed.transpose(1, 2).reshape(-1, packed.shape[1])[:num_outputs]
+
+
+class PackedLinear(QuantizedLinear):
+    """A linear layer whose weight is bfloat16 and packed, for float32 activations."""
+
+    PARAMETERS: ClassVar[tuple[str, ...]] = ("weight",)
+    weight: nn.Parameter  # bfloat16 [ceil(out / 32), in, 32]
+
+    @classmethod
+    def of(cls, linear: nn.Linear) -> Self:
+        """The same layer packed."""
+        packed = cls(linear.in_features, linear.out_features)
+        packed.weight = frozen(pack(linear.weight.data))
+        if linear.bias is not None:
+            packed.bias = frozen(linear.bias.data.float())
+        return packed
+
+    @classmethod
+    def placeholder(cls, linear: nn.Linear, *, is_quantized: bool) -> Self:
+        raise NotImplementedError("no file holds packed weights")
+
+    @staticmethod
+    def quantize(weight: Tensor) -> dict[str, Tensor]:
+        return {"weight": pack(weight.to(torch.bfloat16))}
+
+    def exact_weight(self) -> Tensor:
+        return unpack(self.weight, self.out_features).float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        return self.product()(rows).view(*x.shape[:-1], self.out_features).to(x.dtype)
+
+    def product(self) -> Callable[[Tensor], Tensor]:
+        from inference.cpu.whole_product import multiply_packed
+
+        weight, bias, num_outputs = self.weight, self.bias, self.out_features
+        if bias is None:
+            return lambda x: multiply_packed(x, weight, num_outputs)
+        return lambda x: multiply_packed(x, weight, num_outputs) + bias
+
+
+class PackedEmbedding(nn.Module):
+    """An embedding whose rows are the outputs of a packed weight, or lie one behind the other."""
+
+    def __init__(self, weight: nn.Parameter, padding_idx: int | None, *, is_packed: bool) -> None:
+        super().__init__()
+        self.weight = weight
+        self.padding_idx = padding_idx
+        self._is_packed = is_packed
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        """float32 rows [..., width]."""
+        if not self._is_packed:
+            return F.embedding(token_ids, self.weight).float()
+        return self.weight[token_ids // BLOCK, :, token_ids % BLOCK].float()
+
+
+def can_stay_narrow(architectures: Sequence[str] | None, files: Iterable[Path]) -> bool:
+    """Whether a folder's floats are bfloat16, of a family that is known, on a CPU that has use for it."""
+    if not architectures or architectures[0] not in FUSED:
+        return False
+    headers = (read_header(path) for path in files if path.suffix == ".safetensors")
+    tensors = [tensor for header in headers for tensor in header.values()]
+    is_narrow = all(one.dtype not in WIDER or one.name.endswith("_scale") for one in tensors)
+    return is_narrow and compiler.works()  # in this order: the second loads a compiler
+
+
+def widen(model: Any) -> None:
+    """Of a model that was read as bfloat16: packs what is large, and makes the rest float32; all of it where
+    the layers cannot be fused.
+    """
+    if can_fuse(model) and all(_fits(linear) for linear in _linears(model.model.layers)):
+        _pack_all(model)
+    packed = [module for module in model.modules() if isinstance(module, PackedLinear | PackedEmbedding)]
+    kept = {id(module.weight) for module in packed}
+    for parameter in model.parameters():
+        if parameter.dtype == torch.bfloat16 and id(parameter) not in kept:
+            parameter.data = parameter.data.float()
+
+
+def _linears(module: nn.Module) -> Iterator[nn.Linear]:
+    return (one for one in module.modules() if type(one) is nn.Linear)
+
+
+def _fits(linear: nn.Linear) -> bool:
+    """Whether it can lie beside others in whole blocks."""
+    return linear.out_features % BLOCK == 0
+
+
+def _pack_all(model: Any) -> None:
+    body, head = model.model, model.lm_head
+    is_tied = head.weight is body.embed_tokens.weight
+    for layer in body.layers:
+        for part in (layer.self_attn, layer.mlp):
+            for name, linear in list(part.named_children()):
+                if type(linear) is nn.Linear:
+                    setattr(part, name, PackedLinear.of(linear))
+    if type(head) is nn.Linear:
+        model.lm_head = PackedLinear.of(head)
+    weight = model.lm_head.weight if is_tied else body.embed_tokens.weight
+    body.embed_tokens = PackedEmbedding(weight, body.embed_tokens.padding_idx, is_packed=is_tied)
