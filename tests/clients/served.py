@@ -47,7 +47,7 @@ class Served:
         samples = [sample for family in families for sample in family.samples if sample.name == name]
         return sum(one.value for one in samples if labels.items() <= one.labels.items())
 
-    def wait_for(self, name: str, value: float, seconds: float = 10.0, **labels: str) -> None:
+    def wait_for(self, name: str, value: float, seconds: float = 60.0, **labels: str) -> None:
         """Until a metric has a value."""
         deadline = time.monotonic() + seconds
         while (found := self.metric(name, **labels)) != value:

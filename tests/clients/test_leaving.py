@@ -61,7 +61,7 @@ def test_client_that_leaves_at_the_fifth_token_frees_the_engine_and_is_counted_f
     served.wait_for("pilothouse_requests_running", 0)
     served.wait_for("pilothouse_kv_blocks_used", 0)
     served.wait_for("pilothouse_requests_total", num_cancelled + 1, outcome="cancelled")
-    assert 5 <= served.metric("pilothouse_request_output_tokens_sum") - before <= 40
+    assert 5 <= served.metric("pilothouse_request_output_tokens_sum") - before <= 400  # of 2000
 
 
 def test_sigterm_in_mid_stream_lets_the_stream_complete_and_exits_with_0(
