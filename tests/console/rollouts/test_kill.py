@@ -17,7 +17,7 @@ def test_a_rollout_survives_kill_9_at_every_write(tmp_path: Path) -> None:
     data.mkdir()
     environment = {**os.environ, "DATA_DIR": str(data), "DATABASE_URL": ""}
     done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     kills = json.loads(done.stdout)
