@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from inference.config import EngineConfig, RevisionSpec
+from inference.cpu import compiler
 from inference.engine.build import assemble
 from inference.engine.engine import Engine
 from inference.engine.memory import free_host_bytes, total_host_bytes
@@ -45,7 +46,13 @@ def device() -> Device:
     if chosen.type == "cuda":
         free, total = torch.cuda.mem_get_info(chosen)
         return Device("cuda", dtype, total_bytes=total, free_bytes=free)
-    return Device("cpu", dtype, total_bytes=total_host_bytes(), free_bytes=free_host_bytes())
+    return Device(
+        "cpu",
+        dtype,
+        total_bytes=total_host_bytes(),
+        free_bytes=free_host_bytes(),
+        keeps_bfloat16=compiler.works(),
+    )
 
 
 def give_back() -> None:

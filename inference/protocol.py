@@ -291,6 +291,7 @@ class Device:
     dtype: str  # what "auto" means on it
     total_bytes: int
     free_bytes: int  # on a machine, of its control group where that has a limit
+    keeps_bfloat16: bool = False  # matrices of such files, beside float32 activations
 
 
 @dataclass(frozen=True, slots=True)

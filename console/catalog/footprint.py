@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from console.catalog.models import Revision
+from inference.architectures import stays_narrow
 from inference.config import EngineConfig
 from inference.footprint import Pool
 from inference.protocol import Device
@@ -34,7 +35,7 @@ def weight_bytes(revision: Revision, config: EngineConfig, device: Device) -> in
     """Memory of the weights in the dtype that they will have."""
     size, quantizes = item_bytes(config, device), bool(config.quantization)
     try:
-        return _bytes_of_files(revision.path, size, quantizes)
+        return _bytes_of_files(revision.path, size, quantizes, _may_stay_narrow(config, device))
     except (OSError, ValueError, KeyError, TypeError):  # no files here, or none that can be read
         return _bytes_of_facts(revision.facts, size) or revision.num_bytes
 
@@ -55,8 +56,13 @@ def pool_of(revision: Revision, config: EngineConfig, device: Device) -> Pool | 
     )
 
 
+def _may_stay_narrow(config: EngineConfig, device: Device) -> bool:
+    is_known = config.batching and config.fused_layers
+    return device.keeps_bfloat16 and is_known and item_bytes(config, device) == ITEM_BYTES["float32"]
+
+
 @lru_cache(maxsize=256)
-def _bytes_of_files(folder: Path, size: int, quantizes: bool) -> int:
+def _bytes_of_files(folder: Path, size: int, quantizes: bool, may_stay_narrow: bool) -> int:
     files = list(folder.glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(folder)
@@ -65,17 +71,21 @@ def _bytes_of_files(folder: Path, size: int, quantizes: bool) -> int:
     quantizes = quantizes and "quantization_config" not in settings
     if settings.get("tie_word_embeddings"):
         tensors = [tensor for tensor in tensors if "lm_head" not in tensor[0]]
-    return sum(_bytes_of(*tensor, size=size, quantizes=quantizes) for tensor in tensors)
+    architecture = next(iter(settings.get("architectures") or []), "")
+    names = ((name, dtype) for name, dtype, _ in tensors)
+    matrix_size = ITEM_BYTES["bfloat16"] if may_stay_narrow and stays_narrow(architecture, names) else size
+    return sum(_bytes_of(*tensor, sizes=(size, matrix_size), quantizes=quantizes) for tensor in tensors)
 
 
-def _bytes_of(name: str, dtype: str, shape: list[int], *, size: int, quantizes: bool) -> int:
+def _bytes_of(name: str, dtype: str, shape: list[int], *, sizes: tuple[int, int], quantizes: bool) -> int:
+    """`sizes`: of an element as it is computed with, and of one of a matrix."""
     if dtype in STORED_BYTES:
         return prod(shape) * STORED_BYTES[dtype]
     if name.endswith("_scale"):
         return prod(shape) * ITEM_BYTES["float32"]
     if quantizes and len(shape) == 2 and not any(part in name for part in KEPT_WHOLE):
         return prod(shape) + shape[0] * ITEM_BYTES["float32"]  # int8 and a scale for each row
-    return prod(shape) * size
+    return prod(shape) * sizes[len(shape) == 2]
 
 
 def _tensors(file: Path) -> Iterator[tuple[str, str, list[int]]]:

@@ -6,9 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from inference.architectures import FUSED
 from inference.quantization.linear import QuantizedLinear
-
-FUSED = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"})
 
 
 def can_fuse(model: Any) -> bool:

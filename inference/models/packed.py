@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inference.architectures import stays_narrow
 from inference.cpu import compiler
-from inference.models.fusible import FUSED, can_fuse
+from inference.models.fusible import can_fuse
 from inference.models.safetensors_header import read_header
 from inference.quantization.linear import QuantizedLinear, frozen
 
 BLOCK = 32  # outputs that lie together, input by input
-WIDER = frozenset({"F64", "F32", "F16"})  # what bfloat16 would round
 
 
 def pack(weight: Tensor) -> Tensor:
@@ -91,12 +91,10 @@ class PackedEmbedding(nn.Module):
 
 def can_stay_narrow(architectures: Sequence[str] | None, files: Iterable[Path]) -> bool:
     """Whether a folder's floats are bfloat16, of a family that is known, on a CPU that has use for it."""
-    if not architectures or architectures[0] not in FUSED:
-        return False
     headers = (read_header(path) for path in files if path.suffix == ".safetensors")
-    tensors = [tensor for header in headers for tensor in header.values()]
-    is_narrow = all(one.dtype not in WIDER or one.name.endswith("_scale") for one in tensors)
-    return is_narrow and compiler.works()  # in this order: the second loads a compiler
+    tensors = [(one.name, one.dtype) for header in headers for one in header.values()]
+    architecture = architectures[0] if architectures else ""
+    return stays_narrow(architecture, tensors) and compiler.works()  # which is loaded for it, if needed
 
 
 def widen(model: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qw
 from inference.attention.base import NAME, Layout, Stretch
 from inference.attention.cpu import CpuStep
 from inference.attention.reference import ReferenceStep
-from inference.config import EngineConfig
+from inference.config import EngineConfig, Quantization
 from inference.cpu import compiler
 from inference.engine.kv_cache import KVCache
 from inference.models.fuse_cpu import FusedCpuModel
@@ -160,3 +161,13 @@ def test_beside_int8_layers_the_rest_stays_narrow(tmp_path: Path, *, quantize_he
     found = logits(loaded)
     torch.testing.assert_close(found["compiled"], found["transformers"], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(found["compiled"], found["torch"], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4", "w8a8", "fp8"])
+def test_every_quantization_is_what_it_is_beside_float32(quantization: Quantization, tmp_path: Path) -> None:
+    config = LlamaConfig(**{**SHAPE, "hidden_size": 128}, intermediate_size=128, tie_word_embeddings=True)
+    folder = folder_of(config, tmp_path)
+    settings = replace(SETTINGS, quantization=quantization)
+    found = logits(load_model(folder, settings))["compiled"]
+    expected = logits(load_model(folder, replace(settings, fused_layers=False)))["transformers"]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
