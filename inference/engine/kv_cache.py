@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Sequence
 
 import torch
@@ -49,8 +51,8 @@ class KVCache:
         self.values: list[Tensor] = []
         # Zeros, not empty: padding of gathered blocks is masked, but a NaN in it would survive the mask.
         for _ in range(config.num_hidden_layers):
-            self.keys.append(torch.zeros(shape, dtype=dtype, device=device))
-            self.values.append(torch.zeros(shape, dtype=dtype, device=device))
+            self.keys.append(_zeros(shape, dtype=dtype, device=device))
+            self.values.append(_zeros(shape, dtype=dtype, device=device))
 
     @property
     def num_bytes(self) -> int:
@@ -61,3 +63,14 @@ class KVCache:
         """Wipe blocks in every layer."""
         for pool in (*self.keys, *self.values):
             pool.view(torch.uint8).view(self.num_blocks, -1)[list(block_ids)] = 0  # zero in every dtype
+
+
+def _zeros(shape: tuple[int, ...], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """On a CPU, pages that the system fills in when they are first used: a pool that is little used takes
+    little, and no start waits for gigabytes of zeros.
+    """
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    num_bytes = math.prod(shape) * dtype.itemsize
+    pages = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=torch.uint8).view(dtype).view(shape)
