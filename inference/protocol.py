@@ -352,5 +352,5 @@ class Stats:
 class LoadProgress:
     """How far a load has come."""
 
-    stage: str  # "reading weights", "planning memory", "warming up", "ready"
+    stage: str  # "reading weights", "planning memory", "compiling layers, once", "warming up", "ready"
     fraction: float  # 0..1

@@ -27,6 +27,13 @@ def works() -> bool:
         return False
 
 
+def is_new_here() -> bool:
+    """Whether the layers have yet to be compiled on this machine: a quarter of a minute, once."""
+    import numba
+
+    return not any(Path(numba.config.CACHE_DIR).rglob("step.run*.nbc"))
+
+
 def cache_folder(version: str) -> Path:
     """A folder of this user for what a compiler of a version made of these sources: the next start takes it.
 

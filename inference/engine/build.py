@@ -142,7 +142,8 @@ def _ready(
 ) -> tuple[ModelRunner | CudaRunner, Stepper]:
     """A runner that has compiled, captured and tried what it will need, and what steps it."""
     runner = runner_for(loaded, config, num_blocks=num_blocks)
-    progress(LoadProgress("warming up", 0.0))
+    must_compile = isinstance(runner, ModelRunner) and runner.must_compile
+    progress(LoadProgress("compiling layers, once" if must_compile else "warming up", 0.0))
     _warm_up(runner, sampler, config, loaded)
     stepper = _stepper(runner, sampler, config)
     if not isinstance(runner, ModelRunner):

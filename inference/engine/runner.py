@@ -11,6 +11,7 @@ from inference.attention.base import Cache, Layout, Step
 from inference.attention.cpu import CpuStep
 from inference.attention.flashinfer import FlashInferSteps
 from inference.attention.reference import ReferenceStep
+from inference.cpu import compiler
 from inference.engine.batch import Batch, pack
 from inference.engine.invariance import Borders
 from inference.engine.kv_cache import KVCache
@@ -59,6 +60,12 @@ class ModelRunner:
     def is_fused(self) -> bool:
         """Whether the layers run fused, not by transformers' own forward."""
         return self._fused is not None
+
+    @property
+    def must_compile(self) -> bool:
+        """Whether the first step will compile the layers, which takes longer than all else."""
+        is_compiled = self._fused is not None and self._fused.compiled is not None
+        return is_compiled and compiler.is_new_here()
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> Tensor:

@@ -45,6 +45,14 @@ def test_the_folder_changes_with_the_compiler(monkeypatch: pytest.MonkeyPatch, t
     assert first.is_dir() and first != second and first.is_relative_to(tmp_path)
 
 
+def test_the_first_of_a_machine_compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path))
+    assert compiler.is_new_here()
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "step.run-55.py311.1.nbc").touch()
+    assert not compiler.is_new_here()
+
+
 def test_where_nothing_can_be_written_a_folder_of_the_process_is_taken(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
