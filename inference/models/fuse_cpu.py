@@ -24,7 +24,7 @@ from inference.models.layout import join_input_major
 from inference.models.packed import PackedLinear
 from inference.quantization.int8 import Int8Linear
 from inference.quantization.int8_matmul import Fastest
-from inference.quantization.linear import QuantizedLinear, join_rows
+from inference.quantization.linear import StoredLinear, join_rows
 
 if TYPE_CHECKING:
     from inference.models.compiled_cpu import CompiledLayers
@@ -175,7 +175,7 @@ def norm_of(norm: Any) -> Norm:
 def join(linears: list[Any]) -> Product:
     """One product for several layers of the same input, which become views of its weight and bias."""
     first = linears[0]
-    if isinstance(first, QuantizedLinear):
+    if isinstance(first, StoredLinear):
         return (type(first).joined(linears) if len(linears) > 1 else first).product()
     assert isinstance(first, nn.Linear)
     weight = join_input_major([linear.weight for linear in linears])

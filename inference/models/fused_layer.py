@@ -18,11 +18,11 @@ from inference.attention.triton import TritonStep
 from inference.kernels.layer import rotate_and_write
 from inference.kernels.rows import Rows
 from inference.models.fusible import epsilon, layer_window
-from inference.quantization.linear import QuantizedLinear, join_rows
+from inference.quantization.linear import StoredLinear, join_rows
 
 
 class Product(Protocol):
-    """Rows [num_tokens, in] times a weight: [num_tokens, out]. `QuantizedLinear` is one."""
+    """Rows [num_tokens, in] times a weight: [num_tokens, out]. `StoredLinear` is one."""
 
     def takes(self, num_rows: int) -> torch.dtype | None:
         """The dtype that so many rows should be quantized to, each with its scale; None: as they are."""
@@ -105,7 +105,7 @@ def fuse_layer(layer: Any, index: int, joins: Join) -> FusedLayer:
 def join(linears: list[Any]) -> Product:
     """One product for several layers of the same input, which become views of its weight and bias."""
     first = linears[0]
-    if isinstance(first, QuantizedLinear):
+    if isinstance(first, StoredLinear):
         return type(first).joined(linears)
     weight = join_rows([linear.weight for linear in linears])
     bias = None if first.bias is None else join_rows([linear.bias for linear in linears])

@@ -7,15 +7,15 @@ from typing import Any
 from torch import nn
 
 from inference.architectures import FUSED
-from inference.quantization.linear import QuantizedLinear
+from inference.quantization.linear import StoredLinear
 
 
 def can_fuse(model: Any) -> bool:
-    """Whether the model is of a family whose layers are known, with plain or quantized weights."""
+    """Whether the model is of a family whose layers are known, with plain weights or stored ones."""
     if type(model).__name__ not in FUSED or model.config.hidden_act != "silu":
         return False
     return all(
-        len(kinds) == 1 and all(kind is nn.Linear or issubclass(kind, QuantizedLinear) for kind in kinds)
+        len(kinds) == 1 and all(kind is nn.Linear or issubclass(kind, StoredLinear) for kind in kinds)
         for layer in model.model.layers
         for kinds in _kinds_by_input(layer)
     )

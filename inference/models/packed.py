@@ -17,7 +17,7 @@ from inference.architectures import stays_narrow
 from inference.cpu import compiler
 from inference.models.fusible import can_fuse
 from inference.models.safetensors_header import read_header
-from inference.quantization.linear import QuantizedLinear, frozen
+from inference.quantization.linear import StoredLinear, frozen
 
 BLOCK = 32  # outputs that lie together, input by input
 
@@ -34,7 +34,7 @@ def unpack(packed: Tensor, num_outputs: int) -> Tensor:
     return packed.transpose(1, 2).reshape(-1, packed.shape[1])[:num_outputs]
 
 
-class PackedLinear(QuantizedLinear):
+class PackedLinear(StoredLinear):
     """A linear layer whose weight is bfloat16 and packed, for float32 activations."""
 
     PARAMETERS: ClassVar[tuple[str, ...]] = ("weight",)
@@ -48,14 +48,6 @@ class PackedLinear(QuantizedLinear):
         if linear.bias is not None:
             packed.bias = frozen(linear.bias.data.float())
         return packed
-
-    @classmethod
-    def placeholder(cls, linear: nn.Linear, *, is_quantized: bool) -> Self:
-        raise NotImplementedError("no file holds packed weights")
-
-    @staticmethod
-    def quantize(weight: Tensor) -> dict[str, Tensor]:
-        return {"weight": pack(weight.to(torch.bfloat16))}
 
     def exact_weight(self) -> Tensor:
         return unpack(self.weight, self.out_features).float()

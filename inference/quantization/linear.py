@@ -1,4 +1,4 @@
-"""What every quantized linear layer has in common, whatever its numbers look like."""
+"""Linear layers whose weight is kept in another form than it is computed with, and the quantized ones."""
 
 from __future__ import annotations
 
@@ -11,12 +11,8 @@ import torch
 from torch import Tensor, nn
 
 
-class QuantizedLinear(nn.Module, ABC):
-    """A linear layer with a quantized weight: its parameters as in the file, and a bias.
-
-    While a float file is quantized on load, `weight` is a float placeholder: up to transformers 5.17 a tensor
-    is cast to its placeholder's dtype BEFORE the quantize operation sees it, and int8 would turn it to zeros.
-    """
+class StoredLinear(nn.Module, ABC):
+    """A linear layer with a weight in a form of its own, and a bias."""
 
     PARAMETERS: ClassVar[tuple[str, ...]]  # all but the bias
 
@@ -25,16 +21,6 @@ class QuantizedLinear(nn.Module, ABC):
         self.in_features = in_features
         self.out_features = out_features
         self.bias: nn.Parameter | None = None
-
-    @classmethod
-    @abstractmethod
-    def placeholder(cls, linear: nn.Linear, *, is_quantized: bool) -> Self:
-        """An empty layer, on the current device, for a file that is quantized, or is to be while it loads."""
-
-    @staticmethod
-    @abstractmethod
-    def quantize(weight: Tensor) -> dict[str, Tensor]:
-        """A float weight [out, in] as the tensors of PARAMETERS, by name."""
 
     @abstractmethod
     def exact_weight(self) -> Tensor:
@@ -73,6 +59,24 @@ class QuantizedLinear(nn.Module, ABC):
     def join_parameter(cls, name: str, parameters: Sequence[Any]) -> Tensor:
         """One of PARAMETERS for the joined layer: rows are output channels, unless a method knows better."""
         return join_rows(parameters)
+
+
+class QuantizedLinear(StoredLinear):
+    """A linear layer with a quantized weight: its parameters as in the file, and a bias.
+
+    While a float file is quantized on load, `weight` is a float placeholder: up to transformers 5.17 a tensor
+    is cast to its placeholder's dtype BEFORE the quantize operation sees it, and int8 would turn it to zeros.
+    """
+
+    @classmethod
+    @abstractmethod
+    def placeholder(cls, linear: nn.Linear, *, is_quantized: bool) -> Self:
+        """An empty layer, on the current device, for a file that is quantized, or is to be while it loads."""
+
+    @staticmethod
+    @abstractmethod
+    def quantize(weight: Tensor) -> dict[str, Tensor]:
+        """A float weight [out, in] as the tensors of PARAMETERS, by name."""
 
 
 def frozen(tensor: Tensor) -> nn.Parameter:
