@@ -17,9 +17,9 @@ from inference.architectures import stays_narrow
 from inference.cpu import compiler
 from inference.models.fusible import can_fuse
 from inference.models.safetensors_header import read_header
-from inference.quantization.linear import StoredLinear, frozen
+from inference.quantization.linear import Stored, StoredLinear, frozen
 
-BLOCK = 32  # outputs that lie together, input by input
+BLOCK = 32  # outputs that lie together, as inference.cpu.packed reads them
 
 
 def pack(weight: Tensor) -> Tensor:
@@ -65,14 +65,16 @@ class PackedLinear(StoredLinear):
         return lambda x: multiply_packed(x, weight, num_outputs) + bias
 
 
-class PackedEmbedding(nn.Module):
+class PackedEmbedding(Stored):
     """An embedding whose rows are the outputs of a packed weight, or lie one behind the other."""
 
-    def __init__(self, weight: nn.Parameter, padding_idx: int | None, *, is_packed: bool) -> None:
+    def __init__(self, weight: nn.Parameter, *, num_rows: int, is_packed: bool) -> None:
         super().__init__()
         self.weight = weight
-        self.padding_idx = padding_idx
-        self._is_packed = is_packed
+        self._num_rows, self._is_packed = num_rows, is_packed
+
+    def exact_weight(self) -> Tensor:
+        return unpack(self.weight, self._num_rows).float() if self._is_packed else self.weight.float()
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """float32 rows [..., width]."""
@@ -121,5 +123,6 @@ def _pack_all(model: Any) -> None:
                     setattr(part, name, PackedLinear.of(linear))
     if type(head) is nn.Linear:
         model.lm_head = PackedLinear.of(head)
-    weight = model.lm_head.weight if is_tied else body.embed_tokens.weight
-    body.embed_tokens = PackedEmbedding(weight, body.embed_tokens.padding_idx, is_packed=is_tied)
+    rows = body.embed_tokens
+    weight = model.lm_head.weight if is_tied else rows.weight
+    body.embed_tokens = PackedEmbedding(weight, num_rows=rows.num_embeddings, is_packed=is_tied)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from inference.quantization.linear import QuantizedLinear
+from inference.quantization.linear import QuantizedLinear, Stored
 
 NUM_DIRECTIONS = 32  # of a sketch; an estimate from it is within a few percent of the exact figure
 ROWS_AT_ONCE = 8192
@@ -80,12 +80,13 @@ def sketched_errors(exact: Mapping[str, Tensor], other: Mapping[str, Tensor]) ->
 
 
 def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Layer and weight: what a quantized one stands for. Biases and norms are layers of their own."""
+    """Layer and weight: what a stored one stands for. Biases and norms are layers of their own."""
     for name, module in model.named_modules():
-        if isinstance(module, QuantizedLinear):
+        if isinstance(module, Stored):
             yield name, module.exact_weight()
-            if module.bias is not None:
-                yield f"{name}.bias", module.bias
+            bias = getattr(module, "bias", None)
+            if bias is not None:
+                yield f"{name}.bias", bias
             continue
         for own, parameter in module.named_parameters(recurse=False):
             yield name if own == "weight" else f"{name}.{own}", parameter

@@ -1,4 +1,4 @@
-"""Linear layers whose weight is kept in another form than it is computed with, and the quantized ones."""
+"""Layers whose weight is kept in another form than it stands for, and the quantized ones among them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 
-class StoredLinear(nn.Module, ABC):
+class Stored(nn.Module, ABC):
+    """A layer with a weight in a form of its own."""
+
+    @abstractmethod
+    def exact_weight(self) -> Tensor:
+        """The float32 weight that the layer stands for, of a linear one [out, in]."""
+
+
+class StoredLinear(Stored):
     """A linear layer with a weight in a form of its own, and a bias."""
 
     PARAMETERS: ClassVar[tuple[str, ...]]  # all but the bias
@@ -21,10 +29,6 @@ class StoredLinear(nn.Module, ABC):
         self.in_features = in_features
         self.out_features = out_features
         self.bias: nn.Parameter | None = None
-
-    @abstractmethod
-    def exact_weight(self) -> Tensor:
-        """The float32 weight [out, in] that the layer stands for."""
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:

@@ -52,6 +52,19 @@ def drive(house: House, *, seconds: float = 16) -> None:
             time.sleep(0.3)
 
 
+def forget(grafana: Grafana) -> None:
+    """What pages asked for that are closed by now may still be on its way."""
+
+    def is_quiet() -> bool:
+        before = len(grafana.shown)
+        time.sleep(1)
+        return len(grafana.shown) == before
+
+    eventually(is_quiet)
+    grafana.shown.clear()
+    grafana.referrers.clear()
+
+
 def open_until(watched: Watched, path: str, selector: str) -> None:
     """The console does not wait long for Grafana: a busy machine may need another try."""
 
@@ -100,8 +113,7 @@ def test_a_choice_is_sent_at_once_and_kept_in_the_address(visit: Visit) -> None:
 def test_every_panel_is_framed_with_a_token_of_this_person(
     visit: Visit, grafana: Grafana, theme: str
 ) -> None:
-    grafana.shown.clear()
-    grafana.referrers.clear()
+    forget(grafana)
     watched = visit("admin", theme=theme, expected=("postMessage",))  # axe asks frames, which are not ours
     page = watched.page
     open_until(watched, "/panels/?range=6h", "[data-frame]")

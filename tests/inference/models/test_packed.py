@@ -19,6 +19,7 @@ from inference.engine.kv_cache import KVCache
 from inference.models.fuse_cpu import FusedCpuModel
 from inference.models.loader import LoadedModel, load_model
 from inference.models.packed import PackedEmbedding, PackedLinear, pack, unpack
+from inference.quantization.error import sketch, sketched_errors
 from inference.quantization.int8 import Int8Linear
 from tests.inference import tiny
 
@@ -100,6 +101,16 @@ def test_logits_are_those_of_float32(name: str, tmp_path: Path) -> None:
     for way, rows in found.items():
         assert rows.dtype == torch.float32
         torch.testing.assert_close(rows, expected, rtol=1e-3, atol=1e-3, msg=lambda text: f"{way}: {text}")  # noqa: B023
+
+
+@pytest.mark.parametrize("name", ["tied", "untied", "biased"])
+def test_errors_are_those_of_the_weights_that_are_stood_for(name: str, tmp_path: Path) -> None:
+    folder = folder_of(CONFIGS[name], tmp_path)
+    wide = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).requires_grad_(False)
+    packed = load_model(folder, SETTINGS).model
+    errors = sketched_errors(sketch(wide), sketch(packed))
+    own = {name for name, _ in wide.named_parameters(remove_duplicate=False)}
+    assert len(errors) >= len(own) and {error.weight_error for error in errors} == {0.0}
 
 
 @pytest.mark.parametrize("name", ["tied", "untied", "biased"])
