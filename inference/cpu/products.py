@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from inference.cpu.memory import FASTMATH, INFINITE, MAGNITUDE, bits, bytes_at, floats, from_bits, shorts
+from inference.cpu.memory import INFINITE, MAGNITUDE, bits, bytes_at, floats, from_bits, shorts
 from inference.cpu.packed import BLOCK, multiply_blocks
 from inference.cpu.teamwork import finish, next_share
 from inference.cpu.vectors import lanes, step_of, tile
@@ -50,7 +50,7 @@ def stride_of(product):
     return -(-product.num_inputs * size // ALIGNMENT) * ALIGNMENT
 
 
-@njit(fastmath=FASTMATH)
+@njit  # as it is written: a reciprocal of a very small number would be infinite
 def put_row(source, product, rows, scales, row):
     """One row, float32 [num_inputs], as the product takes it; a row that is not finite becomes NaN."""
     count = product.num_inputs
