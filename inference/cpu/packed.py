@@ -1,7 +1,7 @@
 """Rows of float32 times weights of bfloat16: exactly what they would be times the same weights in float32.
 
-A weight lies in blocks of 32 outputs, and in a block by inputs: [num_outputs / 32, num_inputs, 32]. So it is
-read from the first byte to the last, and no register has to be summed up in the end.
+As `packing` lays them out they are read from the first byte to the last, and no register has to be summed up
+in the end.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ import numpy as np
 from numba import njit
 
 from inference.cpu.memory import floats
+from inference.cpu.packing import BLOCK
 from inference.cpu.vectors import block_of
-
-BLOCK = 32  # outputs
 
 rows_1, rows_4, rows_8 = block_of(BLOCK, 1), block_of(BLOCK, 4), block_of(BLOCK, 8)
 

@@ -9,7 +9,8 @@ import numpy as np
 from numba import njit
 
 from inference.cpu.memory import INFINITE, MAGNITUDE, bits, bytes_at, floats, from_bits, shorts
-from inference.cpu.packed import BLOCK, multiply_blocks
+from inference.cpu.packed import multiply_blocks
+from inference.cpu.packing import BLOCK
 from inference.cpu.teamwork import finish, next_share
 from inference.cpu.vectors import lanes, step_of, tile
 

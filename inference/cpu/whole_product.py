@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from inference.cpu import products
+from inference.cpu.packing import pack
 from inference.cpu.products import ALIGNMENT, OWN_FLOATS, PACKED, PRODUCT, ROUNDED
 from inference.cpu.teamwork import Crew
 
@@ -69,9 +70,8 @@ def is_right() -> bool:
     weight = torch.arange(-127, 128, dtype=torch.int8).repeat(79)[: 64 * 77].view(64, 77)
     x = torch.linspace(-1, 1, 9 * 77).view(9, 77)
     scale = torch.linspace(1, 2, 64)
-    packed = weight.bfloat16().view(2, 32, 77).transpose(1, 2)
     return _is_close(multiply(x, weight, scale), x @ weight.float().t() * scale) and _is_close(
-        multiply_packed(x, packed, 64), x @ weight.float().t()
+        multiply_packed(x, pack(weight.bfloat16()), 64), x @ weight.float().t()
     )
 
 

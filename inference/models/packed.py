@@ -15,23 +15,10 @@ from torch import Tensor, nn
 
 from inference.architectures import stays_narrow
 from inference.cpu import compiler
+from inference.cpu.packing import BLOCK, outputs, pack, unpack
 from inference.models.fusible import can_fuse
 from inference.models.safetensors_header import read_header
 from inference.quantization.linear import Stored, StoredLinear, frozen
-
-BLOCK = 32  # outputs that lie together, as inference.cpu.packed reads them
-
-
-def pack(weight: Tensor) -> Tensor:
-    """A weight [out, in] as [out / 32, in, 32], the last block filled up with zeros."""
-    num_outputs, num_inputs = weight.shape
-    filled = F.pad(weight, (0, 0, 0, -num_outputs % BLOCK))
-    return filled.view(-1, BLOCK, num_inputs).transpose(1, 2).contiguous()
-
-
-def unpack(packed: Tensor, num_outputs: int) -> Tensor:
-    """The weight [out, in] again."""
-    return packed.transpose(1, 2).reshape(-1, packed.shape[1])[:num_outputs]
 
 
 class PackedLinear(StoredLinear):
@@ -65,8 +52,8 @@ class PackedLinear(StoredLinear):
         return lambda x: multiply_packed(x, weight, num_outputs) + bias
 
 
-class PackedEmbedding(Stored):
-    """An embedding whose rows are the outputs of a packed weight, or lie one behind the other."""
+class NarrowEmbedding(Stored):
+    """A bfloat16 embedding with float32 rows; packed where the head shares its weight."""
 
     def __init__(self, weight: nn.Parameter, *, num_rows: int, is_packed: bool) -> None:
         super().__init__()
@@ -78,9 +65,8 @@ class PackedEmbedding(Stored):
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """float32 rows [..., width]."""
-        if not self._is_packed:
-            return F.embedding(token_ids, self.weight).float()
-        return self.weight[token_ids // BLOCK, :, token_ids % BLOCK].float()
+        rows = outputs(self.weight, token_ids) if self._is_packed else F.embedding(token_ids, self.weight)
+        return rows.float()
 
 
 def can_stay_narrow(architectures: Sequence[str] | None, files: Iterable[Path]) -> bool:
@@ -97,7 +83,7 @@ def widen(model: Any) -> None:
     """
     if can_fuse(model) and all(_fits(linear) for linear in _linears(model.model.layers)):
         _pack_all(model)
-    packed = [module for module in model.modules() if isinstance(module, PackedLinear | PackedEmbedding)]
+    packed = [module for module in model.modules() if isinstance(module, PackedLinear | NarrowEmbedding)]
     kept = {id(module.weight) for module in packed}
     for parameter in model.parameters():
         if parameter.dtype == torch.bfloat16 and id(parameter) not in kept:
@@ -125,4 +111,4 @@ def _pack_all(model: Any) -> None:
         model.lm_head = PackedLinear.of(head)
     rows = body.embed_tokens
     weight = model.lm_head.weight if is_tied else rows.weight
-    body.embed_tokens = PackedEmbedding(weight, num_rows=rows.num_embeddings, is_packed=is_tied)
+    body.embed_tokens = NarrowEmbedding(weight, num_rows=rows.num_embeddings, is_packed=is_tied)

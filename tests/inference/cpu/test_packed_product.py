@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from inference.cpu import compiler
+from inference.cpu.packing import pack
 from inference.cpu.whole_product import multiply_packed
-from inference.models.packed import pack
 from tests.inference.cpu.guarded import guarded
 
 pytestmark = pytest.mark.skipif(not compiler.works(), reason="nothing can be compiled here")

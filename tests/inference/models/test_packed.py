@@ -13,12 +13,14 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qw
 from inference.attention.base import NAME, Layout, Stretch
 from inference.attention.cpu import CpuStep
 from inference.attention.reference import ReferenceStep
-from inference.config import EngineConfig, Quantization
+from inference.config import EngineConfig, Quantization, RevisionSpec
 from inference.cpu import compiler
+from inference.cpu.packing import pack, unpack
+from inference.engine.build import build_engine
 from inference.engine.kv_cache import KVCache
 from inference.models.fuse_cpu import FusedCpuModel
 from inference.models.loader import LoadedModel, load_model
-from inference.models.packed import PackedEmbedding, PackedLinear, pack, unpack
+from inference.models.packed import NarrowEmbedding, PackedLinear
 from inference.quantization.error import sketch, sketched_errors
 from inference.quantization.int8 import Int8Linear
 from tests.inference import tiny
@@ -119,7 +121,7 @@ def test_large_weights_stay_narrow_and_the_rest_is_float32(name: str, tmp_path: 
     assert FusedCpuModel(model).compiled is not None
     assert not [one for one in model.modules() if type(one) is nn.Linear]
     for owner in model.modules():
-        is_packed = isinstance(owner, PackedLinear | PackedEmbedding)
+        is_packed = isinstance(owner, PackedLinear | NarrowEmbedding)
         for parameter_name, parameter in owner.named_parameters(recurse=False):
             is_narrow = is_packed and parameter_name == "weight"
             assert parameter.dtype == (torch.bfloat16 if is_narrow else torch.float32), (
@@ -182,3 +184,15 @@ def test_every_quantization_is_what_it_is_beside_float32(quantization: Quantizat
     found = logits(load_model(folder, settings))["compiled"]
     expected = logits(load_model(folder, replace(settings, fused_layers=False)))["transformers"]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("is_new", "stage"), [(True, "compiling layers, once"), (False, "warming up")])
+def test_progress_says_when_layers_are_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, *, is_new: bool
+) -> None:
+    monkeypatch.setattr("inference.cpu.compiler.is_new_here", lambda: is_new)
+    stages: list[str] = []
+    settings = replace(SETTINGS, num_blocks=64, max_batch_tokens=32)
+    folder = folder_of(CONFIGS["tied"], tmp_path)
+    build_engine(RevisionSpec("r1", folder, settings), lambda progress: stages.append(progress.stage))
+    assert {stage} == {"compiling layers, once", "warming up"} & set(stages)
