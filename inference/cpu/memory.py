@@ -40,7 +40,8 @@ def _pointer(element: Any) -> Any:
 
 
 _float_pointer, _short_pointer = _pointer(types.float32), _pointer(types.int16)
-_byte_pointer, _long_pointer = _pointer(types.int8), _pointer(types.int64)
+_byte_pointer, _int_pointer = _pointer(types.int8), _pointer(types.int32)
+_long_pointer = _pointer(types.int64)
 
 
 @njit
@@ -56,6 +57,11 @@ def shorts(address, count):
 @njit
 def bytes_at(address, count):
     return carray(_byte_pointer(address), (count,))
+
+
+@njit
+def ints(address, count):
+    return carray(_int_pointer(address), (count,))
 
 
 @njit

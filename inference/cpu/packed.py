@@ -17,11 +17,11 @@ rows_1, rows_4, rows_8 = block_of(BLOCK, 1), block_of(BLOCK, 4), block_of(BLOCK,
 
 
 @njit
-def multiply_blocks(product, rows, stride, num_rows, column, last, out, own):
+def multiply_blocks(product, rows, stride, scales, num_rows, column, last, out, own):
     """Outputs from `column`, a multiple of BLOCK, to `last` for all rows, to float32 [num_rows, num_outputs].
 
-    `rows`: address of float32 rows, `stride` bytes from one to the next; `own`: of 8 * BLOCK float32 for this
-    thread alone.
+    `rows`: address of float32 rows, `stride` bytes from one to the next; `scales`: of float32 [num_rows], all
+    1; `own`: of 8 * BLOCK float32 for this thread alone.
     """
     length = product.num_inputs
     while column < last:
@@ -39,15 +39,19 @@ def multiply_blocks(product, rows, stride, num_rows, column, last, out, own):
             else:
                 taken = min(left, np.int64(8))
                 rows_8(x, stride, taken - 1, w, length, own)
-            _store(product, row, column, taken, min(BLOCK, last - column), out, own)
+            store(product, scales, row, column, taken, min(BLOCK, last - column), out, own)
             row += taken
         column += BLOCK
 
 
 @njit
-def _store(product, row, column, num_rows, width, out, sums):
+def store(product, scales, row, column, num_rows, width, out, sums):
+    """Sums of a block, float32 [num_rows, BLOCK], times each row's scale, to where the product wants them."""
+    units = floats(scales + 4 * row, num_rows)
     for i in range(num_rows):
         totals = floats(sums + 4 * BLOCK * i, width)
+        for j in range(width):
+            totals[j] *= units[i]
         target = floats(out + 4 * ((row + i) * product.num_outputs + column), width)
         if product.bias:
             bias = floats(product.bias + 4 * column, width)

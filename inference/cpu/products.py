@@ -1,4 +1,4 @@
-"""Rows of activations times weights that are read as they are stored: int8, or packed bfloat16.
+"""Rows of activations times weights that are read as they are stored: int8, packed bfloat16, or packed int4.
 
 The rows stay float32, or become whole numbers of 16 bits.
 """
@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 
 from inference.cpu.memory import INFINITE, MAGNITUDE, bits, bytes_at, floats, from_bits, shorts
+from inference.cpu.nibbles import multiply_nibbles, put_whole_row
 from inference.cpu.packed import multiply_blocks
 from inference.cpu.packing import BLOCK
 from inference.cpu.teamwork import finish, next_share
@@ -16,16 +17,21 @@ from inference.cpu.vectors import lanes, step_of, tile
 
 PRODUCT = np.dtype(
     [
-        ("weight", np.int64),  # address of int8 [num_outputs, num_inputs], or of what packed.py takes
-        ("scale", np.int64),  # address of float32 [num_outputs], or 0
+        (
+            "weight",
+            np.int64,
+        ),  # address of int8 [num_outputs, num_inputs], or of what packed.py or nibbles.py takes
+        ("scale", np.int64),  # address of float32 [num_outputs], of what nibbles.py takes, or 0
         ("bias", np.int64),  # address of float32 [num_outputs], or 0
         ("num_outputs", np.int64),
         ("num_inputs", np.int64),
+        ("group", np.int64),  # inputs that share a scale; 0: all
         ("kind", np.int64),
         ("adds", np.int64),  # 1: to what is in the output; 0: in its place
     ]
 )
-EXACT, ROUNDED, PACKED = range(3)  # int8 x float32; int8 x int16, which is faster; bfloat16 x float32
+# int8 x float32; int8 x int16, which is faster; bfloat16 x float32; int4 x float32; int4 x int16
+EXACT, ROUNDED, PACKED, INT4_EXACT, INT4_ROUNDED = range(5)
 SHARES = 8  # of a product, for each thread
 COLUMNS = 8  # outputs of a share come in multiples of it
 ALIGNMENT = 64  # bytes, of a row of activations
@@ -47,8 +53,10 @@ WHOLE_STEP, WIDE_STEP = step_of("whole"), step_of("widened")
 @njit
 def stride_of(product):
     """Bytes from one row of its activations to the next."""
-    size = 2 if product.kind == ROUNDED else 4
-    return -(-product.num_inputs * size // ALIGNMENT) * ALIGNMENT
+    size = product.num_inputs * (2 if product.kind == ROUNDED or product.kind == INT4_ROUNDED else 4)
+    if product.kind == INT4_ROUNDED:
+        size += product.num_inputs // product.group * 4
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 @njit  # as it is written: a reciprocal of a very small number would be infinite
@@ -57,6 +65,9 @@ def put_row(source, product, rows, scales, row):
     count = product.num_inputs
     address = rows + row * stride_of(product)
     unit = floats(scales + 4 * row, 1)
+    if product.kind == INT4_ROUNDED:
+        unit[0] = put_whole_row(source[:count], product.group, address)
+        return
     if product.kind != ROUNDED:
         target = floats(address, count)
         for i in range(count):
@@ -111,7 +122,7 @@ def num_shares(product, num_threads):
 @njit
 def share_size(product, num_threads):
     """Outputs of one share."""
-    if product.kind == PACKED:
+    if product.kind >= PACKED:
         return max(1, product.num_outputs // (SHARES * num_threads * BLOCK)) * BLOCK
     return -(-product.num_outputs // (SHARES * num_threads * COLUMNS)) * COLUMNS
 
@@ -126,7 +137,11 @@ def multiply(product, rows, scales, num_rows, share, num_threads, out, own):
     column, last = share * size, min(share * size + size, product.num_outputs)
     stride_in = stride_of(product)
     if product.kind == PACKED:
-        multiply_blocks(product, rows, stride_in, num_rows, column, last, out, own)
+        multiply_blocks(product, rows, stride_in, scales, num_rows, column, last, out, own)
+        return
+    if product.kind > PACKED:
+        rounds = product.kind == INT4_ROUNDED
+        multiply_nibbles(product, rounds, rows, stride_in, scales, num_rows, column, last, out, own)
         return
     while column < last:
         width = 4 if column + 4 <= last else 1

@@ -295,8 +295,10 @@ def across(builder: Any, vectors: Sequence[Value]) -> list[Value]:
 
 
 def spread(builder: Any, number: Value) -> Value:
-    """A vector of one float32."""
-    single = builder.insert_element(ir.Constant(ir.VectorType(FLOAT, lanes()), ir.Undefined), number, INT(0))
+    """A vector of one number of 32 bits."""
+    single = builder.insert_element(
+        ir.Constant(ir.VectorType(number.type, lanes()), ir.Undefined), number, INT(0)
+    )
     return shuffled(builder, single, single, [0] * lanes())
 
 

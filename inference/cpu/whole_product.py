@@ -10,7 +10,15 @@ from torch import Tensor
 
 from inference.cpu import products
 from inference.cpu.packing import pack
-from inference.cpu.products import ALIGNMENT, OWN_FLOATS, PACKED, PRODUCT, ROUNDED
+from inference.cpu.products import (
+    ALIGNMENT,
+    INT4_EXACT,
+    INT4_ROUNDED,
+    OWN_FLOATS,
+    PACKED,
+    PRODUCT,
+    ROUNDED,
+)
 from inference.cpu.teamwork import Crew
 
 NUM_PHASES = 2
@@ -27,7 +35,21 @@ def multiply_packed(x: Tensor, weight: Tensor, num_outputs: int) -> Tensor:
     return _multiply(x, weight.contiguous(), None, num_outputs=num_outputs, kind=PACKED)
 
 
-def _multiply(x: Tensor, weight: Tensor, scale: Tensor | None, *, num_outputs: int, kind: int) -> Tensor:
+def multiply_int4(x: Tensor, words: Tensor, scale: Tensor, num_outputs: int, *, rounds: bool) -> Tensor:
+    """x [rows, in] times int32 words [blocks, in / 8, 32] with bfloat16 scales [blocks, groups, 32].
+
+    float32 [rows, num_outputs]. `rounds`: x may be rounded to 15 bits.
+    """
+    kind = INT4_ROUNDED if rounds else INT4_EXACT
+    group = x.shape[1] // scale.shape[1]
+    return _multiply(
+        x, words.contiguous(), scale.contiguous(), num_outputs=num_outputs, kind=kind, group=group
+    )
+
+
+def _multiply(
+    x: Tensor, weight: Tensor, scale: Tensor | None, *, num_outputs: int, kind: int, group: int = 0
+) -> Tensor:
     x = x.float().contiguous()
     num_rows, num_inputs = x.shape
     num_threads = torch.get_num_threads()
@@ -37,6 +59,7 @@ def _multiply(x: Tensor, weight: Tensor, scale: Tensor | None, *, num_outputs: i
         "scale": 0 if scale is None else scale.data_ptr(),
         "num_outputs": num_outputs,
         "num_inputs": num_inputs,
+        "group": group,
         "kind": kind,
     }.items():
         record[name] = value

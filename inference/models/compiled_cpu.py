@@ -1,4 +1,4 @@
-"""The layers of a fused model of int8 or packed weights, as `inference.cpu` computes them."""
+"""The layers of a fused model of int8, int4 or packed weights, as `inference.cpu` computes them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,18 @@ from torch import Tensor
 from inference.attention.base import Cache, Layout
 from inference.cpu import step
 from inference.cpu.attention import HEADS, STRETCH, num_shares, scratch_floats
-from inference.cpu.products import ALIGNMENT, EXACT, OWN_FLOATS, PACKED, PRODUCT, ROUNDED
+from inference.cpu.products import (
+    ALIGNMENT,
+    EXACT,
+    INT4_EXACT,
+    INT4_ROUNDED,
+    OWN_FLOATS,
+    PACKED,
+    PRODUCT,
+    ROUNDED,
+)
 from inference.cpu.teamwork import Crew
+from inference.models.blocked_int4 import BlockedInt4Linear
 from inference.models.packed import PackedLinear
 from inference.quantization.int8 import Int8Linear
 from inference.quantization.int8_matmul import Fastest
@@ -79,14 +89,19 @@ class CompiledLayers:
         record["head_epsilon"] = norms[0].epsilon if norms else 0.0
         record["scaling"], record["window"] = fused.scaling, fused.window or 0
 
-    def _product(self, linear: Int8Linear | PackedLinear, *, adds: bool) -> tuple[int, ...]:
+    def _product(
+        self, linear: Int8Linear | BlockedInt4Linear | PackedLinear, *, adds: bool
+    ) -> tuple[int, ...]:
         bias = 0 if linear.bias is None else self._keep(linear.bias)
-        scale, kind = 0, PACKED
-        if isinstance(linear, Int8Linear):
+        scale, group, kind = 0, 0, PACKED
+        if isinstance(linear, BlockedInt4Linear):
+            scale, group = self._keep(linear.weight_scale), linear.in_features // linear.weight_scale.shape[1]
+            kind = INT4_ROUNDED if linear.rounds else INT4_EXACT
+        elif isinstance(linear, Int8Linear):
             assert isinstance(linear.matmul, Fastest)
             scale, kind = self._keep(linear.weight_scale), ROUNDED if linear.matmul.rounds else EXACT
         weight, shape = self._keep(linear.weight), (linear.out_features, linear.in_features)
-        return (weight, scale, bias, *shape, kind, int(adds))
+        return (weight, scale, bias, *shape, group, kind, int(adds))
 
     def _keep(self, tensor: Tensor) -> int:
         self._kept.append(tensor)

@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from inference.attention.base import Step
 from inference.attention.cpu import CpuStep
 from inference.cpu import compiler
+from inference.models.blocked_int4 import BlockedInt4Linear
 from inference.models.fusible import epsilon, layer_window
 from inference.models.layout import join_input_major
 from inference.models.packed import PackedLinear
 from inference.quantization.int8 import Int8Linear
 from inference.quantization.int8_matmul import Fastest
 from inference.quantization.linear import StoredLinear, join_rows
+from inference.quantization.w8a8 import W8A8Linear
 
 if TYPE_CHECKING:
     from inference.models.compiled_cpu import CompiledLayers
@@ -121,8 +123,8 @@ def compiled_layers(model: Any, layers: list[FusedLayer]) -> CompiledLayers | No
 
 
 def can_compile(model: Any) -> bool:
-    """Whether every layer computes in float32 with int8 or packed weights, and nobody chose another way to
-    multiply.
+    """Whether every layer computes in float32 with weights that compiled code reads, and nobody chose another
+    way to multiply.
     """
     return all(
         layer.input_layernorm.weight.dtype == torch.float32 and all(map(_is_compiled, _linears(layer)))
@@ -137,8 +139,10 @@ def _linears(layer: Any) -> tuple[Any, ...]:
 
 
 def _is_compiled(linear: Any) -> bool:
-    if type(linear) is PackedLinear:
+    if type(linear) in (PackedLinear, BlockedInt4Linear):
         return True
+    if type(linear) is W8A8Linear:
+        return linear.keeps_activations
     return type(linear) is Int8Linear and isinstance(linear.matmul, Fastest)
 
 

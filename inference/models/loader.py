@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from inference.attention import base
 from inference.config import EngineConfig
-from inference.models import packed
+from inference.models import blocked_int4, packed
 from inference.models.device import check_fp8, choose_attention, choose_device, choose_dtype
 from inference.models.fusible import can_fuse
 from inference.models.layout import transpose_linear_weights
@@ -24,7 +24,7 @@ from inference.models.tokenizer import load_tokenizer
 from inference.models.vocabulary import TokenBytes
 from inference.protocol import LoadProgress, ModelCard
 from inference.quantization.base import quantization_config  # its import makes quantized folders loadable
-from inference.quantization.int8 import allow_rounding
+from inference.quantization.linear import allow_rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,8 @@ def load_model(
     progress(LoadProgress("reading weights", 0.8))
     if is_narrow:
         packed.widen(model)
+    if device.type == "cpu" and config.fused_layers:
+        blocked_int4.lay_out(model)
     if config.dtype == "auto":
         allow_rounding(model)
     model.requires_grad_(False).eval().to(device)  # what the files do not hold, such as rotary tables

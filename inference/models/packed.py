@@ -83,11 +83,19 @@ def widen(model: Any) -> None:
     """
     if can_fuse(model) and all(_fits(linear) for linear in _linears(model.model.layers)):
         _pack_all(model)
-    packed = [module for module in model.modules() if isinstance(module, PackedLinear | NarrowEmbedding)]
-    kept = {id(module.weight) for module in packed}
+    kept = {id(parameter) for parameter in _stored(model)}
     for parameter in model.parameters():
         if parameter.dtype == torch.bfloat16 and id(parameter) not in kept:
             parameter.data = parameter.data.float()
+
+
+def _stored(model: Any) -> Iterator[nn.Parameter]:
+    """Parameters whose form is that of their layer."""
+    for module in model.modules():
+        if isinstance(module, StoredLinear):
+            yield from (getattr(module, name) for name in module.PARAMETERS)
+        elif isinstance(module, NarrowEmbedding):
+            yield module.weight
 
 
 def _linears(module: nn.Module) -> Iterator[nn.Linear]:

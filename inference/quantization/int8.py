@@ -77,6 +77,9 @@ class Int8Linear(QuantizedLinear):
     def exact_weight(self) -> Tensor:
         return dequantize(self.weight, self.weight_scale)
 
+    def allow_rounding(self) -> None:
+        self.matmul = Fastest(rounds=True)
+
     def product(self) -> Callable[[Tensor], Tensor]:
         if self.bias is not None or type(self) is not Int8Linear:
             return self.forward
@@ -86,16 +89,6 @@ class Int8Linear(QuantizedLinear):
     def forward(self, x: Tensor) -> Tensor:
         product = self.matmul(x, self.weight, self.weight_scale)
         return product if self.bias is None else product + self.bias
-
-
-def allow_rounding(model: nn.Module) -> None:
-    """Let CPUs round float32 activations where that is faster: to 15 bits, or those of bfloat16.
-
-    For those who left the dtype to us; a float32 that was asked for stays exact.
-    """
-    for module in model.modules():
-        if isinstance(module, Int8Linear):
-            module.matmul = Fastest(rounds=True)
 
 
 @register_quantization_config(METHOD)

@@ -38,6 +38,9 @@ class StoredLinear(Stored):
         """The dtype of `QuantizedRows` that `forward` wants so many rows in; None: floats, as they are."""
         return None
 
+    def allow_rounding(self) -> None:
+        """Let CPUs round float32 activations to 15 bits, or to bfloat16, where the layer is faster then."""
+
     def product(self) -> Callable[[Tensor], Tensor]:
         """What `forward` does, without the detours of a module, for those who call it very often."""
         return self.forward
@@ -81,6 +84,16 @@ class QuantizedLinear(StoredLinear):
     @abstractmethod
     def quantize(weight: Tensor) -> dict[str, Tensor]:
         """A float weight [out, in] as the tensors of PARAMETERS, by name."""
+
+
+def allow_rounding(model: nn.Module) -> None:
+    """Let all layers of a model round activations on CPUs.
+
+    For those who left the dtype to us; a float32 that was asked for stays exact.
+    """
+    for module in model.modules():
+        if isinstance(module, StoredLinear):
+            module.allow_rounding()
 
 
 def frozen(tensor: Tensor) -> nn.Parameter:

@@ -15,6 +15,7 @@ from transformers.quantizers import register_quantization_config, register_quant
 
 from inference.kernels.rows import QuantizedRows, Rows, quantize_rows
 from inference.quantization.int8 import Int8Linear
+from inference.quantization.int8_matmul import Fastest
 from inference.quantization.quantizer import LinearConfig, LinearQuantizer
 
 METHOD = "pilothouse_w8a8"
@@ -24,8 +25,14 @@ MOST_EXACT_ROWS = 64  # that are multiplied as floats
 class W8A8Linear(Int8Linear):
     """A linear layer with int8 weights that turns the activations of many rows into int8, too."""
 
+    @property
+    def keeps_activations(self) -> bool:
+        """Whether no number of rows becomes int8: on CPUs that is not faster than what rounding allows."""
+        may_round = isinstance(self.matmul, Fastest) and self.matmul.rounds
+        return may_round and self.weight.device.type == "cpu"
+
     def takes(self, num_rows: int) -> torch.dtype | None:
-        return None if num_rows <= MOST_EXACT_ROWS else torch.int8
+        return None if num_rows <= MOST_EXACT_ROWS or self.keeps_activations else torch.int8
 
     def forward(self, x: Rows) -> Tensor:
         if isinstance(x, QuantizedRows):

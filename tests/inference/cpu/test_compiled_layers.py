@@ -19,7 +19,7 @@ from inference.engine.kv_cache import KVCache
 from inference.models.compiled_cpu import CompiledLayers
 from inference.models.fuse_cpu import FusedCpuModel, can_compile
 from inference.quantization.base import quantization_config
-from inference.quantization.int8 import allow_rounding
+from inference.quantization.linear import allow_rounding
 from tests.inference.cpu.guarded import guarded
 
 pytestmark = pytest.mark.skipif(not compiler.works(), reason="nothing can be compiled here")

@@ -16,7 +16,7 @@ from inference.config import EngineConfig
 from inference.models.loader import load_model
 from inference.models.model_folder import CannotLoad
 from inference.quantization.base import METHODS, quantization_config, quantize_loaded
-from inference.quantization.linear import QuantizedLinear
+from inference.quantization.linear import QuantizedLinear, StoredLinear
 from tests.inference.quantization.wide import wide_folder, wide_model
 from tests.inference.tiny import tiny_tokenizer
 
@@ -91,11 +91,11 @@ def test_the_engines_settings_ask_for_it_and_a_folder_without_it_says_so(
     folder: Path, tmp_path: Path
 ) -> None:
     config = EngineConfig(device="cpu", quantization="int4", quantize_head=True)
-    assert isinstance(load_model(folder, config).model.lm_head, QuantizedLinear)
+    assert isinstance(load_model(folder, config).model.lm_head, StoredLinear)
     for name, head in (("with", True), ("without", False)):
         load(folder, method="int4", head=head).save_pretrained(tmp_path / name)
         tiny_tokenizer().save_pretrained(tmp_path / name)
-    assert isinstance(load_model(tmp_path / "with", config).model.lm_head, QuantizedLinear)
+    assert isinstance(load_model(tmp_path / "with", config).model.lm_head, StoredLinear)
     with pytest.raises(CannotLoad, match=r"quantize_head .* quantize the float model anew"):
         load_model(tmp_path / "without", config)
     with pytest.raises(ValueError, match="quantize_head is of use with quantization"):

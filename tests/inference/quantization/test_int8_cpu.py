@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from inference.quantization import int8_cpu
-from inference.quantization.int8 import Int8Linear, allow_rounding, dequantize, quantize
+from inference.quantization.int8 import Int8Linear, dequantize, quantize
 from inference.quantization.int8_cpu import CpuWeight, Way
 from inference.quantization.int8_matmul import Fastest, dequantized
+from inference.quantization.linear import allow_rounding
 
 WAYS = (
     int8_cpu.exact,
