@@ -93,8 +93,22 @@ def is_right() -> bool:
     weight = torch.arange(-127, 128, dtype=torch.int8).repeat(79)[: 64 * 77].view(64, 77)
     x = torch.linspace(-1, 1, 9 * 77).view(9, 77)
     scale = torch.linspace(1, 2, 64)
-    return _is_close(multiply(x, weight, scale), x @ weight.float().t() * scale) and _is_close(
-        multiply_packed(x, pack(weight.bfloat16()), 64), x @ weight.float().t()
+    return (
+        _is_close(multiply(x, weight, scale), x @ weight.float().t() * scale)
+        and _is_close(multiply_packed(x, pack(weight.bfloat16()), 64), x @ weight.float().t())
+        and _is_int4_right()
+    )
+
+
+def _is_int4_right() -> bool:
+    stored = torch.arange(64 * 3 * 16).to(torch.uint8).view(64, 3, 16)  # groups of 32 inputs
+    numbers = torch.cat([stored & 15, stored >> 4], dim=-1).float() - 8
+    scale = torch.linspace(-1, 2, 64 * 3).view(64, 3).bfloat16()
+    x = torch.linspace(-1, 1, 11 * 96).view(11, 96)
+    wanted = x @ (numbers * scale.float().unsqueeze(-1)).flatten(1).t()
+    words, scales = pack(stored.flatten(1).view(torch.int32)), pack(scale)
+    return all(
+        _is_close(multiply_int4(x, words, scales, 64, rounds=rounds), wanted) for rounds in (False, True)
     )
 
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PretrainedConfig, Qwen3Config
 
 from inference.attention.base import NAME, Layout, Stretch, register
 from inference.attention.cpu import CpuStep
 from inference.attention.reference import ReferenceStep
 from inference.cpu import compiler
+from inference.cpu.products import ROUNDED
 from inference.engine.kv_cache import KVCache
+from inference.models.blocked_int4 import BlockedInt4Linear, lay_out
 from inference.models.compiled_cpu import CompiledLayers
 from inference.models.fuse_cpu import FusedCpuModel, can_compile
 from inference.quantization.base import quantization_config
 from inference.quantization.linear import allow_rounding
+from inference.quantization.w8a8 import MOST_EXACT_ROWS
 from tests.inference.cpu.guarded import guarded
 
 pytestmark = pytest.mark.skipif(not compiler.works(), reason="nothing can be compiled here")
@@ -67,6 +71,35 @@ CONFIGS: dict[str, PretrainedConfig] = {
         head_dim=80,
     ),
 }
+# groups of 32 inputs, of 64 and of 128; biases, norms of heads and a window again
+INT4_CONFIGS: dict[str, PretrainedConfig] = {
+    "int4, grouped": LlamaConfig(
+        **SHAPE,
+        hidden_size=96,
+        intermediate_size=160,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=64,
+        attention_bias=True,
+    ),
+    "int4, sliding": MistralConfig(
+        **SHAPE,
+        hidden_size=64,
+        intermediate_size=256,
+        num_attention_heads=7,
+        num_key_value_heads=1,
+        head_dim=32,
+        sliding_window=9,
+    ),
+    "int4, normed": Qwen3Config(
+        **SHAPE,
+        hidden_size=192,
+        intermediate_size=96,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=80,
+    ),
+}
 # (tokens cached before, new tokens): decode rows short and long, chunks at the start and in the middle
 STRETCHES = [(6, 1), (0, 9), (300, 1), (13, 5), (0, 1), (3, 1), (270, 33)]
 
@@ -79,29 +112,57 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(params=list(CONFIGS))
+@pytest.fixture(params=[*CONFIGS, *INT4_CONFIGS])
 def model(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """A tiny model with int8 weights."""
-    torch.manual_seed(len(request.param))
-    plain = AutoModelForCausalLM.from_config(CONFIGS[request.param], dtype=torch.float32)
+    """A tiny model with int8 or int4 weights."""
+    is_int4 = request.param in INT4_CONFIGS
+    config = INT4_CONFIGS[request.param] if is_int4 else CONFIGS[request.param]
+    quantized = quantized_model(config, tmp_path, "int4" if is_int4 else "int8")
+    lay_out(quantized)
+    return quantized
+
+
+@pytest.fixture
+def int8_model(tmp_path: Path) -> Any:
+    return quantized_model(CONFIGS["grouped"], tmp_path, "int8")
+
+
+def quantized_model(config: PretrainedConfig, folder: Path, method: str) -> Any:
+    torch.manual_seed(config.hidden_size)
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     for parameter in plain.parameters():
         parameter.data.normal_(0, 0.2) if parameter.dim() > 1 else parameter.data.uniform_(0.5, 1.5)
-    plain.save_pretrained(tmp_path)
+    plain.save_pretrained(folder)
     quantized = AutoModelForCausalLM.from_pretrained(
-        tmp_path, dtype=torch.float32, quantization_config=quantization_config("int8", quantize_head=True)
+        folder, dtype=torch.float32, quantization_config=quantization_config(method, quantize_head=True)
     ).eval()
     register()
     quantized.set_attn_implementation(NAME)
     return quantized
 
 
-def batch(block_size: int) -> tuple[Layout, Tensor, Tensor, int]:
+def by_torch(model: Any) -> FusedCpuModel:
+    """The same model, computed by torch in float32: int4 weights as they stand for, int8 ones as they are."""
+    twin = copy.deepcopy(model)
+    for name, module in list(twin.named_modules()):
+        if isinstance(module, BlockedInt4Linear):
+            plain = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
+            plain.weight.data = module.exact_weight()
+            plain.bias = module.bias
+            twin.set_submodule(name, plain)
+    fused = FusedCpuModel(twin)
+    fused.compiled = None
+    return fused
+
+
+def batch(block_size: int, *, times: int = 1) -> tuple[Layout, Tensor, Tensor, int]:
     """STRETCHES in blocks of no order: layout, token ids, positions, and how many blocks they take."""
-    total = sum(-(-(cached + new) // block_size) for cached, new in STRETCHES)
+    wanted = STRETCHES * times
+    total = sum(-(-(cached + new) // block_size) for cached, new in wanted)
     free = torch.randperm(total).tolist()
     positions: list[int] = []
     stretches, slots, offset = [], [], 0
-    for cached, new in STRETCHES:
+    for cached, new in wanted:
         table = [free.pop() for _ in range(-(-(cached + new) // block_size))]
         own = range(cached, cached + new)
         slots += [table[position // block_size] * block_size + position % block_size for position in own]
@@ -136,11 +197,10 @@ def test_a_mixed_batch_is_what_torch_computes(model: Any, block_size: int) -> No
     layout, token_ids, positions, num_blocks = batch(block_size)
     cache = filled(model, num_blocks, block_size)
     twin = copied(cache)
-    fused = FusedCpuModel(model)
+    reference, fused = by_torch(model), FusedCpuModel(model)
     assert fused.compiled is not None
     found = fused(token_ids, positions, logit_rows=None, step=CpuStep(cache, layout))
-    fused.compiled = None
-    wanted = fused(token_ids, positions, logit_rows=None, step=ReferenceStep(twin, layout))
+    wanted = reference(token_ids, positions, logit_rows=None, step=ReferenceStep(twin, layout))
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
     for pool, other in zip((*cache.keys, *cache.values), (*twin.keys, *twin.values), strict=True):
         torch.testing.assert_close(pool, other, rtol=1e-3, atol=1e-3)
@@ -186,12 +246,30 @@ def test_threads_change_nothing(model: Any) -> None:
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
-def test_other_weights_and_other_products_are_torchs(model: Any) -> None:
-    assert can_compile(model)
-    linear = model.model.layers[1].mlp.down_proj
+def test_other_weights_and_other_products_are_torchs(int8_model: Any) -> None:
+    assert can_compile(int8_model)
+    linear = int8_model.model.layers[1].mlp.down_proj
     linear.matmul = lambda x, weight, scale: x @ (weight * scale).t()
-    assert not can_compile(model)
-    assert FusedCpuModel(model).compiled is None
+    assert not can_compile(int8_model)
+    assert FusedCpuModel(int8_model).compiled is None
+
+
+@torch.inference_mode()
+def test_w8a8_is_computed_as_int8_where_activations_may_be_rounded(int8_model: Any, tmp_path: Path) -> None:
+    """To 15 bits: steps of many tokens, too, which a GPU would multiply as int8."""
+    layout, token_ids, positions, num_blocks = batch(16, times=2)
+    assert len(token_ids) > MOST_EXACT_ROWS
+    model = quantized_model(CONFIGS["grouped"], tmp_path / "w8a8", "w8a8")
+    assert not can_compile(model)  # a float32 that was asked for: the reference, in whole
+    cache = filled(model, num_blocks, 16)
+    found = []
+    for one in (int8_model, model):
+        allow_rounding(one)
+        fused = FusedCpuModel(one)
+        assert fused.compiled is not None and set(fused.compiled.products["kind"].flatten()) == {ROUNDED}
+        step = CpuStep(copied(cache), layout)
+        found.append(fused(token_ids, positions, logit_rows=None, step=step))
+    assert torch.equal(found[0], found[1])
 
 
 def test_it_takes_no_memory_of_its_own_for_weights(model: Any) -> None:

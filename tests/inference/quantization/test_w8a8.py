@@ -76,3 +76,15 @@ def test_joined_layers_give_their_products_side_by_side(num_rows: int) -> None:
     joined = W8A8Linear.joined(parts)
     assert torch.allclose(joined(x), before, rtol=1e-6, atol=1e-6)
     assert joined.takes(num_rows) == parts[0].takes(num_rows)
+
+
+def test_on_a_cpu_that_may_round_many_rows_keep_their_precision() -> None:
+    both, weights = layers()
+    x = torch.randn(MOST_EXACT_ROWS + 1, 96)
+    exact = weights(x)
+    for layer in (both, weights):
+        layer.allow_rounding()
+    assert both.takes(len(x)) is None
+    found = both(x)
+    assert torch.equal(found, weights(x))
+    assert float((found - exact).norm() / exact.norm()) < 2e-3
