@@ -1,8 +1,8 @@
 """INT8 weights and, above a number of rows, INT8 activations: each token with a scale, found as it comes.
 
 Products of many rows take twice as many operations a second then. Those of few wait for the weights, whatever
-they are multiplied with: there activations keep their precision, as with int8. On CPUs all rows do, where they
-may be rounded to 15 bits.
+they are multiplied with: there activations keep their precision, as with int8. On CPUs all rows do, where
+they may be rounded to 15 bits.
 """
 
 from __future__ import annotations
