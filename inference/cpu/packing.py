@@ -11,7 +11,8 @@ BLOCK = 32  # outputs
 def pack(weight: Tensor) -> Tensor:
     """A weight [out, in] as [ceil(out / 32), in, 32], the last block filled up with zeros."""
     num_outputs, num_inputs = weight.shape
-    filled = F.pad(weight, (0, 0, 0, -num_outputs % BLOCK))
+    missing = -num_outputs % BLOCK
+    filled = F.pad(weight, (0, 0, 0, missing)) if missing else weight  # which would copy it all the same
     return filled.view(-1, BLOCK, num_inputs).transpose(1, 2).contiguous()
 
 
