@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,9 @@ def load_model(
         and packed.can_stay_narrow(model_config.architectures, files.values())
     )
     read_as = torch.bfloat16 if is_narrow else dtype
-    model = _read_weights(folder, model_config, config, device, read_as, batching=not note)
+    with ThreadPoolExecutor(1, thread_name_prefix="tokenizer") as beside:
+        read_tokenizer = beside.submit(load_tokenizer, folder)  # leaves Python to the weights as it parses
+        model = _read_weights(folder, model_config, config, device, read_as, batching=not note)
     progress(LoadProgress("reading weights", 0.8))
     if is_narrow:
         packed.widen(model)
@@ -136,7 +139,7 @@ def load_model(
             transpose_linear_weights(model)
     else:
         torch.cuda.empty_cache()  # of quantizing while loading: the KV pool is planned from what is free
-    tokenizer = load_tokenizer(folder)
+    tokenizer = read_tokenizer.result()
     progress(LoadProgress("reading weights", 1.0))
     return LoadedModel(
         model=model,
