@@ -99,7 +99,8 @@ async def start_engine(say: Say) -> None:
     env = environment()
     engine = client.configure(env.engine, PlacementConfig(data_dir=env.data_dir))
     await engine.start()
-    gc.enable()  # all is imported: manage.py turned it off until here
+    gc.freeze()
+    gc.enable()  # all is imported, and stays: manage.py turned it off until here
     provide_figures()
     if env.grafana_url:
         publish(env.data_dir)

@@ -11,7 +11,7 @@ from torch import Tensor
 BLOCK = 32  # outputs
 
 
-def pack(weight: Tensor) -> Tensor:
+def pack(weight: Tensor, *, into: Tensor | None = None) -> Tensor:
     """A bfloat16 weight [out, in] as [ceil(out / 32), in, 32], the last block filled up with zeros.
 
     numpy transposes small matrices three times as fast as torch, and lets go of Python's lock as well.
@@ -19,9 +19,14 @@ def pack(weight: Tensor) -> Tensor:
     num_outputs, num_inputs = weight.shape
     missing = -num_outputs % BLOCK
     filled = F.pad(weight, (0, 0, 0, missing)) if missing else weight  # which would copy it all the same
-    packed = torch.empty((len(filled) // BLOCK, num_inputs, BLOCK), dtype=weight.dtype)
+    packed = room(len(filled), num_inputs) if into is None else into
     np.copyto(_bits(packed), _bits(filled).reshape(-1, BLOCK, num_inputs).transpose(0, 2, 1))
     return packed
+
+
+def room(num_outputs: int, num_inputs: int) -> Tensor:
+    """For weights of whole blocks."""
+    return torch.empty((num_outputs // BLOCK, num_inputs, BLOCK), dtype=torch.bfloat16)
 
 
 def _bits(weight: Tensor) -> npt.NDArray[np.int16]:
