@@ -20,6 +20,7 @@ from inference.models.device import check_fp8, choose_attention, choose_device, 
 from inference.models.fusible import can_fuse
 from inference.models.layout import transpose_linear_weights
 from inference.models.model_folder import CannotLoad, check_folder
+from inference.models.rotary_length import settle_frequencies
 from inference.models.supported import has_experts, why_not_batched, why_not_captured
 from inference.models.tokenizer import load_tokenizer
 from inference.models.vocabulary import TokenBytes
@@ -139,6 +140,9 @@ def load_model(
             transpose_linear_weights(model)
     else:
         torch.cuda.empty_cache()  # of quantizing while loading: the KV pool is planned from what is free
+    max_model_len = choose_max_model_len(model_config.get_text_config(), config)
+    if not note:
+        settle_frequencies(model, max_model_len)
     tokenizer = read_tokenizer.result()
     progress(LoadProgress("reading weights", 1.0))
     return LoadedModel(
@@ -151,7 +155,7 @@ def load_model(
         attention=choose_attention(config, device),
         batching=not note,
         note=note,
-        max_model_len=choose_max_model_len(model_config.get_text_config(), config),
+        max_model_len=max_model_len,
     )
 
 
