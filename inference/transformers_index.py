@@ -34,17 +34,20 @@ def install(file: Path) -> None:
 
 
 class KeptIndex:
-    """`define_import_structure`, which reads the models' folder only where its files have changed."""
+    """`define_import_structure`, which reads the models' folder only where its files have changed.
+
+    What another version of transformers asks or answers otherwise is left to it.
+    """
 
     def __init__(self, file: Path, read: Read) -> None:
         self._file, self._read = file, read
         self._index: Index | None = None
 
-    def __call__(self, module_path: str | Path, prefix: str | None = None) -> Index:
+    def __call__(self, module_path: str | Path, prefix: str | None = None, **others: Any) -> Index:
         path = Path(module_path)
         folder = path.parent if path.suffix else path
-        if folder.parts[-2:] != ("transformers", "models"):
-            return self._read(module_path, prefix=prefix)
+        if others or folder.parts[-2:] != ("transformers", "models"):
+            return self._read(module_path, prefix=prefix, **others)
         if self._index is None:
             self._index = self._look_up(folder)
         before = f"{prefix}." if prefix else ""
@@ -73,7 +76,7 @@ class KeptIndex:
         try:
             part.write_text(json.dumps({"stamp": stamp, "index": list(_rows(index))}))
             part.replace(self._file)
-        except OSError as error:
+        except (OSError, TypeError, ValueError, AttributeError) as error:
             logger.info("the index of transformers' models is not kept: %s", error)
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from django.db import connection
+
 from console.catalog.file_check import Look, looks
 from console.catalog.files import check_files
 from console.catalog.models import Deployment, Revision
@@ -39,8 +41,11 @@ def loaded_first() -> Iterable[Revision]:
 
 
 def _checked(revision: Revision) -> dict[str, Look]:
-    found = looks(revision)  # before the hashes are read
-    check_files(revision)
+    try:
+        found = looks(revision)  # before the hashes are read
+        check_files(revision)
+    finally:
+        connection.close()  # of this thread alone
     return found
 
 
