@@ -18,8 +18,9 @@ from django.db import Error, connection
 from django.utils import timezone
 
 from console.catalog import lease, observed
-from console.catalog.actions import check_files, spec
+from console.catalog.actions import spec
 from console.catalog.deployments import rest
+from console.catalog.early_checks import EARLY_CHECKS
 from console.catalog.memory import allowance, budget
 from console.catalog.models import Deployment, Revision
 from console.catalog.nudge import CHANGED
@@ -270,7 +271,7 @@ def _note_left(leaving: Leaving) -> None:
 
 
 async def _load(row: Revision, asked: RevisionSpec, progress: Callable[[LoadProgress], None]) -> ModelCard:
-    await asyncio.to_thread(check_files, row)
+    await asyncio.to_thread(EARLY_CHECKS.check, row)
     return await client.current().load(asked, progress)
 
 

@@ -5,6 +5,7 @@ crash cut off.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import shutil
 from collections.abc import Callable
@@ -74,14 +75,19 @@ def prepare_database(say: Say) -> None:
 
 
 def ensure_something_to_serve(say: Say) -> None:
-    """The default model is fetched and converted where the catalog is empty. What a crash left goes first."""
+    """The default model is fetched and converted where the catalog is empty. What a crash left goes first.
+
+    The files of what is served are then looked through while `start_engine` imports the engine.
+    """
     from console.catalog.actions import ensure_default_model
+    from console.catalog.early_checks import EARLY_CHECKS, loaded_first
     from console.catalog.files import sweep
     from console.catalog.models import Revision
 
     sweep()
     if not Revision.objects.exists():
         ensure_default_model(progress=_shown(say), actor="serve")
+    EARLY_CHECKS.begin(loaded_first())
 
 
 async def start_engine(say: Say) -> None:
@@ -93,6 +99,8 @@ async def start_engine(say: Say) -> None:
     env = environment()
     engine = client.configure(env.engine, PlacementConfig(data_dir=env.data_dir))
     await engine.start()
+    gc.freeze()
+    gc.enable()  # all is imported, and stays: manage.py turned it off until here
     provide_figures()
     if env.grafana_url:
         publish(env.data_dir)

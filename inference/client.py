@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
+from inference import transformers_index
 from inference.config import PlacementConfig, RevisionSpec
 from inference.protocol import (
     Device,
@@ -126,6 +127,7 @@ def configure(placement: str, config: PlacementConfig) -> EngineClient:
     if not module_name:
         known = ", ".join(sorted(PLACEMENTS))
         raise ValueError(f"ENGINE={placement!r} is neither one of {known} nor a dotted path to a class")
+    transformers_index.install(config.data_dir / transformers_index.FILE)
     try:
         with _without_collector():
             module = importlib.import_module(module_name)

@@ -17,14 +17,19 @@ def altered_file(revision: Revision) -> str:
     anything about it was changed (which nobody can set back), or its place on the disk.
     """
     known = FileCheck.objects.filter(pk=revision.pk).first()
-    looks = {name: _look(revision.path / name) for name in revision.files}  # before the hashes are read
-    if known is not None and known.looks == looks:
+    found = looks(revision)  # before the hashes are read
+    if known is not None and known.looks == found:
         return known.altered
     before = known.looks if known is not None and not known.altered else {}
-    changed = (name for name, look in looks.items() if not _is_as_it_was(revision, name, look, before))
+    changed = (name for name, look in found.items() if not _is_as_it_was(revision, name, look, before))
     altered = next(changed, "")
-    FileCheck.objects.update_or_create(pk=revision.pk, defaults={"looks": looks, "altered": altered})
+    FileCheck.objects.update_or_create(pk=revision.pk, defaults={"looks": found, "altered": altered})
     return altered
+
+
+def looks(revision: Revision) -> dict[str, Look]:
+    """How each file of a revision looks now, by its name."""
+    return {name: _look(revision.path / name) for name in revision.files}
 
 
 def _is_as_it_was(revision: Revision, name: str, look: Look, before: dict[str, Look]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from inference.models.device import check_fp8, choose_attention, choose_device, 
 from inference.models.fusible import can_fuse
 from inference.models.layout import transpose_linear_weights
 from inference.models.model_folder import CannotLoad, check_folder
+from inference.models.rotary_length import settle_frequencies
 from inference.models.supported import has_experts, why_not_batched, why_not_captured
 from inference.models.tokenizer import load_tokenizer
 from inference.models.vocabulary import TokenBytes
@@ -124,7 +126,9 @@ def load_model(
         and packed.can_stay_narrow(model_config.architectures, files.values())
     )
     read_as = torch.bfloat16 if is_narrow else dtype
-    model = _read_weights(folder, model_config, config, device, read_as, batching=not note)
+    with ThreadPoolExecutor(1, thread_name_prefix="tokenizer") as beside:
+        read_tokenizer = beside.submit(load_tokenizer, folder)  # leaves Python to the weights as it parses
+        model = _read_weights(folder, model_config, config, device, read_as, batching=not note)
     progress(LoadProgress("reading weights", 0.8))
     if is_narrow:
         packed.widen(model)
@@ -138,7 +142,10 @@ def load_model(
             transpose_linear_weights(model)
     else:
         torch.cuda.empty_cache()  # of quantizing while loading: the KV pool is planned from what is free
-    tokenizer = load_tokenizer(folder)
+    max_model_len = choose_max_model_len(model_config.get_text_config(), config)
+    if not note:
+        settle_frequencies(model, max_model_len)
+    tokenizer = read_tokenizer.result()
     progress(LoadProgress("reading weights", 1.0))
     return LoadedModel(
         model=model,
@@ -150,7 +157,7 @@ def load_model(
         attention=choose_attention(config, device),
         batching=not note,
         note=note,
-        max_model_len=choose_max_model_len(model_config.get_text_config(), config),
+        max_model_len=max_model_len,
     )
 
 

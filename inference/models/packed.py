@@ -15,10 +15,17 @@ from torch import Tensor, nn
 
 from inference.architectures import stays_narrow
 from inference.cpu import compiler
-from inference.cpu.packing import BLOCK, outputs, pack, unpack
+from inference.cpu.packing import BLOCK, outputs, pack, room, unpack
 from inference.models.fusible import can_fuse
 from inference.models.safetensors_header import read_header
 from inference.quantization.linear import Stored, StoredLinear, frozen
+
+TOGETHER = (  # part of a layer, and its linear layers of the same input
+    ("self_attn", ("q_proj", "k_proj", "v_proj")),
+    ("self_attn", ("o_proj",)),
+    ("mlp", ("gate_proj", "up_proj")),
+    ("mlp", ("down_proj",)),
+)
 
 
 class PackedLinear(StoredLinear):
@@ -28,10 +35,10 @@ class PackedLinear(StoredLinear):
     weight: nn.Parameter  # bfloat16 [ceil(out / 32), in, 32]
 
     @classmethod
-    def of(cls, linear: nn.Linear) -> Self:
+    def of(cls, linear: nn.Linear, *, into: Tensor | None = None) -> Self:
         """The same layer packed."""
         packed = cls(linear.in_features, linear.out_features)
-        packed.weight = frozen(pack(linear.weight.data))
+        packed.weight = frozen(pack(linear.weight.data, into=into))
         if linear.bias is not None:
             packed.bias = frozen(linear.bias.data.float())
         return packed
@@ -111,12 +118,23 @@ def _pack_all(model: Any) -> None:
     body, head = model.model, model.lm_head
     is_tied = head.weight is body.embed_tokens.weight
     for layer in body.layers:
-        for part in (layer.self_attn, layer.mlp):
-            for name, linear in list(part.named_children()):
-                if type(linear) is nn.Linear:
-                    setattr(part, name, PackedLinear.of(linear))
+        for part, names in TOGETHER:
+            _pack_together(getattr(layer, part), names)
     if type(head) is nn.Linear:
         model.lm_head = PackedLinear.of(head)
     rows = body.embed_tokens
     weight = model.lm_head.weight if is_tied else rows.weight
     body.embed_tokens = NarrowEmbedding(weight, num_rows=rows.num_embeddings, is_packed=is_tied)
+
+
+def _pack_together(part: nn.Module, names: Sequence[str]) -> None:
+    """Layers of the same input one behind the other, so that joining them copies nothing."""
+    linears = [(name, one) for name in names if type(one := getattr(part, name)) is nn.Linear]
+    if not linears:
+        return
+    whole = room(sum(one.out_features for _, one in linears), linears[0][1].in_features)
+    done = 0
+    for name, one in linears:
+        end = done + one.out_features // BLOCK
+        setattr(part, name, PackedLinear.of(one, into=whole[done:end]))
+        done = end

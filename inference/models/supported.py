@@ -9,10 +9,10 @@ import torch
 from transformers import PretrainedConfig
 
 from inference.architectures import BATCHED, WITH_EXPERTS
+from inference.models.rotary_length import BY_LENGTH
 
-# The others choose their frequencies by the longest sequence of the whole packed batch, so that
-# neighbours would change each other's output.
-ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})
+# Whose frequencies are the same for all tokens, or can be made so (rotary_length.py).
+ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn", *BY_LENGTH})
 
 
 def why_not_batched(config: PretrainedConfig) -> str:
@@ -27,7 +27,7 @@ def why_not_batched(config: PretrainedConfig) -> str:
         return "its tokens see what follows them (use_bidirectional_attention)"
     for rope_type in rope_types(text_config):
         if rope_type not in ROPE_TYPES:
-            return f"rotary embedding of type {rope_type!r} depends on the other sequences of a batch"
+            return f"rotary embedding of type {rope_type!r} was not tried in batches"
     return ""
 
 

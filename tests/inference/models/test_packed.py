@@ -132,6 +132,14 @@ def test_large_weights_stay_narrow_and_the_rest_is_float32(name: str, tmp_path: 
     assert (embedding.weight is model.lm_head.weight) == (name == "tied")
 
 
+def test_joining_layers_of_the_same_input_copies_nothing(tmp_path: Path) -> None:
+    model = load_model(folder_of(CONFIGS["untied"], tmp_path), SETTINGS).model
+    before = {name: weight.data_ptr() for name, weight in model.named_parameters() if "_proj.weight" in name}
+    FusedCpuModel(model)
+    assert before == {name: weight.data_ptr() for name, weight in model.named_parameters() if name in before}
+    assert len(before) == 7 * len(model.model.layers)
+
+
 def test_weights_take_half(tmp_path: Path) -> None:
     config = LlamaConfig(**{**SHAPE, "vocab_size": 320}, intermediate_size=96)
     loaded = load_model(folder_of(config, tmp_path), SETTINGS)

@@ -14,6 +14,7 @@ from tests.inference import tiny
 
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
+OTHER = {"rope_type": "proportional", "rope_theta": 10000.0}
 LONG = {
     "rope_type": "longrope",
     "rope_theta": 10000.0,
@@ -38,10 +39,10 @@ def test_the_golden_tests_configs_are_batched(name: str) -> None:
     assert why_not_batched(tiny.CONFIGS[name]) == ""
 
 
-def test_frequencies_that_depend_on_the_batch_are_not_batched() -> None:
-    assert why_not_batched(llama(YARN)) == ""
-    assert "'dynamic' depends on the other sequences" in why_not_batched(llama(DYNAMIC))
-    assert "'longrope'" in why_not_batched(llama(LONG))
+def test_rotary_embeddings_that_were_not_tried_are_not_batched() -> None:
+    for tried in (YARN, DYNAMIC, LONG):
+        assert why_not_batched(llama(tried)) == ""
+    assert "'proportional' was not tried" in why_not_batched(llama(OTHER))
 
 
 def test_a_config_without_architecture_is_not_batched() -> None:
@@ -49,17 +50,17 @@ def test_a_config_without_architecture_is_not_batched() -> None:
 
 
 def test_rotary_embeddings_of_each_kind_of_layer_are_looked_at() -> None:
-    kinds = {"sliding_attention": {"rope_type": "default", "rope_theta": 1e4}, "full_attention": DYNAMIC}
+    kinds = {"sliding_attention": {"rope_type": "default", "rope_theta": 1e4}, "full_attention": OTHER}
     config = Gemma3TextConfig(**tiny.SHAPE, architectures=["Gemma3ForCausalLM"], rope_parameters=kinds)
-    assert "'dynamic'" in why_not_batched(config)
+    assert "'proportional'" in why_not_batched(config)
 
 
-def test_a_phi_of_long_context_is_not_batched() -> None:
+def test_a_phi_of_long_context_is_batched() -> None:
     factors = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
     config = Phi3Config(
         **tiny.SHAPE, architectures=["Phi3ForCausalLM"], rope_scaling={"type": "longrope", **factors}
     )
-    assert "'longrope'" in why_not_batched(config)
+    assert why_not_batched(config) == ""
 
 
 def test_an_encoder_in_the_clothes_of_a_decoder_is_not_batched() -> None:
