@@ -1,7 +1,9 @@
 """Attention straight from the pool's blocks: no key or value is copied, no row padded.
 
-A share is one key-value head and a few tokens of one sequence. Their query heads are the rows of small
-products with the keys; the keys come by chunks, each with a softmax of its own that the next one corrects.
+A share is one key-value head and a few tokens of one sequence; where a stretch has no more tokens, as in
+decode, one part of its keys, so that one long sequence is work for all threads. The tokens' query heads are
+the rows of small products with the keys; the keys come by chunks, each with a softmax of its own that the
+next one corrects. Parts are joined when the output is taken, in their order, whoever computed them.
 """
 
 from __future__ import annotations
@@ -31,12 +33,14 @@ STRETCH = np.dtype(
         ("kv_len", np.int64),  # keys that the last token may see, itself included
         ("table", np.int64),  # address of its blocks' numbers, int64
         ("first_share", np.int64),  # of the shares of all stretches
+        ("partials", np.int64),  # address of what its parts come to, `partial_floats` float32
     ]
 )
 HEADS = np.dtype([(name, np.int64) for name in ("num_heads", "num_kv_heads", "head_dim", "block_size")])
 
 ROWS = 24  # query heads that a share takes at once, where one token has no more
 KEYS = 256  # that are scored before their values are summed
+PART = 128  # keys of a share, where the keys are shared out
 
 MASKED = np.float32(-np.inf)
 ZERO = np.float32(0.0)
@@ -46,7 +50,6 @@ scores_1x4, scores_1x1 = tile("float", 1, 4), tile("float", 1, 1)
 sums_4, sums_3, sums_2, sums_1 = summing(4), summing(3), summing(2), summing(1)
 STEP = step_of("float")
 WIDTH = VECTORS * lanes()
-AHEAD = 8  # positions whose keys are fetched before they are needed
 
 
 @register_jitable
@@ -56,8 +59,24 @@ def tokens_at_once(heads):
 
 
 @register_jitable
+def num_parts(stretch, heads):
+    """Of the keys. One that no token of a layer's window sees is left out when its turn comes."""
+    if stretch["num_tokens"] > tokens_at_once(heads):
+        return 1
+    return -(-stretch["kv_len"] // PART)
+
+
+@register_jitable
 def num_shares(stretch, heads):
-    return -(-stretch["num_tokens"] // tokens_at_once(heads)) * heads["num_kv_heads"]
+    tiles = -(-stretch["num_tokens"] // tokens_at_once(heads))
+    return tiles * num_parts(stretch, heads) * heads["num_kv_heads"]
+
+
+@register_jitable
+def partial_floats(stretch, heads):
+    """For each part and query head the sum of values, the highest score and the sum of weights."""
+    parts = num_parts(stretch, heads)
+    return parts * stretch["num_tokens"] * heads["num_heads"] * (heads["head_dim"] + 2) if parts > 1 else 0
 
 
 @register_jitable
@@ -69,42 +88,46 @@ def scratch_floats(heads):
 
 @njit
 def attend(stretch, share, heads, keys, values, scaling, window, queries, stride, out, scratch):
-    """Attention of one share's tokens.
+    """Attention of one share's tokens, of one part of the keys where these are shared out.
 
     `queries`: address of float32 [num_tokens of the batch, stride], whose first num_heads * head_dim numbers
     are the rotated queries; `out`: of float32 [num_tokens, num_heads * head_dim]; keys and values: of the
     layer's pool, float32 [slots, num_kv_heads, head_dim]; `window`: positions that a token sees, itself
     included; 0: all. `scratch`: of `scratch_floats` float32 for this thread alone.
     """
-    dim, group = heads.head_dim, heads.num_heads // heads.num_kv_heads
-    kv_head = share % heads.num_kv_heads
-    first = share // heads.num_kv_heads * tokens_at_once(heads)
+    dim, group, parts = heads.head_dim, heads.num_heads // heads.num_kv_heads, num_parts(stretch, heads)
+    kv_head, place = share % heads.num_kv_heads, share // heads.num_kv_heads
+    first = place * tokens_at_once(heads) if parts == 1 else 0
     num_tokens = min(tokens_at_once(heads), stretch.num_tokens - first)
     num_rows = num_tokens * group
     rows = scratch
     sums = rows + 4 * num_rows * dim
-    scores = sums + 4 * num_rows * dim
-    highest = floats(scores + 4 * num_rows * KEYS, num_rows)
-    weights = floats(scores + 4 * num_rows * (KEYS + 1), num_rows)
-    dots = scores + 4 * num_rows * (KEYS + 2)
-    head_offset = 4 * kv_head * group * dim
-    for token in range(num_tokens):
-        source = queries + 4 * (stretch.offset + first + token) * stride + head_offset
-        _scale(floats(source, group * dim), scaling, floats(rows + 4 * token * group * dim, group * dim))
+    if parts > 1:
+        sums = stretch.partials + 4 * (share * num_rows * (dim + 2))
+    highest = floats(sums + 4 * num_rows * dim, num_rows)
+    weights = floats(sums + 4 * num_rows * (dim + 1), num_rows)
+    scores = rows + 4 * num_rows * (2 * dim + 2)
+    dots = scores + 4 * num_rows * KEYS
     fill(floats(sums, num_rows * dim), ZERO)
     fill(highest, MASKED)
     fill(weights, ZERO)
     seen = stretch.kv_len - stretch.num_tokens + first + 1  # keys of the share's first token, itself included
     start = max(0, seen - window) if window else 0
     end = seen + num_tokens - 1
-    slot_bytes = 4 * heads.num_kv_heads * dim
     start -= start % heads.block_size
+    if parts > 1:
+        start, end = max(start, place * PART), min(end, place * PART + PART)
+    if start < end:
+        head_offset = 4 * kv_head * group * dim
+        for token in range(num_tokens):
+            source = queries + 4 * (stretch.offset + first + token) * stride + head_offset
+            _scale(floats(source, group * dim), scaling, floats(rows + 4 * token * group * dim, group * dim))
+    slot_bytes = 4 * heads.num_kv_heads * dim
+    keys, values = keys + 4 * kv_head * dim, values + 4 * kv_head * dim
     while start < end:
         count = min(KEYS, end - start)
-        _fetch(stretch, heads, values + 4 * kv_head * dim, slot_bytes, start, count)
-        _score(
-            stretch, heads, keys + 4 * kv_head * dim, slot_bytes, rows, num_rows, start, count, scores, dots
-        )
+        _fetch(stretch, heads, values, slot_bytes, start, count)
+        _score(stretch, heads, keys, slot_bytes, rows, num_rows, start, count, scores, dots)
         for row in range(num_rows):
             own = seen + row // group
             line = floats(scores + 4 * row * KEYS, count)
@@ -112,14 +135,53 @@ def attend(stretch, share, heads, keys, values, scaling, window, queries, stride
             if window:
                 fill(line[: max(0, min(count, own - window - start))], MASKED)
             _soften(line, row, highest, weights, floats(sums + 4 * row * dim, dim))
-        _sum_values(
-            stretch, heads, values + 4 * kv_head * dim, slot_bytes, scores, num_rows, start, count, sums
-        )
+        _sum_values(stretch, heads, values, slot_bytes, scores, num_rows, start, count, sums)
         start += count
+    if parts > 1:
+        return
     for row in range(num_rows):
         token = stretch.offset + first + row // group
         target = out + 4 * (token * heads.num_heads + kv_head * group + row % group) * dim
         _scale(floats(sums + 4 * row * dim, dim), ONE / weights[row], floats(target, dim))
+
+
+@njit
+def join(stretch, token, heads, out):
+    """What the parts come to for one token of a stretch: float32 [num_heads, head_dim] at address `out`."""
+    dim, group, parts = heads.head_dim, heads.num_heads // heads.num_kv_heads, num_parts(stretch, heads)
+    if parts == 1:
+        return
+    num_rows = stretch.num_tokens * group
+    size = 4 * num_rows * (dim + 2)  # bytes of a share
+    for head in range(heads.num_heads):
+        row = token * group + head % group
+        first = stretch.partials + head // group * size
+        target = floats(out + 4 * head * dim, dim)
+        fill(target, ZERO)
+        top, weight = MASKED, ZERO
+        for part in range(parts):
+            sums = first + part * heads.num_kv_heads * size
+            highest = floats(sums + 4 * num_rows * dim, num_rows)[row]
+            if highest == MASKED:
+                continue
+            own = floats(sums + 4 * num_rows * (dim + 1), num_rows)[row]
+            top, weight = _join(floats(sums + 4 * row * dim, dim), highest, own, target, top, weight)
+        _scale(target, ONE / weight, target)
+
+
+@njit(fastmath=FASTMATH)
+def _join(sums, highest, own, target, top, weight):
+    """Adds a part to what the parts before it came to; the highest score and sum of weights so far."""
+    before, added = ONE, ONE
+    if top == MASKED:
+        before, top = ZERO, highest
+    elif _ordered(highest) > _ordered(top):
+        before, top = exponential(top - highest), highest
+    else:
+        added = exponential(highest - top)
+    for i in range(len(sums)):
+        target[i] = target[i] * before + sums[i] * added
+    return top, weight * before + own * added
 
 
 @njit(fastmath=FASTMATH)
@@ -129,45 +191,61 @@ def _scale(source, factor, target):
 
 
 @njit
-def _place(stretch, heads, position):
-    """The slot of a position of the sequence."""
-    size = heads.block_size
-    table = longs(stretch.table, position // size + 1)
-    return table[position // size] * size + position % size
+def _fetch(stretch, heads, pool, slot_bytes, start, count):
+    """Has the CPU fetch the keys, or values, of `count` positions."""
+    size, end = heads.block_size, start + count
+    table = longs(stretch.table, (end - 1) // size + 1)
+    while start < end:
+        block = start // size
+        inside = start - block * size
+        together = min(size - inside, end - start)
+        _fetch_slots(pool + (table[block] * size + inside) * slot_bytes, together, slot_bytes, heads)
+        start += together
 
 
 @njit
-def _fetch(stretch, heads, pool, slot_bytes, start, count):
-    """Has the CPU fetch the keys, or values, of `count` positions."""
-    for position in range(start, start + count):
-        address = pool + _place(stretch, heads, position) * slot_bytes
-        for line in range(0, 4 * heads.head_dim, 64):
-            prefetch(address + line)
+def _fetch_slots(address, count, slot_bytes, heads):
+    for slot in range(address, address + count * slot_bytes, slot_bytes):
+        for line in range(slot, slot + 4 * heads.head_dim, 64):
+            prefetch(line)
 
 
 @njit
 def _score(stretch, heads, keys, slot_bytes, rows, num_rows, start, count, scores, dots):
-    """Products of all rows with `count` keys from position `start` on, to float32 [num_rows, KEYS]."""
+    """Products of all rows with `count` keys from position `start` on, to float32 [num_rows, KEYS].
+
+    While a block's keys are scored, those of the next one are fetched.
+    """
     dim, size = heads.head_dim, heads.block_size
     row_bytes = 4 * dim
+    table = longs(stretch.table, (start + count - 1) // size + 1)
     done = 0
     while done < count:
-        position = start + done
-        width = 4 if min(size - position % size, count - done) >= 4 else 1
-        key = keys + _place(stretch, heads, position) * slot_bytes
-        if done + AHEAD + width <= count:
-            _fetch(stretch, heads, keys, slot_bytes, position + AHEAD, width)
-        row = 0
-        while row < num_rows:
-            taken = min(4, num_rows - row) if width == 4 else 1
-            _dots(rows + row * row_bytes, row_bytes, key, slot_bytes, dim, taken, width, dots)
-            found = floats(dots, taken * width)
-            for i in range(taken):
-                line = floats(scores + 4 * (row + i) * KEYS + 4 * done, width)
-                for j in range(width):
-                    line[j] = found[i * width + j]
-            row += taken
-        done += width
+        block = (start + done) // size
+        inside = start + done - block * size
+        together = min(size - inside, count - done)
+        key = keys + (table[block] * size + inside) * slot_bytes
+        ahead = min(size, count - done - together)  # keys of the next block
+        following = keys + table[block + 1] * size * slot_bytes if ahead else key
+        within = 0
+        while within < together:
+            width = 4 if within + 4 <= together else 1
+            _fetch_slots(
+                following + within * slot_bytes, max(0, min(width, ahead - within)), slot_bytes, heads
+            )
+            row = 0
+            while row < num_rows:
+                taken = min(4, num_rows - row) if width == 4 else 1
+                _dots(rows + row * row_bytes, row_bytes, key, slot_bytes, dim, taken, width, dots)
+                found = floats(dots, taken * width)
+                for i in range(taken):
+                    line = floats(scores + 4 * (row + i) * KEYS + 4 * (done + within), width)
+                    for j in range(width):
+                        line[j] = found[i * width + j]
+                row += taken
+            key += width * slot_bytes
+            within += width
+        done += together
 
 
 @njit
@@ -231,12 +309,14 @@ def _ordered(number):
 def _sum_values(stretch, heads, values, slot_bytes, scores, num_rows, start, count, sums):
     """Adds `count` values, each times its share, to float32 [num_rows, head_dim]."""
     dim, size = heads.head_dim, heads.block_size
+    table = longs(stretch.table, (start + count - 1) // size + 1)
     vectors = dim - dim % WIDTH
     done = 0
     while done < count:
-        position = start + done
-        together = min(size - position % size, count - done)
-        value = values + _place(stretch, heads, position) * slot_bytes
+        block = (start + done) // size
+        inside = start + done - block * size
+        together = min(size - inside, count - done)
+        value = values + (table[block] * size + inside) * slot_bytes
         row = 0
         while row < num_rows:
             taken = min(4, num_rows - row)

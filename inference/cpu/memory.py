@@ -12,6 +12,10 @@ from numba.extending import intrinsic
 
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}  # NaN and infinity stay what they are
 
+DIVIDES = (
+    "numpy"  # the error model whose loops become vectors: Python's own looks out for zeros at each division
+)
+
 INT = ir.IntType(32)
 LONG = ir.IntType(64)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from inference.cpu.memory import INFINITE, MAGNITUDE, bits, from_bits, ints, shorts
+from inference.cpu.memory import DIVIDES, INFINITE, MAGNITUDE, bits, from_bits, ints, shorts
 from inference.cpu.nibble_tile import NUM_VECTORS, OFFSET, SCALES, nibble_tile
 from inference.cpu.packed import store
 from inference.cpu.packing import BLOCK
@@ -23,7 +23,7 @@ whole_most = nibble_tile(MOST_ROWS, rounds=True)
 TILE = NUM_VECTORS * lanes()  # outputs
 
 
-@njit
+@njit(error_model=DIVIDES)
 def put_whole_row(source, group, address):
     """float32 [num_inputs] as int16, for every four the second and third in turns, and behind them int32
     [groups]: what a group's sum is too large by. The largest of the row becomes LARGEST; its size, or NaN.

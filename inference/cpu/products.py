@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from inference.cpu.memory import INFINITE, MAGNITUDE, bits, bytes_at, floats, from_bits, shorts
+from inference.cpu.memory import DIVIDES, INFINITE, MAGNITUDE, bits, bytes_at, floats, from_bits, shorts
 from inference.cpu.nibbles import multiply_nibbles, put_whole_row
 from inference.cpu.packed import multiply_blocks
 from inference.cpu.packing import BLOCK
@@ -59,7 +59,7 @@ def stride_of(product):
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-@njit  # as it is written: a reciprocal of a very small number would be infinite
+@njit(error_model=DIVIDES)  # as it is written: a reciprocal of a very small number would be infinite
 def put_row(source, product, rows, scales, row):
     """One row, float32 [num_inputs], as the product takes it; a row that is not finite becomes NaN."""
     count = product.num_inputs

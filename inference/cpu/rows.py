@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from inference.cpu.memory import FASTMATH, ONE, exponential
+from inference.cpu.memory import DIVIDES, FASTMATH, ONE, exponential
 
 
 @njit(fastmath=FASTMATH)
@@ -19,7 +19,7 @@ def normalize(x, weight, epsilon, out):
         out[i] = x[i] * factor * weight[i]
 
 
-@njit(fastmath=FASTMATH)
+@njit(fastmath=FASTMATH, error_model=DIVIDES)
 def gate(states, out):
     """silu(gate) * up of float32 [2 * len(out)], to `out`."""
     gates, ups = states[: len(out)], states[len(out) :]

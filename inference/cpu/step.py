@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from inference.cpu import attention
-from inference.cpu.attention import attend
+from inference.cpu.attention import attend, join
 from inference.cpu.memory import copy, floats, longs
 from inference.cpu.products import multiply_all, put_row
 from inference.cpu.rows import gate, normalize, rotate
@@ -65,7 +65,7 @@ def run(board, thread, jobs, all_heads, layers, all_products, stretches):
         _multiply(board, phase + 1, job, qkv, job.wide, own)
         _place_heads(board, phase + 2, job, heads, layer, qkv.num_outputs)
         _attend(board, phase + 3, job, heads, layer, stretches, qkv.num_outputs, own)
-        _take(board, phase + 4, job, o)
+        _take(board, phase + 4, job, heads, stretches, o)
         _multiply(board, phase + 5, job, o, job.x, own)
         _norm(board, phase + 6, job, layer.post_norm, layer.post_epsilon, gate_up, own)
         _multiply(board, phase + 7, job, gate_up, job.wide, own)
@@ -86,11 +86,15 @@ def _norm(board, phase, job, weight, epsilon, product, own):
 
 
 @njit
-def _take(board, phase, job, product):
+def _take(board, phase, job, heads, stretches, product):
     width = product.num_inputs
-    row = next_share(board, phase, job.num_tokens)
+    row, index = next_share(board, phase, job.num_tokens), 0
     while row >= 0:
-        put_row(floats(job.mixed + 4 * row * width, width), product, job.rows, job.scales, row)
+        while index + 1 < len(stretches) and stretches[index + 1].offset <= row:
+            index += 1
+        stretch, mixed = stretches[index], job.mixed + 4 * row * width
+        join(stretch, row - stretch.offset, heads, mixed)
+        put_row(floats(mixed, width), product, job.rows, job.scales, row)
         finish(board, phase)
         row = next_share(board, phase, job.num_tokens)
 

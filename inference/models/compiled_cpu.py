@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inference.attention.base import Cache, Layout
 from inference.cpu import step
-from inference.cpu.attention import HEADS, STRETCH, num_shares, scratch_floats
+from inference.cpu.attention import HEADS, STRETCH, num_shares, partial_floats, scratch_floats
 from inference.cpu.products import (
     ALIGNMENT,
     EXACT,
@@ -57,7 +57,7 @@ class CompiledLayers:
         heads["block_size"] = cache.block_size
         layers["keys"] = [_address(pool) for pool in cache.keys]
         layers["values"] = [_address(pool) for pool in cache.values]
-        stretches, tables = self._stretches(layout, heads)
+        stretches, kept = self._stretches(layout, heads)
         job, room = self._job(x, num_threads, heads)
         cos, sin, slots = cos.contiguous(), sin.contiguous(), layout.slots.contiguous()
         job["x"], job["cos"], job["sin"], job["slots"] = map(_address, (x, cos, sin, slots))
@@ -65,7 +65,7 @@ class CompiledLayers:
             step.run, job, heads, layers, self.products, stretches,
             num_phases=len(layers) * step.NUM_PHASES, num_threads=num_threads,
         )  # fmt: skip
-        del tables, room  # alive until here: only their addresses were passed on
+        del kept, room  # alive until here: only their addresses were passed on
 
     def _add(self, index: int, own: Any, fused: FusedLayer) -> None:
         attention, mlp = own.self_attn, own.mlp
@@ -107,18 +107,22 @@ class CompiledLayers:
         self._kept.append(tensor)
         return _address(tensor)
 
-    def _stretches(self, layout: Layout, heads: Records) -> tuple[Records, list[npt.NDArray[np.int64]]]:
+    def _stretches(self, layout: Layout, heads: Records) -> tuple[Records, list[object]]:
+        """The stretches as records, and what these hold addresses of."""
         stretches = np.zeros(len(layout.stretches), dtype=STRETCH)
         tables = [np.asarray(stretch.block_table, dtype=np.int64) for stretch in layout.stretches]
-        share = 0
+        share, room = 0, 0
         for record, stretch, table in zip(stretches, layout.stretches, tables, strict=True):
             num_blocks = -(-stretch.kv_len // int(heads["block_size"][0]))
             assert len(table) >= num_blocks
-            values = (stretch.offset, stretch.num_tokens, stretch.kv_len, table.ctypes.data, share)
+            values = (stretch.offset, stretch.num_tokens, stretch.kv_len, table.ctypes.data, share, 4 * room)
             for name, value in zip(STRETCH.names or (), values, strict=True):
                 record[name] = value
             share += num_shares(record, heads[0])
-        return stretches, tables
+            room += partial_floats(record, heads[0])
+        partials = torch.empty(room)
+        stretches["partials"] += partials.data_ptr()
+        return stretches, [*tables, partials]
 
     def _job(self, x: Tensor, num_threads: int, heads: Records) -> tuple[Records, Tensor]:
         """A job of so many tokens and threads, and the room that its addresses point to."""
