@@ -95,6 +95,7 @@ async def start_engine(say: Say) -> None:
     ready or has failed.
     """
     from console.audit.watch import WATCH
+    from console.usage.refused import REFUSED_LOG
 
     env = environment()
     engine = client.configure(env.engine, PlacementConfig(data_dir=env.data_dir))
@@ -106,6 +107,7 @@ async def start_engine(say: Say) -> None:
         publish(env.data_dir)
     RECORDER.start()
     REFUSALS.start()
+    REFUSED_LOG.start()
     WATCH.start()
     await _first_loads(say)
 
@@ -187,12 +189,14 @@ async def stop_engine() -> None:
     """Free the device and write what the ledger still holds."""
     from console.audit.watch import WATCH
     from console.runs import write_stop
+    from console.usage.refused import REFUSED_LOG
 
     await asyncio.to_thread(RUNNER.stop)
     await client.current().stop()
     await asyncio.to_thread(write_stop)
     await asyncio.to_thread(WATCH.stop)
     await asyncio.to_thread(REFUSALS.stop)
+    await asyncio.to_thread(REFUSED_LOG.stop)
     await asyncio.to_thread(ledger().close)
     await asyncio.to_thread(traces.stop)
 

@@ -18,7 +18,7 @@ from django.urls import set_script_prefix, set_urlconf
 from console.environment import environment
 from console.gateway.body import MAX_BODY_BYTES, too_large
 from console.gateway.errors import ApiError, as_api_error, invalid, unexpected
-from console.gateway.refused import source_of, write_down
+from console.gateway.refused import claimed_owner, list_refused, source_of, write_down
 from console.gateway.stream import EventStream
 from console.gateway.views import GatewayRequest
 from console.keys.authenticate import authenticate
@@ -28,6 +28,12 @@ from monitoring.metrics import observe_refusal, observe_response
 
 logger = logging.getLogger(__name__)
 
+ENDPOINTS = {  # as the ledger calls them
+    "gateway:chat_completions": "chat.completions",
+    "gateway:completions": "completions",
+    "gateway:models": "models",
+    "gateway:model": "models",
+}
 GetResponse = Callable[[Any], Awaitable[HttpResponseBase]]
 
 KEY_PREFIX = "ph_"
@@ -167,9 +173,23 @@ def render_errors(get_response: GetResponse) -> GetResponse:
             observe_refusal(endpoint=route_of(request), error_code=known.code)
             tracing.failed(known.code, status=known.status)
             write_down(known, source=source_of(request.headers.get("authorization")), scope=request.scope)
+            if not request.scope.get("is_accepted"):
+                list_it(request, known, error)
             return render(known)
 
     return layer
+
+
+def list_it(request: GatewayRequest, error: ApiError, cause: Exception) -> None:
+    caller = getattr(request, "caller", None)
+    list_refused(
+        error,
+        cause,
+        owner=caller.id if caller else claimed_owner(request.headers.get("authorization")),
+        scope=request.scope,
+        endpoint=ENDPOINTS.get(route_of(request), ""),
+        transport="rest",
+    )
 
 
 def share_with_origins(get_response: GetResponse) -> GetResponse:
