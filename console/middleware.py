@@ -18,6 +18,7 @@ from django.utils.deprecation import MiddlewareMixin
 
 from console.audit.refusals import REFUSALS
 from console.audit.write import write
+from console.dashboard.wrong_method import instead
 from console.policy import Who, is_near, permits, who_may
 from console.runs import stamp
 from monitoring.metrics import observe_response
@@ -129,7 +130,7 @@ class PolicyMiddleware(MiddlewareMixin):
         if who_may(route) in PAGES and request.user.is_authenticated:
             stamp(response, person=request.user.pk)
         observe_response(route=route, method=request.method or "", status=response.status_code)
-        return response
+        return instead(request, response) if who_may(route) in PAGES else response
 
 
 def write_refusal(request: HttpRequest, route: str, status: int) -> None:

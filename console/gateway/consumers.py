@@ -24,7 +24,7 @@ from console.gateway.lanes import Lanes, TooMuch
 from console.gateway.refused import claimed_owner, list_refused, source_of, write_down
 from console.gateway.schemas.chat import ChatRequest
 from monitoring import semconv, tracing
-from monitoring.metrics import SOCKETS
+from monitoring.metrics import SOCKETS, observe_refusal
 
 logger = logging.getLogger(__name__)
 
@@ -163,6 +163,7 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         write_down(error, source=source_of(authorization), scope=self.scope)
         if asked is not None and asked.is_accepted:
             return
+        observe_refusal(endpoint="websocket", error_code=error.code)
         owner = asked.owner if asked and asked.owner else claimed_owner(authorization)
         about = {"endpoint": "chat.completions", "transport": "websocket"}
         list_refused(error, cause, owner=owner, scope=self.scope, **about)

@@ -51,7 +51,7 @@ def list_refused(
 
 
 def claimed_owner(authorization: str | None) -> str:
-    """The public part of a well-formed key, whoever sent it; the log keeps it only where such a key exists."""
+    """The public part of a well-formed key, whoever sent it; kept only where such a key exists."""
     token = parse((authorization or "").partition(" ")[2].strip())
     return "" if token is None else token.public_id
 
