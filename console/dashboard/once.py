@@ -19,15 +19,15 @@ class Once:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._kept: dict[tuple[int, str], tuple[float, Any]] = {}
+        self._kept: dict[tuple[int | None, str], tuple[float, Any]] = {}
         self._lock = threading.Lock()
 
-    def keep(self, *, person: int, about: str, what: Any) -> None:
+    def keep(self, *, person: int | None, about: str, what: Any) -> None:
         with self._lock:
             self._forget()
             self._kept[person, about] = (self._clock() + KEPT_SECONDS, what)
 
-    def take(self, *, person: int, about: str) -> Any | None:
+    def take(self, *, person: int | None, about: str) -> Any | None:
         """None: it was shown already, or waited too long."""
         with self._lock:
             self._forget()

@@ -1,4 +1,4 @@
-"""What a page costs on its way: bytes as sent and requests, of a browser that has nothing yet or has it all."""
+"""What a page costs on its way, in bytes as sent and requests, to a browser that has nothing yet or all of it."""
 
 from __future__ import annotations
 
