@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from inference.models.kinds import PICTURES, TRANSLATOR
-from inference.models.model_folder import CannotLoad, NotServed
+from inference.models.model_folder import CannotLoad, NotServed, TooLittleMemory
 from inference.protocol import Refusal
 
 logger = logging.getLogger(__name__)
@@ -89,7 +89,7 @@ def in_our_words(what_to_do: str) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
-            raise CannotLoad(NO_MEMORY) from error
+            raise TooLittleMemory(NO_MEMORY) from error
         logger.exception("a library refused a model")
         raise CannotLoad(
             f"{what_to_do} ({type(error).__name__}; the server's log has the details)"

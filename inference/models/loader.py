@@ -171,7 +171,7 @@ def load_model(
 
 
 def _why_alone(model_config: PretrainedConfig, config: EngineConfig) -> str:
-    """Why requests are served one at a time; "" in batches. Raises `CannotLoad` for settings that need those."""
+    """Why requests are served one at a time; "" in batches. Raises `CannotLoad` where settings need those."""
     note = why_not_batched(model_config) if config.batching else "batching is off"
     if note and config.kv_dtype != "auto":
         raise CannotLoad(

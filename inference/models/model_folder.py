@@ -41,9 +41,19 @@ class CannotLoad(Refusal):
 class UnsafeModel(CannotLoad):
     """A folder that is refused; the message says why."""
 
+    code = "unsafe_model"
+
 
 class NotServed(CannotLoad):
     """A model that is sound, of a kind that is not served."""
+
+    code = "kind_not_served"
+
+
+class TooLittleMemory(CannotLoad):
+    """There is no room for the weights, or for a pool that would hold a single useful sequence."""
+
+    code = "too_little_memory"
 
 
 def check_folder(folder: Path) -> dict[str, Path]:
