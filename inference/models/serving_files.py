@@ -15,6 +15,7 @@ TEMPLATES = "additional_chat_templates"
 NAMES = frozenset(
     {
         "config.json", "generation_config.json", "chat_template.jinja", "chat_template.json",
+        "processor_config.json",
         "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
         "vocab.json", "merges.txt", "vocab.txt", "vocab.bpe", "encoder.json",
     }
