@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from inference.attention import base
 from inference.config import EngineConfig
 from inference.models import blocked_int4, packed
+from inference.models.default_dtype import kept_from_others
 from inference.models.device import check_fp8, choose_attention, choose_device, choose_dtype
 from inference.models.fusible import can_fuse
 from inference.models.layout import transpose_linear_weights
@@ -214,16 +215,17 @@ def _read_weights(
             " quantize the float model anew"
         )
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=model_config,
-            dtype=dtype,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-            **options,
-        )
+        with kept_from_others():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                folder,
+                config=model_config,
+                dtype=dtype,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                **options,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CannotLoad(f"the weights cannot be loaded: {error}") from error
     if report["missing_keys"]:  # transformers fills them with random numbers and says so in a log only

@@ -147,8 +147,7 @@ def test_float_rows_lose_nothing(num_outputs: int, width: int, dtype: torch.dtyp
 
 def layer_of(num_outputs: int, width: int, *, dtype: torch.dtype, bias: bool = False) -> Fp8Linear:
     exact = nn.Linear(width, num_outputs, bias=bias, device=DEVICE, dtype=dtype)
-    with torch.device("cuda"):
-        layer = Fp8Linear.placeholder(exact, is_quantized=True)
+    layer = Fp8Linear.placeholder(exact, is_quantized=True, device=exact.weight.device)
     for name, tensor in Fp8Linear.quantize(exact.weight.detach()).items():
         layer.get_parameter(name).data = tensor
     if bias:
