@@ -12,6 +12,7 @@ from inference.cpu import products
 from inference.cpu.packing import pack
 from inference.cpu.products import (
     ALIGNMENT,
+    EXACT,
     INT4_EXACT,
     INT4_ROUNDED,
     OWN_FLOATS,
@@ -24,10 +25,13 @@ from inference.cpu.teamwork import Crew
 NUM_PHASES = 2
 
 
-def multiply(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """x [rows, in] times int8 [out, in] and float32 [out]: float32 [rows, out]. x is rounded to 15 bits."""
+def multiply(x: Tensor, weight: Tensor, scale: Tensor, *, rounds: bool = True) -> Tensor:
+    """x [rows, in] times int8 [out, in] and float32 [out]: float32 [rows, out].
+
+    `rounds`: x may be rounded to 15 bits.
+    """
     weight, scale = weight.contiguous(), scale.contiguous()
-    return _multiply(x, weight, scale, num_outputs=len(weight), kind=ROUNDED)
+    return _multiply(x, weight, scale, num_outputs=len(weight), kind=ROUNDED if rounds else EXACT)
 
 
 def multiply_packed(x: Tensor, weight: Tensor, num_outputs: int) -> Tensor:
