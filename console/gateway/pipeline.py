@@ -83,6 +83,7 @@ async def accept(*, caller: Caller, demand: Demand, transport: Transport, arrive
     laps.end("parse")
     arm, hold, prompts = await _reach(caller=caller, demand=demand, laps=laps)
     try:
+        demand = demand.with_defaults(prompts[0].sampling)
         return await _let_in(caller, demand, transport, laps, arm, hold, prompts)
     except BaseException:
         hold.release()
