@@ -102,7 +102,10 @@ class LoadedModel:
 
 
 def load_model(
-    folder: Path, config: EngineConfig, progress: Callable[[LoadProgress], None] = lambda _: None
+    folder: Path,
+    config: EngineConfig,
+    progress: Callable[[LoadProgress], None] = lambda _: None,
+    read_tokenizer: Callable[[Path], PreTrainedTokenizerBase] = load_tokenizer,
 ) -> LoadedModel:
     """Load a folder as `config` says; no network, no code of the folder. Raises `CannotLoad`."""
     files = check_folder(folder)
@@ -114,11 +117,7 @@ def load_model(
     device = choose_device(config)
     dtype = choose_dtype(config, device)
     check_fp8(config, device, quantization=quantization_of(model_config))
-    note = why_not_batched(model_config) if config.batching else "batching is off"
-    if note and config.kv_dtype != "auto":
-        raise CannotLoad(
-            f"kv_dtype is set to {config.kv_dtype}, which one request at a time cannot use: {note}"
-        )
+    note = _why_alone(model_config, config)
     can_fuse_layers = config.fused_layers and not note
     is_narrow = (
         can_fuse_layers
@@ -127,7 +126,7 @@ def load_model(
     )
     read_as = torch.bfloat16 if is_narrow else dtype
     with ThreadPoolExecutor(1, thread_name_prefix="tokenizer") as beside:
-        read_tokenizer = beside.submit(load_tokenizer, folder)  # leaves Python to the weights as it parses
+        reading = beside.submit(read_tokenizer, folder)  # leaves Python to the weights as it parses
         model = _read_weights(folder, model_config, config, device, read_as, batching=not note)
     progress(LoadProgress("reading weights", 0.8))
     if is_narrow:
@@ -145,7 +144,7 @@ def load_model(
     max_model_len = choose_max_model_len(model_config.get_text_config(), config)
     if not note:
         settle_frequencies(model, max_model_len)
-    tokenizer = read_tokenizer.result()
+    tokenizer = reading.result()
     progress(LoadProgress("reading weights", 1.0))
     return LoadedModel(
         model=model,
@@ -159,6 +158,16 @@ def load_model(
         note=note,
         max_model_len=max_model_len,
     )
+
+
+def _why_alone(model_config: PretrainedConfig, config: EngineConfig) -> str:
+    """Why requests are served one at a time; "" in batches. Raises `CannotLoad` where settings need those."""
+    note = why_not_batched(model_config) if config.batching else "batching is off"
+    if note and config.kv_dtype != "auto":
+        raise CannotLoad(
+            f"kv_dtype is set to {config.kv_dtype}, which one request at a time cannot use: {note}"
+        )
+    return note
 
 
 def has_quantized_head(model_config: PretrainedConfig) -> bool:
