@@ -84,6 +84,9 @@ class Environment(BaseSettings):
     idle_seconds: Annotated[int, Field(ge=0)] = 0  # without a request; 0: idle revisions stay
     wake_seconds: Annotated[float, Field(ge=0)] = 60.0
 
+    # Processor time that a model's chat template and tokenizer may take for one prompt.
+    prepare_seconds: Annotated[float, Field(ge=1, le=600)] = 5.0
+
     # What an engine runs with where its revision says nothing else; EngineConfig explains each.
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

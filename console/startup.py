@@ -18,7 +18,8 @@ from django.db.migrations.executor import MigrationExecutor
 
 from console import traces
 from console.audit.refusals import REFUSALS
-from console.environment import environment
+from console.catalog.conversion import OFFLINE
+from console.environment import Environment, child_variables, environment
 from console.figures import provide_figures
 from console.gateway import flight
 from console.group_commit import ledger
@@ -90,6 +91,12 @@ def ensure_something_to_serve(say: Say) -> None:
     EARLY_CHECKS.begin(loaded_first())
 
 
+def _placement(env: Environment) -> PlacementConfig:
+    return PlacementConfig(
+        data_dir=env.data_dir, prepare_seconds=env.prepare_seconds, child_variables=child_variables(**OFFLINE)
+    )
+
+
 async def start_engine(say: Say) -> None:
     """Configure the placement, take the device, let the reconciler load; returns once what routes lead to is
     ready or has failed.
@@ -98,7 +105,7 @@ async def start_engine(say: Say) -> None:
     from console.usage.refused import REFUSED_LOG
 
     env = environment()
-    engine = client.configure(env.engine, PlacementConfig(data_dir=env.data_dir))
+    engine = client.configure(env.engine, _placement(env))
     await engine.start()
     gc.freeze()
     gc.enable()  # all is imported, and stays: manage.py turned it off until here

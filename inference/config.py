@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -72,3 +73,5 @@ class PlacementConfig:
     """What a placement needs to know before anything is loaded."""
 
     data_dir: Path
+    prepare_seconds: float = 5.0  # of processor time, for a prompt's chat template and tokenizer
+    child_variables: Mapping[str, str] | None = None  # what children see of the environment; None: all of it

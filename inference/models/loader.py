@@ -111,7 +111,10 @@ class LoadedModel:
 
 
 def load_model(
-    folder: Path, config: EngineConfig, progress: Callable[[LoadProgress], None] = lambda _: None
+    folder: Path,
+    config: EngineConfig,
+    progress: Callable[[LoadProgress], None] = lambda _: None,
+    read_tokenizer: Callable[[Path], PreTrainedTokenizerBase] = load_tokenizer,
 ) -> LoadedModel:
     """Load a folder as `config` says; no network, no code of the folder. Raises `CannotLoad`."""
     files = check_folder(folder)
@@ -132,7 +135,7 @@ def load_model(
     )
     read_as = torch.bfloat16 if is_narrow else dtype
     with ThreadPoolExecutor(1, thread_name_prefix="tokenizer") as beside:
-        read_tokenizer = beside.submit(load_tokenizer, folder)  # leaves Python to the weights as it parses
+        reading = beside.submit(read_tokenizer, folder)  # leaves Python to the weights as it parses
         model = _read_weights(folder, model_config, config, device, read_as, batching=not note)
     progress(LoadProgress("reading weights", 0.8))
     if is_narrow:
@@ -152,7 +155,7 @@ def load_model(
     if not note:
         settle_frequencies(model, max_model_len)
     with in_our_words(NO_TOKENIZER):
-        tokenizer = read_tokenizer.result()
+        tokenizer = reading.result()
     progress(LoadProgress("reading weights", 1.0))
     return LoadedModel(
         model=model,
