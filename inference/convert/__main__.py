@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
-from inference.config import Quantization
+from inference.config import GGUF_CONVERTER, Quantization
 from inference.convert.child import progress, report
 from inference.convert.facts import facts, licence
-from inference.convert.gguf_header import check_gguf
+from inference.convert.gguf_header import CannotConvert, GgufHeader
+from inference.convert.gguf_parts import check_gguf, part_paths
 from inference.convert.output import CannotWrite, check_disk, whole_folder
 from inference.models.model_folder import RECEIPT, UnsafeModel, check_folder, manifest, sha256
 from inference.models.safetensors_header import BadHeader
@@ -24,6 +25,7 @@ DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 CODES: dict[type[Exception], str] = {
     BadHeader: "unsafe_model",
     UnsafeModel: "unsafe_model",
+    CannotConvert: "cannot_convert",
     CannotWrite: "cannot_write",
     OSError: "input_output_error",
 }
@@ -39,6 +41,7 @@ def main(arguments: list[str]) -> int:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Checks the source and, where a target is given, writes it; returns folder, manifest and facts."""
     progress("checking", 0.0)
+    header = None
     if options.gguf:
         source = options.gguf.resolve(strict=True)
         header = check_gguf(source)
@@ -57,18 +60,21 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         target.parent, num_bytes=num_bytes * (2 if options.gguf and options.quantize else 1) + SPARE_BYTES
     )
     with whole_folder(target) as part:
-        receipt = _write(source, part, options)
+        receipt = _write(source, part, options, header)
         progress("checking the result", 0.9)
         files = check_folder(part)
-        written, found = manifest(files), facts(part, files)
+        written = manifest(files)
+        (part / RECEIPT).write_text(json.dumps({**receipt, "files": written}, indent=2) + "\n")
+        found = facts(part, files)
         if named:
             found["licence"] = named  # a target holds no README
-        (part / RECEIPT).write_text(json.dumps({**receipt, "files": written}, indent=2) + "\n")
         progress("moving into place", 0.99)
     return {"folder": str(target), "files": written, "facts": found}
 
 
-def _write(source: Path, part: Path, options: argparse.Namespace) -> dict[str, Any]:
+def _write(
+    source: Path, part: Path, options: argparse.Namespace, header: GgufHeader | None
+) -> dict[str, Any]:
     progress("starting torch", 0.05)
     import torch
     import transformers
@@ -78,14 +84,20 @@ def _write(source: Path, part: Path, options: argparse.Namespace) -> dict[str, A
     if options.num_threads:
         torch.set_num_threads(options.num_threads)
     receipt: dict[str, Any] = {"source": source.name, "transformers": transformers.__version__}
-    if options.gguf:
+    if header is not None:
         from inference.convert.gguf import convert_gguf
 
-        receipt["source_sha256"] = sha256(source)
+        receipt["converter"] = GGUF_CONVERTER
+        hashes = {path.name: sha256(path) for path in part_paths(header)}
+        receipt["source_sha256"] = hashes if len(hashes) > 1 else next(iter(hashes.values()))
         floats = part / "floats" if options.quantize else part
-        floats.mkdir(exist_ok=True)
         progress("converting", 0.2)
-        convert_gguf(source, floats, dtype=getattr(torch, options.dtype))
+        convert_gguf(
+            header,
+            floats,
+            dtype=getattr(torch, options.dtype),
+            progress=lambda done: progress("converting", 0.2 + 0.4 * done),
+        )
         source = floats
     if options.quantize:
         import shutil

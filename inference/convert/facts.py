@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from inference.models.model_folder import RECEIPT
 from inference.models.safetensors_header import Tensor, read_header
 
 INT4 = "pilothouse_int4"  # as config.json names it: inference/quantization/int4.py
@@ -44,9 +45,22 @@ def facts(folder: Path, files: Mapping[str, Path]) -> dict[str, Any]:
         "dtype": _dtype(config, tensors),
         "quantization": method,
         "licence": licence(folder, config),
+        "converter": _converter(folder),
     }
     found |= _sequence_facts(_text_config(config))
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _converter(folder: Path) -> int | None:
+    """Which of our converters made the folder of a GGUF file; None where it was made otherwise."""
+    try:
+        receipt = json.loads(_text(folder / RECEIPT) or "{}")
+    except ValueError:
+        return None
+    if not isinstance(receipt, dict) or "source_sha256" not in receipt:
+        return None
+    number = receipt.get("converter", 1)  # the first did not say so
+    return number if type(number) is int else None
 
 
 def licence(folder: Path, config: Mapping[str, Any] | None = None) -> str | None:
