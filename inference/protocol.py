@@ -195,7 +195,8 @@ class TokenLogprob:
     text: str
     raw: bytes
     logprob: float
-    top: tuple[TokenLogprob, ...] = ()  # most likely first
+    top: tuple[TokenLogprob, ...] = ()  # most likely first; the chosen token only where it is one of them
+    is_shown: bool = True  # False: a special token that the text leaves out
 
 
 @dataclass(frozen=True, slots=True)

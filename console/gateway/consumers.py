@@ -132,7 +132,7 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         accepted = await pipeline.accept(
             caller=caller, demand=wire.demand(), transport="websocket", arrived=arrived
         )
-        answer = ChatAnswer(accepted, wants_usage=False)
+        answer = ChatAnswer(accepted)
         steps = pipeline.run(accepted)
         async for chunk in answer.chunks(steps):
             if chunk is not None:  # silence: the protocol has pings of its own
