@@ -76,7 +76,8 @@ def prepare_database(say: Say) -> None:
 
 
 def ensure_something_to_serve(say: Say) -> None:
-    """The default model is fetched and converted where the catalog is empty. What a crash left goes first.
+    """The default model is fetched and converted where the catalog is empty, and anew where an earlier
+    version converted it. What a crash left goes first.
 
     The files of what is served are then looked through while `start_engine` imports the engine.
     """
@@ -84,10 +85,12 @@ def ensure_something_to_serve(say: Say) -> None:
     from console.catalog.early_checks import EARLY_CHECKS, loaded_first
     from console.catalog.files import sweep
     from console.catalog.models import Revision
+    from console.rollouts.renewing import renew
 
     sweep()
     if not Revision.objects.exists():
         ensure_default_model(progress=_shown(say), actor="serve")
+    renew(progress=_shown(say), actor="serve")
     EARLY_CHECKS.begin(loaded_first())
 
 

@@ -14,6 +14,9 @@ Quantization = Literal["int8", "fp8", "int4", "w8a8"]
 KvDtype = Literal["auto", "fp8"]
 SamplingDefaults = Literal["model", "openai"]
 
+# Of GGUF files into folders. The first split text by GPT-2's rule, whatever rule the file named.
+GGUF_CONVERTER = 2
+
 
 @dataclass(frozen=True, slots=True)
 class EngineConfig:

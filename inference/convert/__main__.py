@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from inference.config import Quantization
+from inference.config import GGUF_CONVERTER, Quantization
 from inference.convert.child import progress, report
 from inference.convert.facts import facts, licence
-from inference.convert.gguf_header import check_gguf
+from inference.convert.gguf_header import CannotConvert, GgufHeader
+from inference.convert.gguf_parts import check_gguf, part_paths
 from inference.convert.output import CannotWrite, check_disk, whole_folder
 from inference.models.model_folder import (
     CannotLoad,
@@ -38,6 +39,7 @@ CODES: dict[type[Exception], str] = {
     UnsafeModel: "unsafe_model",
     NotServed: "not_served",
     CannotLoad: "cannot_load",
+    CannotConvert: "cannot_convert",
     CannotWrite: "cannot_write",
     OSError: "input_output_error",
 }
@@ -53,6 +55,7 @@ def main(arguments: list[str]) -> int:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Checks the source and, where a target is given, writes it; returns folder, manifest and facts."""
     progress("checking", 0.0)
+    header = None
     if options.gguf:
         source = options.gguf.resolve(strict=True)
         header = check_gguf(source)
@@ -74,16 +77,17 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     )
     with whole_folder(target) as part:
         is_made = options.gguf or options.quantize
-        receipt = _write(source, part, options) if is_made else _copy(files, part)
+        receipt = _write(source, part, options, header) if is_made else _copy(files, part)
         progress("checking the result", 0.9)
         files = check_folder(part)
-        written, found = manifest(files), _described(part, files)
+        written = manifest(files)
+        (part / RECEIPT).write_text(json.dumps({**receipt, "files": written}, indent=2) + "\n")
+        found = _described(part, files)
         if named:
             found["licence"] = named  # a target holds no README
         if passed_over:
             found["ignored"] = passed_over[:MAX_SAID]
             found["num_ignored"] = len(passed_over)
-        (part / RECEIPT).write_text(json.dumps({**receipt, "files": written}, indent=2) + "\n")
         progress("moving into place", 0.99)
     return {"folder": str(target), "files": written, "facts": found}
 
@@ -108,7 +112,9 @@ def _copy(files: Mapping[str, Path], part: Path) -> dict[str, Any]:
     return {"copied": sorted(files)}
 
 
-def _write(source: Path, part: Path, options: argparse.Namespace) -> dict[str, Any]:
+def _write(
+    source: Path, part: Path, options: argparse.Namespace, header: GgufHeader | None
+) -> dict[str, Any]:
     progress("starting torch", 0.05)
     import torch
     import transformers
@@ -118,14 +124,20 @@ def _write(source: Path, part: Path, options: argparse.Namespace) -> dict[str, A
     if options.num_threads:
         torch.set_num_threads(options.num_threads)
     receipt: dict[str, Any] = {"source": source.name, "transformers": transformers.__version__}
-    if options.gguf:
+    if header is not None:
         from inference.convert.gguf import convert_gguf
 
-        receipt["source_sha256"] = sha256(source)
+        receipt["converter"] = GGUF_CONVERTER
+        hashes = {path.name: sha256(path) for path in part_paths(header)}
+        receipt["source_sha256"] = hashes if len(hashes) > 1 else next(iter(hashes.values()))
         floats = part / "floats" if options.quantize else part
-        floats.mkdir(exist_ok=True)
         progress("converting", 0.2)
-        convert_gguf(source, floats, dtype=getattr(torch, options.dtype))
+        convert_gguf(
+            header,
+            floats,
+            dtype=getattr(torch, options.dtype),
+            progress=lambda done: progress("converting", 0.2 + 0.4 * done),
+        )
         source = floats
     if options.quantize:
         from inference.convert.quantize import quantize_folder

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.convert.gguf_header import check_gguf
+from inference.convert.gguf_parts import check_gguf
 from inference.models.safetensors_header import BadHeader, read_header
 from tests.inference.convert.hostile import gguf_bytes, key, safetensors_bytes, string
 
