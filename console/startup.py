@@ -95,6 +95,7 @@ async def start_engine(say: Say) -> None:
     ready or has failed.
     """
     from console.audit.watch import WATCH
+    from console.usage.refused import REFUSED_LOG
 
     env = environment()
     engine = client.configure(env.engine, PlacementConfig(data_dir=env.data_dir))
@@ -106,6 +107,7 @@ async def start_engine(say: Say) -> None:
         publish(env.data_dir)
     RECORDER.start()
     REFUSALS.start()
+    REFUSED_LOG.start()
     WATCH.start()
     await _first_loads(say)
 
@@ -141,6 +143,7 @@ def settle_and_greet() -> FirstStart | None:
 
     Last of all steps, so that what is shown once is not lost with a start that fails.
     """
+    from console import runs
     from console.accounts.actions import FIRST_OPERATOR, default_team, ensure_operator
     from console.jobs.recovery import recover
     from console.keys.actions import issue
@@ -149,7 +152,11 @@ def settle_and_greet() -> FirstStart | None:
 
     own_lease()
     recover()  # before the leases of the dead are forgotten
-    settle_orphans()
+    crashed = list(runs.crashed_runs())
+    lost = settle_orphans()
+    for server in crashed:
+        runs.write_crash(server, num_lost=lost[server])
+    runs.write_start(num_lost=lost.total())
     RUNNER.start()
     password = ensure_operator(actor="serve")
     if password is None:
@@ -162,7 +169,10 @@ async def drain_engine(seconds: float, hurry: asyncio.Event) -> None:
     """Take nothing new, let requests finish, cut the rest with an error event at the deadline or when told
     to hurry.
     """
+    from console.runs import THIS_RUN
+
     flight.begin_drain()
+    THIS_RUN.is_draining = True
     await asyncio.to_thread(RECONCILER.stop)
     RUNNER.leave()
     engine = client.current()
@@ -178,11 +188,15 @@ async def drain_engine(seconds: float, hurry: asyncio.Event) -> None:
 async def stop_engine() -> None:
     """Free the device and write what the ledger still holds."""
     from console.audit.watch import WATCH
+    from console.runs import write_stop
+    from console.usage.refused import REFUSED_LOG
 
     await asyncio.to_thread(RUNNER.stop)
     await client.current().stop()
+    await asyncio.to_thread(write_stop)
     await asyncio.to_thread(WATCH.stop)
     await asyncio.to_thread(REFUSALS.stop)
+    await asyncio.to_thread(REFUSED_LOG.stop)
     await asyncio.to_thread(ledger().close)
     await asyncio.to_thread(traces.stop)
 

@@ -28,7 +28,7 @@ class Served:
 
     def prepare(self, request: PrepareRequest) -> Prepared:
         """Template, tokenize and validate a prompt. Raises `Refusal`."""
-        return prepare(self.loaded, request)
+        return replace(prepare(self.loaded, request), sampling=self.loaded.sampling)
 
 
 def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> Served:

@@ -171,6 +171,7 @@ class Prepared:
     token_ids: tuple[int, ...]
     max_output_tokens: int  # what the context leaves for output, >= 1
     text: str | None = None  # the prompt as text, where it came as text or token ids (for `echo`)
+    sampling: Mapping[str, float] = field(default_factory=dict)  # the model's own, where a request is silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,8 @@ class TokenLogprob:
     text: str
     raw: bytes
     logprob: float
-    top: tuple[TokenLogprob, ...] = ()  # most likely first
+    top: tuple[TokenLogprob, ...] = ()  # most likely first; the chosen token only where it is one of them
+    is_shown: bool = True  # False: a special token that the text leaves out
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,6 +313,7 @@ class ModelCard:
     note: str = ""  # why it is served the way it is, where that needs a word
     kv_bytes: int = 0  # the KV pool
     memory_bytes: int = 0  # measured after the load: weights and KV pool, and on a GPU what its steps need
+    sampling: Mapping[str, float] = field(default_factory=dict)  # its own, where a request is silent
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -27,6 +27,8 @@ Transport = Literal["rest", "sse", "websocket"]
 
 HEADROOM = 64  # tokens before the end of a slice at which the next one is asked for
 STOP_SECONDS = 5.0  # how long an aborted choice may take to report what it used
+
+SEED_STEP = 0x9E3779B97F4A7C15  # odd, so that no two choices of a request meet
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,20 +175,26 @@ class Choices:
 
     def _choice(self, index: int, *, share: int) -> Choice:
         accepted = self._accepted
-        room = accepted.prompts[index // accepted.demand.n].max_output_tokens
-        limit = min(accepted.demand.sampling.max_tokens or room, room)
+        prompt = accepted.prompts[index // accepted.demand.n]
+        limit = min(accepted.demand.max_tokens or prompt.max_output_tokens, prompt.max_output_tokens)
         choice = Choice(accepted.choice_ids[index], limit, allowance=0)
         choice.grant(self._take(min(accepted.slice_tokens, share)))
         return choice
 
     def _request(self, index: int) -> GenerateRequest:
         accepted = self._accepted
+        sampling = accepted.demand.sampling
+        if sampling.max_tokens is None and accepted.demand.default_max_tokens is not None:
+            limit = self._choices[index].limit
+            sampling = replace(sampling, max_tokens=limit, min_tokens=min(sampling.min_tokens, limit))
+        if sampling.seed is not None:
+            sampling = replace(sampling, seed=seed_of_choice(sampling.seed, index % accepted.demand.n))
         return GenerateRequest(
             request_id=self._choices[index].id,
             revision=accepted.arm.revision,
             token_ids=accepted.prompts[index // accepted.demand.n].token_ids,
             owner=Owner(id=accepted.caller.id, salt=accepted.caller.salt),
-            sampling=accepted.demand.sampling,
+            sampling=sampling,
             allowance=self._choices[index].allowance,
         )
 
@@ -261,3 +269,8 @@ class Choices:
         taken = min(wanted, self._num_free)
         self._num_free -= taken
         return taken
+
+
+def seed_of_choice(seed: int, number: int) -> int:
+    """The seed of a prompt's choice `number`: the same each time; the first one's is the request's."""
+    return (seed + number * SEED_STEP + 2**63) % 2**64 - 2**63

@@ -23,6 +23,7 @@ from console.limits.reserve import LimitExceeded, reserve
 from console.rollouts.choose import Arm, choose
 from inference import client
 from inference.protocol import (
+    ContextLengthExceeded,
     Event,
     Finish,
     FinishReason,
@@ -82,6 +83,7 @@ async def accept(*, caller: Caller, demand: Demand, transport: Transport, arrive
     laps.end("parse")
     arm, hold, prompts = await _reach(caller=caller, demand=demand, laps=laps)
     try:
+        demand = demand.with_defaults(prompts[0].sampling)
         return await _let_in(caller, demand, transport, laps, arm, hold, prompts)
     except BaseException:
         hold.release()
@@ -125,8 +127,9 @@ async def _let_in(
     prompts: tuple[Prepared, ...],
 ) -> Accepted:
     """Reserve. Raises `LimitExceeded`."""
+    _require_room(demand, prompts)
     request_id = f"{'chatcmpl' if demand.endpoint == 'chat.completions' else 'cmpl'}-{uuid.uuid4().hex}"
-    slice_tokens = min([SLICE_TOKENS, demand.sampling.max_tokens or SLICE_TOKENS, *_rooms(prompts)])
+    slice_tokens = min([SLICE_TOKENS, demand.max_tokens or SLICE_TOKENS, *_rooms(prompts)])
     created_at = time.time() - (time.monotonic() - laps.arrived)
     ticket = await reserve(
         caller=caller,
@@ -226,9 +229,21 @@ async def _prepare(arm: Arm, prompt: Prompt) -> Prepared:
     try:
         return await client.current().prepare(request)
     except Refusal as refusal:
-        if refusal.param is None:
-            refusal.param = prompt.param
+        if refusal.param in (None, "prompt", "messages"):
+            refusal.param = prompt.param  # of several prompts, the one at fault
         raise
+
+
+def _require_room(demand: Demand, prompts: tuple[Prepared, ...]) -> None:
+    """Raises `ContextLengthExceeded` with the field that asked for more output than a prompt leaves."""
+    wanted = demand.sampling.max_tokens or 0
+    for prompt in prompts:
+        if wanted > prompt.max_output_tokens:
+            raise ContextLengthExceeded(
+                f"the prompt has {len(prompt.token_ids)} tokens and leaves {prompt.max_output_tokens} of the "
+                f"context; {demand.max_tokens_param} asks for {wanted}",
+                param=demand.max_tokens_param,
+            )
 
 
 def _rooms(prompts: tuple[Prepared, ...]) -> list[int]:

@@ -44,9 +44,16 @@ def facts(folder: Path, files: Mapping[str, Path]) -> dict[str, Any]:
         "dtype": _dtype(config, tensors),
         "quantization": method,
         "licence": licence(folder, config),
+        "own_code": _own_code(files) or None,
     }
     found |= _sequence_facts(_text_config(config))
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _own_code(files: Mapping[str, Path]) -> list[str]:
+    """The files that name code of the model's own (`auto_map`), which is never run."""
+    named = (name for name in ("config.json", "tokenizer_config.json") if name in files)
+    return [name for name in named if "auto_map" in json.loads(files[name].read_bytes())]
 
 
 def licence(folder: Path, config: Mapping[str, Any] | None = None) -> str | None:

@@ -13,6 +13,7 @@ from console.gateway.answers.chat import ChatAnswer
 from console.gateway.answers.completion import CompletionAnswer
 from console.gateway.frames import chunk_frame, server_frame
 from console.gateway.pipeline import ChoiceEvent, Settled, Silence, Step
+from console.gateway.schemas.demand import UsageInStream
 from console.gateway.stream import frame
 from inference.protocol import Delta, Finish, FinishReason, Sampling, TokenLogprob, Usage
 from tests.console.gateway.accepted import accepted
@@ -45,12 +46,12 @@ async def told(answer: Answer, *made: Step) -> list[Any]:
 
 def chat(*, n: int = 1, wants_usage: bool = False, logprobs: int | None = None) -> ChatAnswer:
     one = accepted(n=n, sampling=Sampling(logprobs=logprobs), slice_tokens=8)
-    return ChatAnswer(one, wants_usage=wants_usage)
+    return ChatAnswer(one, usage=UsageInStream(at_end=wants_usage))
 
 
 def completion(*, wants_usage: bool = False, logprobs: int | None = None) -> CompletionAnswer:
     one = accepted(sampling=Sampling(logprobs=logprobs), slice_tokens=8, endpoint="completions")
-    return CompletionAnswer(one, wants_usage=wants_usage, echo=False)
+    return CompletionAnswer(one, usage=UsageInStream(at_end=wants_usage), echo=False)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -115,3 +116,19 @@ async def test_a_frame_of_a_socket(stream_id: str | None) -> None:
     written = chunk_frame(stream_id, 7, json.dumps(chunk))
     expected = server_frame("chat.completion.chunk", stream_id, 7, chunk=chunk)
     assert json.loads(written) == expected and list(json.loads(written)) == list(expected)
+
+
+async def test_each_chunk_can_tell_the_tokens_so_far() -> None:
+    one = accepted(n=2, sampling=Sampling(), slice_tokens=8)
+    answer = ChatAnswer(one, usage=UsageInStream(at_end=True, so_far=True))
+    made = [
+        ChoiceEvent(0, Delta("a", (1,))),
+        ChoiceEvent(1, Delta("", (2,))),  # shows nothing, and counts
+        ChoiceEvent(1, Delta("bc", (3, 4))),
+        ChoiceEvent(1, FINISH),
+        Settled(Usage(1, 0, 4)),
+    ]
+    chunks = await told(answer, *made)
+    assert [one["usage"]["completion_tokens"] for one in chunks] == [0, 0, 1, 4, 4, 4]
+    assert {one["usage"]["prompt_tokens"] for one in chunks} == {1}
+    assert chunks[-2]["usage"]["total_tokens"] == 5 and chunks[-1]["choices"] == []

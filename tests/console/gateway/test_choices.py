@@ -176,3 +176,25 @@ async def test_a_ledger_that_fails_ends_the_choice(monkeypatch: pytest.MonkeyPat
     assert isinstance((await choices.next(1) or (0, None))[1], Delta)
     with pytest.raises(OSError, match="gone"):
         await choices.next(1)
+
+
+def requests_of(monkeypatch: pytest.MonkeyPatch, *, n: int, **fields: Any) -> list[GenerateRequest]:
+    engine = Engine()
+    monkeypatch.setattr(module, "extend", Ledger(0).extend)
+    made = accepted(n=n, sampling=Sampling(**fields), slice_tokens=SLICE)
+    Choices(made, engine)  # type: ignore[arg-type]
+    return engine.requests
+
+
+@pytest.mark.parametrize("seed", [0, 23, -1, 2**63 - 1, -(2**63)])
+async def test_choices_of_a_seeded_request_draw_apart_and_the_same_each_time(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    first = [one.sampling.seed for one in requests_of(monkeypatch, n=5, seed=seed)]
+    assert len(set(first)) == 5
+    assert first == [one.sampling.seed for one in requests_of(monkeypatch, n=5, seed=seed)]
+    assert first[0] == seed  # as a request for one choice
+
+
+async def test_without_a_seed_each_choice_draws_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [one.sampling.seed for one in requests_of(monkeypatch, n=3)] == [None] * 3
