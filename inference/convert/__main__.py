@@ -13,6 +13,7 @@ from inference.convert.child import progress, report
 from inference.convert.facts import facts, licence
 from inference.convert.gguf_header import check_gguf
 from inference.convert.output import CannotWrite, check_disk, whole_folder
+from inference.convert.prompt_trial import try_prompts
 from inference.models.model_folder import RECEIPT, UnsafeModel, check_folder, manifest, sha256
 from inference.models.safetensors_header import BadHeader
 
@@ -48,8 +49,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         source = options.folder.resolve()
         files = check_folder(source)
         num_bytes = sum(path.stat().st_size for path in files.values())
+        progress("trying tokenizer and template", 0.02)
+        of_prompts = try_prompts(source)
         if options.target is None:
-            return {"folder": str(source), "files": manifest(files), "facts": facts(source, files)}
+            return {
+                "folder": str(source),
+                "files": manifest(files),
+                "facts": facts(source, files) | of_prompts,
+            }
         named = licence(source)
     target = options.target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +67,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         receipt = _write(source, part, options)
         progress("checking the result", 0.9)
         files = check_folder(part)
-        written, found = manifest(files), facts(part, files)
+        if options.gguf:
+            of_prompts = try_prompts(part)
+        written, found = manifest(files), facts(part, files) | of_prompts
         if named:
             found["licence"] = named  # a target holds no README
         (part / RECEIPT).write_text(json.dumps({**receipt, "files": written}, indent=2) + "\n")
