@@ -187,6 +187,23 @@ def observe_request(
     _observe_timings(model, revision, timings)
 
 
+def observe_lost(
+    *,
+    model: str,
+    revision: str,
+    endpoint: str,
+    transport: str,
+    prompt_tokens: int,
+    completion_tokens: int,
+    error_code: str,
+) -> None:
+    """Count a request whose server died, once the next one has settled it. How long it took nobody knows."""
+    REQUESTS.labels(model, revision, endpoint, transport, "failed", "").inc()
+    FAILURES.labels(model, revision, error_code).inc()
+    PROMPT_TOKENS.labels(model, revision).observe(prompt_tokens)
+    OUTPUT_TOKENS.labels(model, revision).observe(completion_tokens)
+
+
 def _observe_timings(model: str, revision: str, timings: Timings) -> None:
     QUEUE.labels(model, revision).observe(timings.queue_seconds)
     TOTAL.labels(model, revision).observe(timings.total_seconds)

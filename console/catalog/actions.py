@@ -30,7 +30,7 @@ from console.catalog.files import (
     sweep,
     target_of,
 )
-from console.catalog.importing import ImportRefused, ImportRequest, check_engine
+from console.catalog.importing import ImportRefused, ImportRequest, check_context, check_engine
 from console.catalog.models import Deployment, Revision, Route, ServedModel
 from console.catalog.routes import ALL, set_shares
 from console.catalog.sources.hub import is_fetched
@@ -81,6 +81,11 @@ def import_model(
     if target.exists() and not is_fetched(target):  # by an earlier start, which ended before it registered
         shutil.rmtree(target)
     obtained = request.obtain(target=target, progress=progress)
+    try:
+        check_context(request.engine, obtained.converted.facts)
+    except ImportRefused:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
     progress("registering", 0.99)  # the last moment to cancel
     converted = obtained.converted
     with files_lock():

@@ -103,7 +103,7 @@ def fetch(pool: Tensor, slots: Tensor, dtype: torch.dtype) -> Tensor:
 
 def visible(kv_len: int, num_tokens: int, *, window: int | None, device: torch.device) -> Tensor:
     """Which of `kv_len` keys each of the last `num_tokens` tokens may see: bool `[num_tokens, kv_len]`."""
-    positions = torch.arange(kv_len, device=device)
+    positions = torch.arange(kv_len, dtype=torch.int64, device=device)
     own = positions[kv_len - num_tokens :, None]
     mask = positions <= own
     return mask if window is None else mask & (positions > own - window)

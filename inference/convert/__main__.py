@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,9 +16,19 @@ from inference.convert.facts import facts, licence
 from inference.convert.gguf_header import CannotConvert, GgufHeader
 from inference.convert.gguf_parts import check_gguf, part_paths
 from inference.convert.output import CannotWrite, check_disk, whole_folder
-from inference.models.model_folder import RECEIPT, UnsafeModel, check_folder, manifest, sha256
+from inference.models.model_folder import (
+    CannotLoad,
+    NotServed,
+    UnsafeModel,
+    check_folder,
+    ignored,
+    manifest,
+    sha256,
+)
 from inference.models.safetensors_header import BadHeader
+from inference.models.serving_files import RECEIPT
 
+MAX_SAID = 20  # names of files that were passed over
 SPARE_BYTES = 64 * 2**20  # tokenizer, configuration, headers
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
@@ -26,6 +38,8 @@ CODES: dict[type[Exception], str] = {
     BadHeader: "unsafe_model",
     UnsafeModel: "unsafe_model",
     CannotConvert: "cannot_convert",
+    NotServed: "not_served",
+    CannotLoad: "cannot_load",
     CannotWrite: "cannot_write",
     OSError: "input_output_error",
 }
@@ -46,13 +60,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         source = options.gguf.resolve(strict=True)
         header = check_gguf(source)
         num_bytes = header.num_weights * DTYPE_BYTES[options.dtype]
+        passed_over: list[str] = []
         named: str | None = header.licence
     else:
         source = options.folder.resolve()
         files = check_folder(source)
+        passed_over = ignored(source, files)
         num_bytes = sum(path.stat().st_size for path in files.values())
-        if options.target is None:
-            return {"folder": str(source), "files": manifest(files), "facts": facts(source, files)}
+        if options.target is None or not (options.quantize or passed_over):
+            return {"folder": str(source), "files": manifest(files), "facts": _described(source, files)}
         named = licence(source)
     target = options.target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,16 +76,40 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         target.parent, num_bytes=num_bytes * (2 if options.gguf and options.quantize else 1) + SPARE_BYTES
     )
     with whole_folder(target) as part:
-        receipt = _write(source, part, options, header)
+        is_made = options.gguf or options.quantize
+        receipt = _write(source, part, options, header) if is_made else _copy(files, part)
         progress("checking the result", 0.9)
         files = check_folder(part)
         written = manifest(files)
         (part / RECEIPT).write_text(json.dumps({**receipt, "files": written}, indent=2) + "\n")
-        found = facts(part, files)
+        found = _described(part, files)
         if named:
             found["licence"] = named  # a target holds no README
+        if passed_over:
+            found["ignored"] = passed_over[:MAX_SAID]
+            found["num_ignored"] = len(passed_over)
         progress("moving into place", 0.99)
     return {"folder": str(target), "files": written, "facts": found}
+
+
+def _described(folder: Path, files: Mapping[str, Path]) -> dict[str, Any]:
+    """What the files say, and what shows when transformers reads them. Raises `CannotLoad`."""
+    progress("trying it", 0.92)
+    from inference.convert.trial import tried
+
+    return facts(folder, files) | tried(folder)
+
+
+def _copy(files: Mapping[str, Path], part: Path) -> dict[str, Any]:
+    """What serving reads, out of a folder that holds more."""
+    total = sum(path.stat().st_size for path in files.values()) or 1
+    done = 0
+    for name, path in files.items():
+        progress("copying", 0.8 * done / total)
+        (part / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, part / name)
+        done += path.stat().st_size
+    return {"copied": sorted(files)}
 
 
 def _write(
@@ -100,8 +140,6 @@ def _write(
         )
         source = floats
     if options.quantize:
-        import shutil
-
         from inference.convert.quantize import quantize_folder
 
         progress("quantizing", 0.6)
@@ -120,7 +158,10 @@ def _parser() -> argparse.ArgumentParser:
         "--folder", type=Path, help="a folder of safetensors to check, and to quantize where asked"
     )
     parser.add_argument(
-        "--target", type=Path, help="the folder to write; without one a folder is only checked"
+        "--target",
+        type=Path,
+        help="the folder to write; without one a folder is only checked, with one it is left where it is"
+        " if it holds nothing but what serving reads, and else that is copied",
     )
     parser.add_argument(
         "--dtype", choices=DTYPE_BYTES, default="bfloat16", help="of weights that come from GGUF"

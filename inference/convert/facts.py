@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inference.models.model_folder import RECEIPT
 from inference.models.safetensors_header import Tensor, read_header
+from inference.models.serving_files import RECEIPT
 
 INT4 = "pilothouse_int4"  # as config.json names it: inference/quantization/int4.py
 CACHE_ELEMENT_BYTES = 2  # of an unquantized KV cache
@@ -46,6 +46,7 @@ def facts(folder: Path, files: Mapping[str, Path]) -> dict[str, Any]:
         "quantization": method,
         "licence": licence(folder, config),
         "converter": _converter(folder),
+        "own_code": _own_code(files) or None,
     }
     found |= _sequence_facts(_text_config(config))
     return {name: value for name, value in found.items() if value is not None}
@@ -61,6 +62,12 @@ def _converter(folder: Path) -> int | None:
         return None
     number = receipt.get("converter", 1)  # the first did not say so
     return number if type(number) is int else None
+
+
+def _own_code(files: Mapping[str, Path]) -> list[str]:
+    """The files that name code of the model's own (`auto_map`), which is never run."""
+    named = (name for name in ("config.json", "tokenizer_config.json") if name in files)
+    return [name for name in named if "auto_map" in json.loads(files[name].read_bytes())]
 
 
 def licence(folder: Path, config: Mapping[str, Any] | None = None) -> str | None:

@@ -98,7 +98,7 @@ def _llama3(divisors: np.ndarray[Any, Any], theta: float) -> dict[str, Any]:
         "high_freq_factor": LLAMA3_HIGH,
         "original_max_position_embeddings": LLAMA3_CONTEXT,
     }
-    frequencies = theta ** -(np.arange(len(divisors)) / len(divisors))
+    frequencies = theta ** -(np.arange(len(divisors), dtype=np.int64) / len(divisors))
     turns = LLAMA3_CONTEXT * frequencies / (2 * math.pi)
     share = np.clip((turns - LLAMA3_LOW) / (LLAMA3_HIGH - LLAMA3_LOW), 0, 1)
     if not np.allclose(divisors, 1 / ((1 - share) / factor + share), rtol=1e-3):

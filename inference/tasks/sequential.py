@@ -67,6 +67,6 @@ def _card(loaded: LoadedModel, revision: str) -> ModelCard:
     card = loaded.card(revision)
     try:
         kv_bytes = loaded.max_model_len * token_bytes(loaded.text_config, dtype=loaded.dtype)
-    except AttributeError:  # an architecture that keeps something else than keys and values
-        kv_bytes = 0
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError, ZeroDivisionError):
+        kv_bytes = 0  # an architecture that keeps something else than keys and values: it is an estimate only
     return replace(card, kv_bytes=kv_bytes, memory_bytes=card.weight_bytes + kv_bytes)

@@ -208,7 +208,7 @@ def test_a_model_of_another_vocabulary_is_no_relative(exact: Path, tmp_path: Pat
 
 def test_an_unsafe_folder_is_not_loaded(exact: Path, tmp_path: Path, measure: Measure) -> None:
     folder = shutil.copytree(exact, tmp_path / "unsafe")
-    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    (folder / "model.safetensors").write_bytes(b"\x80\x04.")
     assert measure(folder, exact)["code"] == "unsafe_model"
 
 

@@ -107,7 +107,7 @@ def test_a_quantized_folder_has_everything_of_its_source(run: Callable[..., Outc
 
 def test_an_unsafe_folder_ends_with_a_reason(run: Callable[..., Outcome], tmp_path: Path) -> None:
     folder = model_folder(tmp_path / "model")
-    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     exit_code, last = run("--folder", folder)
     assert (exit_code, last["event"], last["code"]) == (1, "error", "unsafe_model")
     assert "pytorch_model.bin" in last["message"]

@@ -111,18 +111,21 @@ def pickled(folder: Path) -> None:
 
 
 def remote_code(folder: Path) -> None:
-    edit(folder / "config.json", auto_map={"AutoModelForCausalLM": "modeling.Model"})
+    edit(folder / "config.json", model_type="own", auto_map={"AutoModelForCausalLM": "modeling.Model"})
 
 
 def remote_tokenizer(folder: Path) -> None:
-    edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": "tokenizer.Tokenizer"})
+    edit(folder / "config.json", model_type="mistral3_own")
+    edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["own.Tokenizer", None]})
+    edit(folder / "tokenizer_config.json", tokenizer_class="OwnTokenizer")
 
 
 def escaping_link(folder: Path) -> None:
-    (folder / "extra.json").symlink_to("/etc/hostname")
+    (folder / "added_tokens.json").symlink_to("/etc/hostname")
 
 
 def escaping_shard(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
     edit(folder / "model.safetensors.index.json", weight_map={"lm_head.weight": "../other.safetensors"})
 
 
@@ -166,10 +169,10 @@ def no_folder(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (pickled, "pytorch_model.bin: files that can carry code"),
+        (pickled, "pytorch_model.bin and its like can carry code"),
         (remote_code, "config.json wants to run its own code"),
         (remote_tokenizer, "tokenizer_config.json wants to run its own code"),
-        (escaping_link, "extra.json is a link that leaves"),
+        (escaping_link, "added_tokens.json is a link that leaves"),
         (escaping_shard, "other.safetensors"),
         (adapter, "adapter"),
         (no_config, "config.json is missing"),
@@ -177,7 +180,7 @@ def no_folder(folder: Path) -> None:
         (list_config, "config.json names no model_type"),
         (truncated, "model.safetensors: the tensors take"),
         (incomplete, "the weights lack model.layers.1.mlp.up_proj.weight"),
-        (unknown_kind, "not one that transformers knows"),
+        (unknown_kind, r"not one that transformers [0-9.]+ knows"),
         (no_folder, "is not a folder"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
