@@ -4,7 +4,6 @@ the path that REST takes. Frames, authentication, limits and close codes: docs/w
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 
 from console.environment import environment
 from console.gateway import flight, pipeline
-from console.gateway.answers.answer import timings_json, usage_json
+from console.gateway.answers.answer import encode, timings_json, usage_json
 from console.gateway.answers.chat import ChatAnswer
 from console.gateway.body import MAX_BODY_BYTES, parse_object
 from console.gateway.doorkeeper import SUBPROTOCOL, AskCaller, offered_key, who_is_there
@@ -180,7 +179,7 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         list_refused(error, cause, owner=owner, scope=self.scope, **about)
 
     async def _send(self, frame: dict[str, Any]) -> None:
-        await self._send_text(json.dumps(frame, ensure_ascii=False, separators=(",", ":")))
+        await self._send_text(encode(frame))
 
     async def _send_text(self, text: str) -> None:
         if self._is_open:

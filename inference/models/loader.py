@@ -73,12 +73,13 @@ class LoadedModel:
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
-        """Tokens that end a text, as `generate` would take them."""
-        for owner in (self.model.generation_config, self.text_config, self.tokenizer):
+        """Tokens that end a text: all that any file names, since each may know of one that others do not."""
+        found: dict[int, None] = {}
+        for owner in (self.model.generation_config, self.config, self.text_config, self.tokenizer):
             ids = getattr(owner, "eos_token_id", None)
             if ids is not None:
-                return tuple(ids) if isinstance(ids, list | tuple) else (ids,)
-        return ()
+                found.update(dict.fromkeys(ids if isinstance(ids, list | tuple) else [ids]))
+        return tuple(found)
 
     @property
     def weight_bytes(self) -> int:
