@@ -66,7 +66,7 @@ def _shards(parameters: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 
 def _draw(dtype: torch.dtype) -> Tensor:
     torch.manual_seed(SEED)
-    drawn = torch.empty(NUM_DRAWN, dtype=dtype)
+    drawn = torch.empty(NUM_DRAWN, dtype=dtype, device="cpu")
     fill("", drawn)
     return drawn
 

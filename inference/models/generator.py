@@ -20,6 +20,7 @@ from transformers import (
     PretrainedConfig,
 )
 
+from inference.models.default_dtype import kept_from_others
 from inference.models.kinds import PICTURES, TRANSLATOR
 from inference.models.model_folder import CannotLoad, NotServed, TooLittleMemory
 from inference.protocol import Refusal
@@ -59,10 +60,11 @@ def model_class(config: PretrainedConfig) -> Any:
 def read_model(folder: Path, config: PretrainedConfig, **options: Any) -> Any:
     """The model with all its weights. Raises `CannotLoad` where some are missing or do not fit."""
     auto = model_class(config)
-    with in_our_words(
+    not_a_model = (
         "transformers cannot make a model of these weights: config.json and the safetensors may be of"
         " different models, or incomplete; fetch or save them anew"
-    ):
+    )
+    with in_our_words(not_a_model), kept_from_others():
         model, report = auto.from_pretrained(
             folder,
             config=config,
