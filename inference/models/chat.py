@@ -29,7 +29,7 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[ChatMessa
         raise InvalidValue("this model has no chat template; use the completions endpoint", param="messages")
     special = special_strings(tokenizer)
     marked, escaped = _mark(messages, special)
-    text = _render(tokenizer, _in_form(tokenizer, marked))
+    text = _render(tokenizer, marked)
     pieces: list[str] = []
     for index, piece in enumerate(MARK.split(text) if escaped else [text]):
         is_mark = index % 2 and int(piece) < len(special)  # its characters, never the token
@@ -77,8 +77,9 @@ def _in_form(tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, str]]) -> 
     return [{**row, "content": as_content(row["content"], forms[row["role"]])} for row in rows]
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]]) -> str:
+def _render(tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, str]]) -> str:
     try:
+        messages = _in_form(tokenizer, rows)
         text: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     except (TemplateError, TypeError, ValueError) as error:
         reason = f"the model's chat template refuses these messages: {error}"

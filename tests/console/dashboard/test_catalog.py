@@ -182,3 +182,16 @@ def test_pages_are_fast_with_ten_thousand_revisions_of_five_hundred_models(opera
     taken = {path: seconds(operator, path) for path in paths}
     print({path: f"{1000 * one:.0f} ms" for path, one in taken.items()})
     assert {path: one for path, one in taken.items() if one > MOST_SECONDS} == {}
+
+
+def test_the_page_says_what_holds_where_a_request_is_silent_and_what_was_ignored(operator: Client) -> None:
+    own = {"sampling": {"temperature": 0.6, "top_k": 20}, "ignored": ["optimizer.pt"], "num_ignored": 1}
+    make_revision("said", "said-1", facts=own)
+    make_revision("said", "said-2", facts=own, engine={"sampling_defaults": "openai"})
+    make_revision("said", "said-3", facts={"sampling": {}, "context_from": "assumed", "max_model_len": 4096})
+    make_revision("said", "said-4")
+    pages = [operator.get(f"/models/said/said-{number}/").content.decode() for number in range(1, 5)]
+    assert "temperature=0.6" in pages[0] and "top_k=20" in pages[0] and "optimizer.pt" in pages[0]
+    assert "temperature=0.6" not in pages[1] and "OpenAI&#x27;s defaults" in pages[1].replace("'", "&#x27;")
+    assert "the files name no others" in pages[2] and "assumed" in pages[2]
+    assert "known once it was loaded" in pages[3]
