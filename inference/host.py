@@ -9,11 +9,12 @@ import torch
 
 from inference.config import EngineConfig, RevisionSpec
 from inference.cpu import compiler
+from inference.engine import dtype_choice
 from inference.engine.build import assemble
 from inference.engine.engine import Engine
 from inference.engine.memory import free_host_bytes, total_host_bytes
 from inference.models.device import choose_device, choose_dtype
-from inference.models.loader import LoadedModel, load_model
+from inference.models.loader import LoadedModel
 from inference.models.prompt import prepare
 from inference.protocol import Device, LoadProgress, Prepared, PrepareRequest
 from inference.tasks.sequential import SequentialEngine
@@ -33,7 +34,7 @@ class Served:
 
 def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> Served:
     """Load a revision's folder, plan memory, warm up. Raises `CannotLoad` with the reason."""
-    loaded = load_model(spec.folder, spec.engine, progress)
+    loaded = dtype_choice.load(spec.folder, spec.engine, progress)
     engine = assemble(loaded, spec, progress) if loaded.batching else SequentialEngine(loaded, spec)
     return Served(engine, replace(loaded, max_model_len=engine.card.max_model_len))
 

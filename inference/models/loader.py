@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from inference.attention import base
 from inference.config import EngineConfig
 from inference.models import blocked_int4, packed
-from inference.models.device import check_fp8, choose_attention, choose_device, choose_dtype
+from inference.models.device import ChosenDtype, check_fp8, choose_attention, choose_device, choose_dtype
 from inference.models.fusible import can_fuse
 from inference.models.layout import transpose_linear_weights
 from inference.models.model_folder import CannotLoad, check_folder
@@ -43,6 +43,7 @@ class LoadedModel:
     batching: bool  # False: only the sequential engine can serve it, or was asked to
     note: str  # why not batched
     max_model_len: int
+    why_dtype: str = ""  # what the dtype was chosen by, where that was left to us
 
     @property
     def text_config(self) -> PretrainedConfig:
@@ -98,21 +99,29 @@ class LoadedModel:
             weight_bytes=self.weight_bytes,
             has_chat_template=bool(self.tokenizer.chat_template),
             note=self.note or self.why_not_captured,
+            why_dtype=self.why_dtype,
         )
 
 
 def load_model(
-    folder: Path, config: EngineConfig, progress: Callable[[LoadProgress], None] = lambda _: None
+    folder: Path,
+    config: EngineConfig,
+    progress: Callable[[LoadProgress], None] = lambda _: None,
+    *,
+    chosen: ChosenDtype | None = None,
 ) -> LoadedModel:
-    """Load a folder as `config` says; no network, no code of the folder. Raises `CannotLoad`."""
+    """Load a folder as `config` says; no network, no code of the folder. Raises `CannotLoad`.
+
+    `chosen`: the dtype, where somebody measured what `config` leaves open.
+    """
     files = check_folder(folder)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     progress(LoadProgress("reading weights", 0.0))
     transformers.utils.logging.disable_progress_bar()
-    model_config = _read_config(folder)
+    model_config = read_config(folder)
     device = choose_device(config)
-    dtype = choose_dtype(config, device)
+    dtype = chosen.dtype if chosen else choose_dtype(config, device)
     check_fp8(config, device, quantization=quantization_of(model_config))
     note = why_not_batched(model_config) if config.batching else "batching is off"
     if note and config.kv_dtype != "auto":
@@ -130,18 +139,7 @@ def load_model(
         read_tokenizer = beside.submit(load_tokenizer, folder)  # leaves Python to the weights as it parses
         model = _read_weights(folder, model_config, config, device, read_as, batching=not note)
     progress(LoadProgress("reading weights", 0.8))
-    if is_narrow:
-        packed.widen(model)
-    if device.type == "cpu" and config.fused_layers:
-        blocked_int4.lay_out(model)
-    if config.dtype == "auto":
-        allow_rounding(model)
-    model.requires_grad_(False).eval().to(device)  # what the files do not hold, such as rotary tables
-    if device.type == "cpu":
-        if not (can_fuse_layers and can_fuse(model)):  # fusing does it as well
-            transpose_linear_weights(model)
-    else:
-        torch.cuda.empty_cache()  # of quantizing while loading: the KV pool is planned from what is free
+    prepare_layers(model, config, device=device, is_narrow=is_narrow, is_batched=not note)
     max_model_len = choose_max_model_len(model_config.get_text_config(), config)
     if not note:
         settle_frequencies(model, max_model_len)
@@ -158,7 +156,26 @@ def load_model(
         batching=not note,
         note=note,
         max_model_len=max_model_len,
+        why_dtype=chosen.why if chosen else "",
     )
+
+
+def prepare_layers(
+    model: Any, config: EngineConfig, *, device: torch.device, is_narrow: bool, is_batched: bool
+) -> None:
+    """Brings a model that was read to its device, its weights in the form that is fastest there."""
+    if is_narrow:
+        packed.widen(model)
+    if device.type == "cpu" and config.fused_layers:
+        blocked_int4.lay_out(model)
+    if config.dtype == "auto":
+        allow_rounding(model)
+    model.requires_grad_(False).eval().to(device)  # what the files do not hold, such as rotary tables
+    if device.type == "cpu":
+        if not (config.fused_layers and is_batched and can_fuse(model)):  # fusing does it as well
+            transpose_linear_weights(model)
+    else:
+        torch.cuda.empty_cache()  # of quantizing while loading: the KV pool is planned from what is free
 
 
 def has_quantized_head(model_config: PretrainedConfig) -> bool:
@@ -231,7 +248,8 @@ def _read_weights(
     return model
 
 
-def _read_config(folder: Path) -> PretrainedConfig:
+def read_config(folder: Path) -> PretrainedConfig:
+    """What config.json says of a model. Raises `CannotLoad`."""
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
