@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import IO, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
 from django.core.exceptions import RequestAborted
@@ -18,10 +18,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.urls import set_script_prefix, set_urlconf
 
 from console.environment import environment
-from console.gateway.body import MAX_BODY_BYTES, too_large
 from console.gateway.errors import ApiError, as_api_error, invalid, unexpected
-from console.gateway.refused import source_of, write_down
-from console.gateway.schemas.fields import ENDPOINTS
+from console.gateway.refused import claimed_owner, list_refused, source_of, write_down
+from console.gateway.schemas import fields
 from console.gateway.stream import EventStream
 from console.gateway.views import GatewayRequest
 from console.keys.authenticate import authenticate
@@ -31,6 +30,12 @@ from monitoring.metrics import observe_refusal, observe_response
 
 logger = logging.getLogger(__name__)
 
+ENDPOINTS = {  # as the ledger calls them
+    "gateway:chat_completions": "chat.completions",
+    "gateway:completions": "completions",
+    "gateway:models": "models",
+    "gateway:model": "models",
+}
 GetResponse = Callable[[Any], Awaitable[HttpResponseBase]]
 
 KEY_PREFIX = "ph_"
@@ -66,9 +71,6 @@ class GatewayHandler(ASGIHandler):
         try:
             body = await self.read_body(receive)
         except RequestAborted:
-            return
-        except BodyTooLarge:
-            await self.send_response(render(too_large()), send)
             return
         with body:
             set_script_prefix(get_script_prefix(scope))
@@ -111,25 +113,6 @@ class GatewayHandler(ASGIHandler):
         set_urlconf(None)
         return await self._middleware_chain(request)
 
-    async def read_body(self, receive: Any) -> IO[bytes]:
-        """Django's, but it stops where the body is larger than any valid one."""
-        num_bytes = 0
-
-        async def bounded() -> Any:
-            nonlocal num_bytes
-            message = await receive()
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > MAX_BODY_BYTES:
-                raise BodyTooLarge
-            return message
-
-        body: IO[bytes] = await super().read_body(bounded)
-        return body
-
-
-class BodyTooLarge(Exception):
-    """More bytes came than a valid request can have."""
-
 
 async def enforce_policy(request: GatewayRequest, view: Any, args: Any, kwargs: Any) -> None:
     """Nothing is reached that the policy does not name, and no key route without a caller."""
@@ -171,6 +154,8 @@ def render_errors(get_response: GetResponse) -> GetResponse:
             observe_refusal(endpoint=route_of(request), error_code=known.code)
             tracing.failed(known.code, status=known.status)
             write_down(known, source=source_of(request.headers.get("authorization")), scope=request.scope)
+            if not request.scope.get("is_accepted"):
+                list_it(request, known, error)
             return render(known)
 
     return layer
@@ -181,10 +166,22 @@ def with_hint(error: ApiError, *, path: str) -> ApiError:
     if error.code != "not_found":
         return error
     meant = "/v1" + path.rstrip("/").replace("/v1", "")
-    if meant in (*ENDPOINTS, "/v1/models"):
+    if meant in (*fields.ENDPOINTS, "/v1/models"):
         message = f"There is nothing at this address; did you mean {meant}? A client's base URL ends in /v1."
         return replace(error, message=message)
     return error
+
+
+def list_it(request: GatewayRequest, error: ApiError, cause: Exception) -> None:
+    caller = getattr(request, "caller", None)
+    list_refused(
+        error,
+        cause,
+        owner=caller.id if caller else claimed_owner(request.headers.get("authorization")),
+        scope=request.scope,
+        endpoint=ENDPOINTS.get(route_of(request), ""),
+        transport="rest",
+    )
 
 
 def share_with_origins(get_response: GetResponse) -> GetResponse:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import PretrainedConfig
 from transformers.quantizers import AutoHfQuantizer, AutoQuantizationConfig
 
 from inference.attention import base
@@ -26,7 +26,8 @@ from inference.engine.memory import free_host_bytes
 from inference.models import packed
 from inference.models.fuse_cpu import FusedCpuModel
 from inference.models.fusible import can_fuse
-from inference.models.loader import prepare_layers, quantization_of
+from inference.models.generator import model_class
+from inference.models.loader import lay_out, quantization_of
 from inference.models.supported import has_experts
 from inference.quantization.base import quantization_config
 
@@ -81,10 +82,11 @@ class Probe:
             if has_experts(short):
                 short._experts_implementation = "grouped_mm"
         self._model = _model(short, model_config, config, kept_as)
-        prepare_layers(
-            self._model, config, device=torch.device("cpu"), is_narrow=kept_as != dtype, is_batched=is_batched
-        )
-        is_fused = is_batched and config.fused_layers and can_fuse(self._model)
+        if kept_as != dtype:
+            packed.widen(self._model)
+        is_fused = is_batched and config.fused_layers
+        lay_out(self._model, config, torch.device("cpu"), is_fused=is_fused)
+        is_fused = is_fused and can_fuse(self._model)
         self._fused = FusedCpuModel(self._model) if is_fused else None
         self._head: Any = self._fused.head if self._fused else self._model.get_output_embeddings()
         self._rows = torch.full((MOST_ROWS, text.hidden_size), SPREAD, dtype=dtype, device="cpu")
@@ -93,12 +95,12 @@ class Probe:
 
     @torch.inference_mode()
     def run(self, num_rows: int) -> None:
-        ids = torch.arange(num_rows, device="cpu") % self._model.config.get_text_config().vocab_size
+        ids = torch.zeros(num_rows, dtype=torch.int64, device="cpu")
         if self._cache is None:
             self._model(input_ids=ids[:, None], use_cache=False)
             return
         layout = _layout(num_rows, self._cache.block_size)
-        positions = torch.full((num_rows,), CONTEXT - 1, device="cpu")
+        positions = torch.full((num_rows,), CONTEXT - 1, dtype=torch.int64, device="cpu")
         step = self._step(self._cache, layout)
         if self._fused is not None:
             self._fused(ids, positions, logit_rows=None, step=step)
@@ -154,7 +156,7 @@ def _num_layers(model_config: PretrainedConfig, vocab: int) -> int:
 def _on_meta(config: PretrainedConfig) -> Any:
     """A model without memory: neither default dtypes nor weights of others are touched."""
     with torch.device("meta"):
-        return AutoModelForCausalLM._model_mapping[type(config)](config)
+        return model_class(config)._model_mapping[type(config)](config)
 
 
 def _model(
@@ -164,7 +166,7 @@ def _model(
     quantizer = _quantizer(model_config, config)
     if quantizer is not None:
         quantizer._process_model_before_weight_loading(model)
-    tile = torch.randn(2**20, device="cpu").mul_(SPREAD)
+    tile = torch.randn(2**20, dtype=torch.float32, device="cpu").mul_(SPREAD)
     model._apply(lambda tensor: _filled(tensor, tile))
     model.tie_weights()
     if quantizer is not None:
@@ -211,4 +213,4 @@ def _layout(num_rows: int, block_size: int) -> Layout:
     tables: list[Sequence[int]] = [range(row * each, (row + 1) * each) for row in range(num_rows)]
     stretches = [Stretch(row, 1, CONTEXT, table) for row, table in enumerate(tables)]
     slots = [row * each * block_size + CONTEXT - 1 for row in range(num_rows)]
-    return Layout(stretches, torch.tensor(slots, device="cpu"))
+    return Layout(stretches, torch.tensor(slots, dtype=torch.int64, device="cpu"))

@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from inference.config import EngineConfig
 from inference.engine import kept_choices
 from inference.engine.decode_probe import Probe, TooLarge, read_as
 from inference.models.device import DTYPES, ChosenDtype, choose_device
-from inference.models.loader import LoadedModel, load_model, read_config
+from inference.models.generator import read_config
+from inference.models.loader import LoadedModel, load_model
 from inference.models.model_folder import check_folder
 from inference.models.supported import why_not_batched
+from inference.models.tokenizer import load_tokenizer
 from inference.protocol import LoadProgress
 
 logger = logging.getLogger(__name__)
@@ -51,9 +54,14 @@ class Way(Protocol):
         """What a step of the whole model takes, by the times of the two above."""
 
 
-def load(folder: Path, config: EngineConfig, progress: Progress = lambda _: None) -> LoadedModel:
+def load(
+    folder: Path,
+    config: EngineConfig,
+    progress: Progress = lambda _: None,
+    read_tokenizer: Callable[[Path], PreTrainedTokenizerBase] = load_tokenizer,
+) -> LoadedModel:
     """As `load_model`, in the dtype that was measured where `config` and the device leave it open."""
-    return load_model(folder, config, progress, chosen=choose(folder, config, progress))
+    return load_model(folder, config, progress, read_tokenizer, chosen=choose(folder, config, progress))
 
 
 def choose(folder: Path, config: EngineConfig, progress: Progress = lambda _: None) -> ChosenDtype | None:

@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from transformers import AutoModelForCausalLM
 
 from inference.config import EngineConfig, RevisionSpec
 from inference.engine import decode_probe, dtype_choice, kept_choices
+from inference.engine.build import build_engine
 from inference.engine.decode_probe import Probe, TooLarge, read_as
 from inference.engine.dtype_choice import MAX_TURNS, MIN_TURNS, ROWS, choose, decide, described, measure
-from inference.host import load
+from inference.engine.runner import ModelRunner
 from inference.models.device import DTYPES
 from tests.inference import tiny
 
@@ -102,7 +104,7 @@ def test_machines_that_were_never_seen(machine: str) -> None:
 def test_a_busy_machine_does_not_decide(machine: str, seed: int) -> None:
     figures, expected = MACHINES[machine]
     clock = Clock(noise=random.Random(seed))
-    ways = {name: lambda found=found: StubWay(clock, by_rows(found)) for name, found in figures.items()}  # type: ignore[misc]
+    ways = {name: partial(StubWay, clock, by_rows(found)) for name, found in figures.items()}
     assert decide(measure(ways, ROWS, clock)) == expected
 
 
@@ -234,22 +236,22 @@ def test_a_dtype_that_was_asked_for_wins(folder: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(dtype_choice, "Probe", refuse)
     for dtype in ("float32", "bfloat16"):
         assert choose(folder, replace(CPU, dtype=dtype)) is None
-        card = load(
+        card = build_engine(
             RevisionSpec("tiny", folder, replace(CPU, dtype=dtype, num_blocks=8)), lambda _: None
-        ).engine.card
+        ).card
         assert (card.dtype, card.why_dtype) == (dtype, "")
 
 
 def test_what_was_chosen_is_served_and_told(folder: Path, measured: list[str]) -> None:
     stages: list[str] = []
     spec = RevisionSpec("tiny", folder, replace(CPU, num_blocks=8))
-    card = load(spec, lambda news: stages.append(news.stage)).engine.card
+    card = build_engine(spec, lambda news: stages.append(news.stage)).card
     assert card.dtype == "bfloat16" and card.why_dtype.startswith(
         "measured steps of 1 and 8 rows: float32 40.0"
     )
     assert stages[0] == "measuring dtypes, once"
     stages.clear()
-    load(spec, lambda news: stages.append(news.stage))
+    build_engine(spec, lambda news: stages.append(news.stage))
     assert "measuring dtypes, once" not in stages
 
 
@@ -287,11 +289,12 @@ def test_a_probe_is_compiled_where_the_model_would_be(tmp_path: Path) -> None:
     files = list(tmp_path.glob("*.safetensors"))
     kept_as = read_as(config, CPU, torch.float32, files, is_batched=True)
     way = Probe(config, CPU, torch.float32, kept_as, is_batched=True)
-    served = load(
+    served = build_engine(
         RevisionSpec("tiny", with_tokenizer(tmp_path), replace(CPU, dtype="float32", num_blocks=8)),
         lambda _: None,
     )
-    fused = served.engine.runner._fused  # type: ignore[attr-defined]
+    assert isinstance(served.runner, ModelRunner)
+    fused = served.runner._fused
     assert way._fused is not None and fused is not None
     assert (way._fused.compiled is None) == (fused.compiled is None)
     assert read_as(config, CPU, torch.bfloat16, files, is_batched=True) == torch.bfloat16
