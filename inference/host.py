@@ -12,11 +12,12 @@ from transformers import PreTrainedTokenizerBase
 from inference import transformers_index
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
 from inference.cpu import compiler
+from inference.engine import dtype_choice
 from inference.engine.build import assemble
 from inference.engine.engine import Engine
 from inference.engine.memory import free_host_bytes, return_freed_pages, total_host_bytes
 from inference.models.device import choose_device, choose_dtype
-from inference.models.loader import LoadedModel, load_model
+from inference.models.loader import LoadedModel
 from inference.models.tokenizer import load_tokenizer
 from inference.prompts.desk import PromptDesk
 from inference.prompts.process import PromptSettings
@@ -54,7 +55,7 @@ def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], placement
         return load_tokenizer(folder)
 
     try:
-        loaded = load_model(spec.folder, spec.engine, progress, read_tokenizer)
+        loaded = dtype_choice.load(spec.folder, spec.engine, progress, read_tokenizer)
         give_back()  # the pool is planned from what is free
         engine = assemble(loaded, spec, progress) if loaded.batching else SequentialEngine(loaded, spec)
     except BaseException:

@@ -58,6 +58,15 @@ def test_revisions_are_listed_page_by_page_and_narrowed(operator: Call) -> None:
     Deployment.objects.filter(revision="smol-1").update(state="failed", reason="why")
     [one] = told(operator("GET", "revisions?state=failed"))["data"]
     assert one["deployment"]["reason"] == "why"
+
+
+def test_a_revision_tells_its_dtype_and_what_that_was_chosen_by(operator: Call) -> None:
+    before = told(operator("GET", "revisions/smol-0"))["deployment"]
+    assert (before["dtype"], before["why_dtype"]) == ("", "")
+    card = {"dtype": "float32", "why_dtype": "measured steps of 1 and 8 rows"}
+    Deployment.objects.filter(revision="smol-0").update(card=card)
+    after = told(operator("GET", "revisions/smol-0"))["deployment"]
+    assert (after["dtype"], after["why_dtype"]) == ("float32", "measured steps of 1 and 8 rows")
     assert error_of(operator("GET", "revisions?cursor=nonsense"))["param"] == "cursor"
 
 

@@ -69,6 +69,14 @@ def test_the_state_that_is_shown_is_what_the_reconciler_found(viewer: Client) ->
         assert str(state.get("reason", "")) in revision and str(state.get("stage", "")) in revision
 
 
+def test_a_revisions_page_tells_its_dtype_and_what_that_was_chosen_by(viewer: Client) -> None:
+    serve("smol", "smol-1")
+    card = {"device": "cpu", "dtype": "float32", "why_dtype": "measured steps: float32 <15.6> ms"}
+    Deployment.objects.update(state="ready", card=card)
+    page = text(viewer, "/models/smol/smol-1/")
+    assert "cpu, float32" in page and "measured steps: float32" in page
+
+
 def test_a_state_is_asked_for_until_it_rests_and_then_the_page_is_loaded_anew(viewer: Client) -> None:
     serve("smol", "smol-1")
     path = "/models/smol/smol-1/state"
