@@ -21,7 +21,9 @@ from console.catalog.actions import DEFAULT_MODEL
 from console.catalog.sources.package import SMOLLM2, from_package
 from console.group_commit import ledger
 from tests.audit_triggers import lift_triggers, run, set_triggers
+from tests.session_cookies import hold_secrets
 
+hold_secrets()
 KEPT = Path(__file__).resolve().parent.parent / "build"
 
 # An example that takes long is no fault of it: the machine may be busy.
