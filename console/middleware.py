@@ -9,18 +9,17 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed
 from django.utils.deprecation import MiddlewareMixin
-from django_htmx.http import HttpResponseClientRedirect
 
 from console.addresses import Networks
 from console.audit.refusals import REFUSALS
 from console.audit.write import write
 from console.policy import Who, is_near, permits, who_may
+from console.runs import stamp
 from monitoring.metrics import observe_response
 
 Scope = MutableMapping[str, Any]
@@ -32,6 +31,7 @@ Header = tuple[bytes, bytes]
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 METHODS = ("GET", "HEAD", "POST")  # of the console; the management API names its own
+PAGES = (Who.STAFF, Who.OPERATOR, Who.ADMIN, Who.ADMIN_SITE)
 FORWARDED = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"forwarded")
 
 
@@ -127,6 +127,8 @@ class PolicyMiddleware(MiddlewareMixin):
         route = request.resolver_match.view_name if request.resolver_match else "none"
         if response.status_code in (401, 403):
             write_refusal(request, route, response.status_code)
+        if who_may(route) in PAGES and request.user.is_authenticated:
+            stamp(response, person=request.user.pk)
         observe_response(route=route, method=request.method or "", status=response.status_code)
         response.setdefault("Cache-Control", "no-store")  # nearly all is for the one who asked
         return response
@@ -145,8 +147,7 @@ def write_refusal(request: HttpRequest, route: str, status: int) -> None:
 
 
 def to_sign_in(request: HttpRequest) -> HttpResponseBase:
-    """The sign-in page, and back here afterwards; a fragment's whole page goes there."""
+    """The sign-in page, and back here afterwards; a fragment's page stays, and says what happened."""
     if request.headers.get("HX-Request") == "true":
-        page = urlsplit(request.headers.get("HX-Current-URL", "/"))
-        return HttpResponseClientRedirect(redirect_to_login(page.path or "/").url)
+        return HttpResponse(status=204, headers={"X-Session-Ended": "1"})
     return redirect_to_login(request.get_full_path() if request.method == "GET" else "/")

@@ -4,16 +4,16 @@ the path that REST takes. Frames, authentication, limits and close codes: docs/w
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from channels.generic.websocket import AsyncWebsocketConsumer
 
 from console.environment import environment
 from console.gateway import flight, pipeline
-from console.gateway.answers.answer import timings_json, usage_json
+from console.gateway.answers.answer import encode, timings_json, usage_json
 from console.gateway.answers.chat import ChatAnswer
 from console.gateway.body import MAX_BODY_BYTES, parse_object
 from console.gateway.doorkeeper import SUBPROTOCOL, AskCaller, offered_key, who_is_there
@@ -21,7 +21,7 @@ from console.gateway.errors import ApiError, as_api_error, invalid, shutting_dow
 from console.gateway.frames import chat_body, chunk_frame, error_frame, open_envelope, server_frame
 from console.gateway.handler import refuse_key_in_url
 from console.gateway.lanes import Lanes, TooMuch
-from console.gateway.refused import source_of, write_down
+from console.gateway.refused import claimed_owner, list_refused, source_of, write_down
 from console.gateway.schemas.chat import ChatRequest
 from console.gateway.sockets import OPEN
 from monitoring import semconv, tracing
@@ -39,6 +39,14 @@ TICK_SECONDS = 5.0
 MAX_NUMBERED = 1024  # lanes whose frames are numbered
 # Applications may only use 1000 and 4000-4999; the last three digits are those of the standard's own codes.
 RESTART, TOO_OLD, TOO_BIG, UNAUTHENTICATED, TOO_MANY = 4012, 4008, 4009, 4401, 4429
+
+
+@dataclass(slots=True)
+class Asked:
+    """How far a request on the socket came: a refusal of one that was not accepted is listed."""
+
+    owner: str = ""
+    is_accepted: bool = False
 
 
 class ResponsesConsumer(AsyncWebsocketConsumer):
@@ -63,7 +71,7 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
             if (known := as_api_error(error)) is None:
                 logger.exception("a WebSocket was refused: request %s", self.scope.get("request_id"))
             else:
-                self._write_down(known)
+                self._write_down(known, error)
             return await self.close()  # before accept: the handshake is answered with 403
         await self.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in self.scope["subprotocols"] else None)
         self._is_open = True
@@ -120,8 +128,9 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         """One request, from its authentication to its last frame. It never raises but when cancelled at a
         close.
         """
+        asked = Asked()
         try:
-            await self._generate(stream_id, body)
+            await self._generate(stream_id, body, asked)
         except asyncio.CancelledError:
             if not self._is_open:
                 raise
@@ -131,19 +140,21 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
             if known is None:
                 logger.exception("stream failed: request %s", self.scope.get("request_id"))
             known = known or unexpected()
-            self._write_down(known)
+            self._write_down(known, error, asked=asked)
             tracing.failed(known.code, status=known.status)
             await self._say_error(known, stream_id)
             if known.status == 401:  # the key was revoked, or the session ended
                 await self.close(UNAUTHENTICATED)
 
-    async def _generate(self, stream_id: str | None, body: dict[str, Any]) -> None:
+    async def _generate(self, stream_id: str | None, body: dict[str, Any], asked: Asked) -> None:
         arrived = time.monotonic()
         caller = await self._ask_caller()
+        asked.owner = caller.id
         wire = ChatRequest.parse(chat_body(body))
         accepted = await pipeline.accept(
             caller=caller, demand=wire.demand(), transport="websocket", arrived=arrived
         )
+        asked.is_accepted = True
         answer = ChatAnswer(accepted)
         steps = pipeline.run(accepted)
         async for chunk in answer.chunks(steps):
@@ -158,11 +169,17 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
     async def _say_error(self, error: ApiError, stream_id: str | None) -> None:
         await self._send(error_frame(error, stream_id, self._next_number(stream_id)))
 
-    def _write_down(self, error: ApiError) -> None:
-        write_down(error, source=source_of(offered_key(self.scope)), scope=self.scope)
+    def _write_down(self, error: ApiError, cause: Exception, *, asked: Asked | None = None) -> None:
+        authorization = offered_key(self.scope)
+        write_down(error, source=source_of(authorization), scope=self.scope)
+        if asked is not None and asked.is_accepted:
+            return
+        owner = asked.owner if asked and asked.owner else claimed_owner(authorization)
+        about = {"endpoint": "chat.completions", "transport": "websocket"}
+        list_refused(error, cause, owner=owner, scope=self.scope, **about)
 
     async def _send(self, frame: dict[str, Any]) -> None:
-        await self._send_text(json.dumps(frame, ensure_ascii=False, separators=(",", ":")))
+        await self._send_text(encode(frame))
 
     async def _send_text(self, text: str) -> None:
         if self._is_open:

@@ -19,8 +19,8 @@ from django.urls import set_script_prefix, set_urlconf
 
 from console.environment import environment
 from console.gateway.errors import ApiError, as_api_error, invalid, unexpected
-from console.gateway.refused import source_of, write_down
-from console.gateway.schemas.fields import ENDPOINTS
+from console.gateway.refused import claimed_owner, list_refused, source_of, write_down
+from console.gateway.schemas import fields
 from console.gateway.stream import EventStream
 from console.gateway.views import GatewayRequest
 from console.keys.authenticate import authenticate
@@ -30,6 +30,12 @@ from monitoring.metrics import observe_refusal, observe_response
 
 logger = logging.getLogger(__name__)
 
+ENDPOINTS = {  # as the ledger calls them
+    "gateway:chat_completions": "chat.completions",
+    "gateway:completions": "completions",
+    "gateway:models": "models",
+    "gateway:model": "models",
+}
 GetResponse = Callable[[Any], Awaitable[HttpResponseBase]]
 
 KEY_PREFIX = "ph_"
@@ -148,6 +154,8 @@ def render_errors(get_response: GetResponse) -> GetResponse:
             observe_refusal(endpoint=route_of(request), error_code=known.code)
             tracing.failed(known.code, status=known.status)
             write_down(known, source=source_of(request.headers.get("authorization")), scope=request.scope)
+            if not request.scope.get("is_accepted"):
+                list_it(request, known, error)
             return render(known)
 
     return layer
@@ -158,10 +166,22 @@ def with_hint(error: ApiError, *, path: str) -> ApiError:
     if error.code != "not_found":
         return error
     meant = "/v1" + path.rstrip("/").replace("/v1", "")
-    if meant in (*ENDPOINTS, "/v1/models"):
+    if meant in (*fields.ENDPOINTS, "/v1/models"):
         message = f"There is nothing at this address; did you mean {meant}? A client's base URL ends in /v1."
         return replace(error, message=message)
     return error
+
+
+def list_it(request: GatewayRequest, error: ApiError, cause: Exception) -> None:
+    caller = getattr(request, "caller", None)
+    list_refused(
+        error,
+        cause,
+        owner=caller.id if caller else claimed_owner(request.headers.get("authorization")),
+        scope=request.scope,
+        endpoint=ENDPOINTS.get(route_of(request), ""),
+        transport="rest",
+    )
 
 
 def share_with_origins(get_response: GetResponse) -> GetResponse:

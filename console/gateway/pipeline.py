@@ -85,6 +85,7 @@ async def accept(*, caller: Caller, demand: Demand, transport: Transport, arrive
     asked = Asked(caller)
     arm, hold, prompts = await _reach(asked=asked, demand=demand, laps=laps)
     try:
+        demand = demand.with_defaults(prompts[0].sampling)
         return await _let_in(asked, demand, transport, laps, arm, hold, prompts)
     except BaseException:
         hold.release()

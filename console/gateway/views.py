@@ -75,6 +75,7 @@ async def _generate(
         transport="sse" if wire.stream else "rest",
         arrived=request.scope["arrived"],
     )
+    request.scope["is_accepted"] = True  # it has a row in the ledger, however it ends
     answer, steps = answer_of(accepted), pipeline.run(accepted)
     response: HttpResponseBase
     if wire.stream:

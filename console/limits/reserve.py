@@ -45,12 +45,15 @@ class LimitExceeded(Exception):
         code: str,
         retry_after_seconds: float | None,
         buckets: tuple[Bucket, ...] = (),
+        limit: str = "",
+        limit_value: int | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
         self.retry_after_seconds = retry_after_seconds
         self.buckets = buckets
+        self.limit, self.limit_value = limit, limit_value  # a column of `Limit`, for the log of refusals
 
 
 class DuplicateRequest(Exception):
@@ -168,7 +171,14 @@ def _too_large(limit: Limit, *, needed: int) -> LimitExceeded:
     most = limit.tokens_per_minute
     message = f"The request needs at least {needed} tokens, more than this key's {most} a minute."
     buckets = limit.buckets(now_ms=rates.now_ms())
-    return LimitExceeded(message, code="rate_limit_exceeded", retry_after_seconds=None, buckets=buckets)
+    return LimitExceeded(
+        message,
+        code="rate_limit_exceeded",
+        retry_after_seconds=None,
+        buckets=buckets,
+        limit="tokens_per_minute",
+        limit_value=most,
+    )
 
 
 def wait_of(buckets: tuple[Bucket, ...], *, tokens: int) -> float:
@@ -182,20 +192,27 @@ def too_fast(buckets: tuple[Bucket, ...], *, tokens: int, standing: tuple[Bucket
     slowest = next(one for one in buckets if one.seconds_until_room_for(one.cost(tokens)) == wait)
     rate = f"{slowest.limit} {slowest.unit} a minute"
     message = f"This key is limited to {rate}; try again in {duration(wait)}."
-    code = "rate_limit_exceeded"
-    return LimitExceeded(message, code=code, retry_after_seconds=wait, buckets=standing or buckets)
+    return LimitExceeded(
+        message,
+        code="rate_limit_exceeded",
+        retry_after_seconds=wait,
+        buckets=standing or buckets,
+        limit=f"{slowest.unit}_per_minute",
+        limit_value=slowest.limit,
+    )
 
 
 def no_room(limit: Limit, *, needed: int) -> LimitExceeded:
     """The budget is spent, or reserved."""
+    budget: dict[str, Any] = {"limit": "budget_tokens", "limit_value": limit.budget_tokens}
     if limit.budget_tokens is not None and limit.used_tokens + needed > limit.budget_tokens:
         spent = f"This key has used {limit.used_tokens} of its {limit.budget_tokens} tokens"
         message = f"{spent}; the request needs at least {needed}."
-        return LimitExceeded(message, code="insufficient_quota", retry_after_seconds=None)
+        return LimitExceeded(message, code="insufficient_quota", retry_after_seconds=None, **budget)
     message = (
         "This key's remaining tokens are reserved by its requests in flight; try again when one has ended."
     )
-    return LimitExceeded(message, code="rate_limit_exceeded", retry_after_seconds=1.0)
+    return LimitExceeded(message, code="rate_limit_exceeded", retry_after_seconds=1.0, **budget)
 
 
 def _extend(ticket: Ticket, *, output_tokens: int, now: datetime, used_tokens: int = 0) -> int:

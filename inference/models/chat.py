@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from inference.models.content_form import as_content, content_form
 from inference.models.tokenizer import encode_all
 from inference.protocol import ChatMessage, InvalidValue
 
@@ -28,7 +29,7 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[ChatMessa
         raise InvalidValue("this model has no chat template; use the completions endpoint", param="messages")
     special = special_strings(tokenizer)
     marked, escaped = _mark(messages, special)
-    text = _render(tokenizer, marked)
+    text = _render(tokenizer, _in_form(tokenizer, marked))
     pieces: list[str] = []
     for index, piece in enumerate(MARK.split(text) if escaped else [text]):
         is_mark = index % 2 and int(piece) < len(special)  # its characters, never the token
@@ -65,7 +66,18 @@ def _mark(messages: Iterable[ChatMessage], special: Sequence[str]) -> tuple[list
     return rows, escaped
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
+def _in_form(tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """The messages with their contents as the template wants them, so that no word of a user is lost."""
+    forms = {role: content_form(tokenizer, role) for role in {row["role"] for row in rows}}
+    if forms.get("user") == "lost":
+        raise InvalidValue(
+            "the model's chat template leaves out what the user says; use the completions endpoint",
+            param="messages",
+        )
+    return [{**row, "content": as_content(row["content"], forms[row["role"]])} for row in rows]
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]]) -> str:
     try:
         text: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     except (TemplateError, TypeError, ValueError) as error:

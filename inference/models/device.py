@@ -90,7 +90,8 @@ def faster_dtype(*, repeats: int = 20) -> torch.dtype:
     """
     dtypes = (torch.float32, torch.bfloat16)
     operands = {
-        dtype: (torch.ones(32, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)) for dtype in dtypes
+        dtype: tuple(torch.ones(rows, 576, dtype=dtype, device="cpu") for rows in (32, 1536))
+        for dtype in dtypes
     }
     best = dict.fromkeys(dtypes, float("inf"))
     num_threads = torch.get_num_threads()

@@ -149,6 +149,7 @@ class ChatRequest(GenerationRequest):
             max_tokens_param="max_tokens" if self.max_completion_tokens is None else "max_completion_tokens",
             user=self.user,
             end_user=self.end_user,
+            silent_on=self.silent_on,
         )
 
     def _sampling(self) -> Any:

@@ -60,6 +60,7 @@ class CompletionRequest(GenerationRequest):
             default_max_tokens=DEFAULT_MAX_TOKENS,
             user=self.user,
             end_user=self.end_user,
+            silent_on=self.silent_on,
         )
 
     def _prompts(self) -> list[Prompt]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from inference.protocol import ChatMessage, Sampling
 
@@ -41,6 +42,7 @@ class Demand:
     max_tokens_param: str = "max_tokens"  # the wire field that named the sampling's
     user: str = ""  # keeps a user on one arm of a rollout
     end_user: str = ""  # recorded in the ledger
+    silent_on: frozenset[str] = frozenset()  # fields of `sampling` that the request left to the model
 
     @property
     def max_tokens(self) -> int | None:
@@ -50,3 +52,8 @@ class Demand:
     @property
     def num_choices(self) -> int:
         return self.n * len(self.prompts)
+
+    def with_defaults(self, defaults: Mapping[str, float]) -> Demand:
+        """As the revision that answers would have it where the request is silent."""
+        said: dict[str, Any] = {name: value for name, value in defaults.items() if name in self.silent_on}
+        return replace(self, sampling=replace(self.sampling, **said)) if said else self

@@ -83,6 +83,11 @@ class GenerationRequest(Wire):
     def end_user(self) -> str:
         return self.user
 
+    @property
+    def silent_on(self) -> frozenset[str]:
+        """What a model's own defaults may say instead."""
+        return frozenset(MODELS_OWN) - self.model_fields_set
+
     def sampling(self, *, max_tokens: int | None, logprobs: int | None) -> Sampling:
         """Bounds are the engine's own; it raises `InvalidValue` naming the field."""
         fields: dict[str, Any] = {name: getattr(self, name) for name in SAME_NAME}
@@ -110,3 +115,4 @@ SAME_NAME = (
     "include_stop_str_in_output",
     "skip_special_tokens",
 )
+MODELS_OWN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")

@@ -18,6 +18,7 @@ from console.startup import (
     start_engine,
     start_tracing,
 )
+from console.static_files import gather
 from inference.protocol import Refusal
 
 CURL = """curl -N {url}/v1/chat/completions \\
@@ -55,6 +56,7 @@ class Command(BaseCommand):
         except (RuntimeError, ValueError, Refusal) as error:  # --traceback shows where
             raise CannotStart(str(error)) from error
         first = settle_and_greet()
+        gather()
 
         from console.asgi import application
 

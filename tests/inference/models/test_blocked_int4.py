@@ -34,7 +34,9 @@ NUM_TOKENS = 40
 
 
 def layer(num_outputs: int, *, bias: bool) -> Int4Linear:
-    made = Int4Linear(192, num_outputs, bias=bias, dtype=torch.float32, is_quantized=True)
+    made = Int4Linear(
+        192, num_outputs, bias=bias, dtype=torch.float32, is_quantized=True, device=torch.device("cpu")
+    )
     for name, tensor in Int4Linear.quantize(torch.randn(num_outputs, 192)).items():
         made.get_parameter(name).data = tensor
     if bias:
