@@ -49,6 +49,7 @@ def log(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboard/requests.html", context)
 
 
+@require_GET
 async def export(request: HttpRequest) -> StreamingHttpResponse:
     """The same rows, all of them, as they are read."""
     wanted = await read(lambda: RequestFilterForm(request.GET).wanted())
