@@ -25,8 +25,8 @@ ENGINE_SETTINGS = (
     "max_batch_tokens", "max_num_seqs", "max_model_len", "num_draft_tokens", "batch_invariant", "num_threads",
 )  # fmt: skip
 SECRETS = (
-    "SECRET_KEY", "KEY_PEPPER", "DATABASE_URL", "REDIS_URL", "PROMETHEUS_URL", "HUB_TOKEN", "HF_TOKEN",
-    "HUGGING_FACE_HUB_TOKEN", "OTEL_EXPORTER_OTLP_HEADERS",
+    "SECRET_KEY", "KEY_PEPPER", "AUDIT_KEY", "DATABASE_URL", "REDIS_URL", "PROMETHEUS_URL", "HUB_TOKEN",
+    "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OTEL_EXPORTER_OTLP_HEADERS",
 )  # fmt: skip
 
 
@@ -54,6 +54,9 @@ class Environment(BaseSettings):
     debug: bool = False
     secret_key: SecretStr | None = None  # empty: generated once into DATA_DIR
     key_pepper: SecretStr | None = None  # the HMAC key of API keys; empty: generated once into DATA_DIR
+    # The HMAC key of audit entries; former ones behind it: new,old; empty: generated once into DATA_DIR
+    audit_key: SecretStr | None = None
+    audit_checkpoint_copy: Path | None = None  # a file elsewhere that gets each signed checkpoint as a line
     allowed_hosts: CommaSeparated = ("localhost", "127.0.0.1", "[::1]")
     trusted_proxies: CommaSeparated = ()  # addresses or networks whose X-Forwarded-* are believed
     metrics_from: CommaSeparated = ()  # addresses or networks that may read /metrics, beside this machine

@@ -20,7 +20,12 @@ DEBUG = ENV.debug
 SECRET_KEY = ENV.secret_key.get_secret_value() if ENV.secret_key else kept_secret(DATA_DIR, "secret_key")
 KEY_PEPPER = ENV.key_pepper.get_secret_value() if ENV.key_pepper else kept_secret(DATA_DIR, "key_pepper")
 LOG_LINE = "%(asctime)s %(levelname)s %(name)s %(message)s"
+AUDIT_KEYS = (
+    ENV.audit_key.get_secret_value() if ENV.audit_key else kept_secret(DATA_DIR, "audit_key")
+).split(",")
 AUDIT_CHECKPOINT = DATA_DIR / "audit-checkpoint.json"
+AUDIT_CHECKPOINT_COPY = ENV.audit_checkpoint_copy
+AUDIT_ALARM = DATA_DIR / "audit-alarm.json"
 LEASE_DIR = DATA_DIR / "servers"
 ALLOWED_HOSTS = list(ENV.allowed_hosts)
 

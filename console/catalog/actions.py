@@ -16,6 +16,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from console.after_commit import after_commit
 from console.audit.write import write
 from console.catalog.conversion import Converted, Progress
 from console.catalog.engine_settings import in_play
@@ -176,7 +177,7 @@ def delete_files(*, actor: str, revision: Revision, ip: str = "") -> None:
         return
     detail = {"folder": revision.folder, "revisions": together, "is_removed": is_ours(revision)}
     write(actor=actor, action="catalog.delete_files", target=revision.id, detail=detail, ip=ip)
-    transaction.on_commit(sweep)
+    after_commit(sweep, name="delete files")
 
 
 def ensure_default_model(*, progress: Progress, actor: str = "system") -> Revision:

@@ -16,6 +16,7 @@ from inference.convert.facts import facts, licence
 from inference.convert.gguf_header import CannotConvert, GgufHeader
 from inference.convert.gguf_parts import check_gguf, part_paths
 from inference.convert.output import CannotWrite, check_disk, whole_folder
+from inference.convert.prompt_trial import try_prompts
 from inference.models.model_folder import (
     CannotLoad,
     NotServed,
@@ -37,9 +38,9 @@ DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 CODES: dict[type[Exception], str] = {
     BadHeader: "unsafe_model",
     UnsafeModel: "unsafe_model",
-    CannotConvert: "cannot_convert",
     NotServed: "not_served",
     CannotLoad: "cannot_load",
+    CannotConvert: "cannot_convert",
     CannotWrite: "cannot_write",
     OSError: "input_output_error",
 }
@@ -67,8 +68,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         files = check_folder(source)
         passed_over = ignored(source, files)
         num_bytes = sum(path.stat().st_size for path in files.values())
+        progress("trying tokenizer and template", 0.02)
+        of_prompts = try_prompts(source)
         if options.target is None or not (options.quantize or passed_over):
-            return {"folder": str(source), "files": manifest(files), "facts": _described(source, files)}
+            found = _described(source, files) | of_prompts
+            return {"folder": str(source), "files": manifest(files), "facts": found}
         named = licence(source)
     target = options.target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +86,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         files = check_folder(part)
         written = manifest(files)
         (part / RECEIPT).write_text(json.dumps({**receipt, "files": written}, indent=2) + "\n")
-        found = _described(part, files)
+        if options.gguf:
+            of_prompts = try_prompts(part)
+        found = _described(part, files) | of_prompts
         if named:
             found["licence"] = named  # a target holds no README
         if passed_over:

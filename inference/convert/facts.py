@@ -45,11 +45,17 @@ def facts(folder: Path, files: Mapping[str, Path]) -> dict[str, Any]:
         "dtype": _dtype(config, tensors),
         "quantization": method,
         "licence": licence(folder, config),
-        "converter": _converter(folder),
         "own_code": _own_code(files) or None,
+        "converter": _converter(folder),
     }
     found |= _sequence_facts(_text_config(config))
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _own_code(files: Mapping[str, Path]) -> list[str]:
+    """The files that name code of the model's own (`auto_map`), which is never run."""
+    named = (name for name in ("config.json", "tokenizer_config.json") if name in files)
+    return [name for name in named if "auto_map" in json.loads(files[name].read_bytes())]
 
 
 def _converter(folder: Path) -> int | None:
@@ -62,12 +68,6 @@ def _converter(folder: Path) -> int | None:
         return None
     number = receipt.get("converter", 1)  # the first did not say so
     return number if type(number) is int else None
-
-
-def _own_code(files: Mapping[str, Path]) -> list[str]:
-    """The files that name code of the model's own (`auto_map`), which is never run."""
-    named = (name for name in ("config.json", "tokenizer_config.json") if name in files)
-    return [name for name in named if "auto_map" in json.loads(files[name].read_bytes())]
 
 
 def licence(folder: Path, config: Mapping[str, Any] | None = None) -> str | None:

@@ -30,5 +30,5 @@ def pieces(tensor: GgufTensor) -> Iterator[Floats]:
     raw = np.memmap(tensor.file, np.uint8, "r", tensor.start, (tensor.num_bytes // row_bytes, row_bytes))
     num_rows = max(1, PIECE_WEIGHTS // width)
     for first in range(0, len(raw), num_rows):
-        blocks = np.array(raw[first : first + num_rows])
+        blocks = np.array(raw[first : first + num_rows], dtype=raw.dtype)
         yield dequantize(blocks, GGMLQuantizationType(tensor.kind)).astype(np.float32, copy=False)

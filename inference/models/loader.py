@@ -141,16 +141,7 @@ def load_model(
     progress(LoadProgress("reading weights", 0.8))
     if is_narrow:
         packed.widen(model)
-    if device.type == "cpu" and config.fused_layers:
-        blocked_int4.lay_out(model)
-    if config.dtype == "auto":
-        allow_rounding(model)
-    model.requires_grad_(False).eval().to(device)  # what the files do not hold, such as rotary tables
-    if device.type == "cpu":
-        if not (can_fuse_layers and can_fuse(model)):  # fusing does it as well
-            transpose_linear_weights(model)
-    else:
-        torch.cuda.empty_cache()  # of quantizing while loading: the KV pool is planned from what is free
+    _lay_out(model, config, device, is_fused=can_fuse_layers)
     context = context_length.of_folder(model_config, folder)
     max_model_len = choose_max_model_len(context, config)
     if not note:
@@ -172,6 +163,19 @@ def load_model(
         remark="" if config.max_model_len else context.remark,
         sampling=sampling_defaults.of_folder(folder) if config.sampling_defaults == "model" else {},
     )
+
+
+def _lay_out(model: Any, config: EngineConfig, device: torch.device, *, is_fused: bool) -> None:
+    """Weights as the device reads them fastest, and nothing that only training needs."""
+    if device.type == "cpu" and config.fused_layers:
+        blocked_int4.lay_out(model)
+    if config.dtype == "auto":
+        allow_rounding(model)
+    model.requires_grad_(False).eval().to(device)  # what the files do not hold, such as rotary tables
+    if device.type != "cpu":
+        torch.cuda.empty_cache()  # of quantizing while loading: the KV pool is planned from what is free
+    elif not (is_fused and can_fuse(model)):  # fusing does it as well
+        transpose_linear_weights(model)
 
 
 def _why_alone(model_config: PretrainedConfig, config: EngineConfig) -> str:
