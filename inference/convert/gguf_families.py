@@ -88,6 +88,14 @@ EXPERTS = {
     "expert_feed_forward_length": "moe_intermediate_size",
     "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
 }
+GPT2 = {
+    "context_length": "n_positions",
+    "block_count": "n_layer",
+    "feed_forward_length": "n_inner",
+    "embedding_length": "n_embd",
+    "attention.head_count": "n_head",
+    "attention.layer_norm_epsilon": "layer_norm_epsilon",
+}
 GRANITE = {
     **DECODER,
     "attention.scale": "attention_multiplier",
@@ -121,7 +129,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3moe": Family("qwen3_moe", EXPERTS, defaults={"norm_topk_prob": True}),
     "falcon": _known("falcon", has_head_dim=False, is_always_tied=True),
     "bloom": _known("bloom", has_head_dim=False, is_always_tied=True),
-    "gpt2": _known("gpt2", has_head_dim=False),
+    "gpt2": Family("gpt2", GPT2, has_head_dim=False),
     "stablelm": Family("stablelm", NORMED, has_head_dim=False, adjust=_stablelm),
     "starcoder2": Family(
         "starcoder2", {**DECODER, "attention.layer_norm_epsilon": "norm_epsilon"}, has_head_dim=False
