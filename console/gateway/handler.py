@@ -216,6 +216,7 @@ def share_with_origins(get_response: GetResponse) -> GetResponse:
 def observe(get_response: GetResponse) -> GetResponse:
     async def layer(request: GatewayRequest) -> HttpResponseBase:
         response = await get_response(request)
+        response.setdefault("cache-control", "no-store")
         observe_response(route=route_of(request), method=request.method or "", status=response.status_code)
         if request.resolver_match:
             tracing.tell({semconv.HTTP_ROUTE: f"/{request.resolver_match.route}"})

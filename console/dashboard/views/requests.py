@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
+from asgiref.sync import sync_to_async
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET
 
+from console.audit.write import write
+from console.dashboard.acting import by
 from console.dashboard.request_export import as_csv
 from console.dashboard.request_filter import RequestFilterForm
 from console.dashboard.waterfall_words import lines, sentences
@@ -46,13 +49,20 @@ def log(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboard/requests.html", context)
 
 
+@require_GET
 async def export(request: HttpRequest) -> StreamingHttpResponse:
     """The same rows, all of them, as they are read."""
     wanted = await read(lambda: RequestFilterForm(request.GET).wanted())
+    await sync_to_async(note_export)(request)
     response = StreamingHttpResponse(as_csv(wanted), content_type="text/csv; charset=utf-8")
     name = timezone.now().strftime("requests-%Y%m%d-%H%M%S.csv")
     response["content-disposition"] = f'attachment; filename="{name}"'
     return response
+
+
+def note_export(request: HttpRequest) -> None:
+    detail = {"format": "csv", "filters": request.GET.urlencode()[:500]}
+    write(**by(request), action="requests.exported", target="requests", detail=detail)
 
 
 @require_GET
