@@ -19,7 +19,7 @@ class Once:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._kept: dict[tuple[int, str], tuple[float, Any]] = {}
+        self._kept: dict[tuple[int | None, str], tuple[float, Any]] = {}
         self._lock = threading.Lock()
 
     def keep(self, *, person: int | None, about: str, what: Any) -> None:
