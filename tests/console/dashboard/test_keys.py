@@ -74,14 +74,85 @@ def test_what_the_form_says_is_what_the_key_may(operator: Client, team: Team) ->
         "requests_per_minute": "60",
     }
     answer = operator.post("/keys/issue", form)
-    assert answer.status_code == 200 and "no-store" in answer["Cache-Control"]
     key = ApiKey.objects.get()
+    assert (answer.status_code, answer["Location"]) == (302, f"/keys/{key.public_id}/issued")
     assert (key.name, key.scopes, key.allowed_models) == ("bot", ["chat"], [])
     assert key.expires_at == datetime(2099, 2, 1, tzinfo=UTC)
     limit = Limit.objects.get()
     assert (limit.budget_tokens, limit.requests_per_minute, limit.tokens_per_minute) == (5000, 60, None)
     actions = list(Entry.objects.order_by("seq").values_list("action", "actor"))
     assert actions[-2:] == [("key.issued", "the-operator"), ("limit.set", "the-operator")]
+
+
+def test_a_secret_is_shown_once_to_who_made_it_and_a_reload_makes_no_second_key(
+    operator: Client, team: Team, make_user: Callable[[Role], User]
+) -> None:
+    form = {"name": "bot", "team": team.pk, "scopes": ["chat"]}
+    there = operator.post("/keys/issue", form)["Location"]
+    somebody = Client()
+    somebody.force_login(make_user(Role.ADMIN), backend="django.contrib.auth.backends.ModelBackend")
+    assert somebody.get(there).status_code == 302
+    shown = operator.get(there)
+    assert "ph_" in shown.content.decode() and "no-store" in shown["Cache-Control"]
+    assert "is called bot, too" not in shown.content.decode()
+    again = operator.get(there, follow=True).content.decode()
+    assert "shown once" in again and 'id="secret"' not in again
+    assert ApiKey.objects.count() == 1
+    assert "is called bot, too" in operator.post("/keys/issue", form, follow=True).content.decode()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/keys/issue",
+        "/keys/x/revoke",
+        "/operators/create",
+        "/rollouts/start",
+        "/models/m/r/load",
+        "/live/i/cancel",
+    ],
+)
+def test_an_address_that_only_takes_posts_leads_to_its_page(operator: Client, path: str) -> None:
+    answer = operator.get(path)
+    assert answer.status_code == 302
+    assert path.startswith(answer["Location"]) and answer["Location"] != path
+
+
+@pytest.mark.parametrize(
+    ("scopes", "said", "unsaid"),
+    [
+        (
+            [],
+            ["Chat completions", "Text completions", "The list of models"],
+            ["Management API", "Single revisions"],
+        ),
+        (["management"], ["Management API"], ["Chat completions"]),
+    ],
+)
+def test_a_keys_page_names_what_it_may_call(
+    operator: Client, team: Team, scopes: list[str], said: list[str], unsaid: list[str]
+) -> None:
+    key = issue(actor="test", name="x", team=team, scopes=scopes).key
+    facts = operator.get(f"/keys/{key.public_id}/").content.decode().partition('<dl class="facts">')[2]
+    endpoints = facts.partition("<dt>Endpoints</dt>")[2].partition("<dt>")[0]
+    assert all(one in endpoints for one in said)
+    assert not any(one in endpoints for one in unsaid)
+
+
+@pytest.mark.parametrize(
+    ("moment", "words"),
+    [
+        (datetime(2099, 12, 16, tzinfo=UTC), "through 2099-12-15 (UTC)"),
+        (datetime(2099, 3, 1, tzinfo=UTC), "through 2099-02-28 (UTC)"),
+        (datetime(2099, 12, 16, 8, 30, tzinfo=UTC), "until 2099-12-16 08:30 UTC"),
+    ],
+)
+def test_the_last_day_of_a_key_is_the_one_that_was_typed(
+    operator: Client, team: Team, moment: datetime, words: str
+) -> None:
+    key = issue(actor="test", name="x", team=team, expires_at=moment).key
+    for path in ("/keys/", f"/keys/{key.public_id}/"):
+        assert words in operator.get(path).content.decode(), path
 
 
 @pytest.mark.parametrize(
