@@ -89,6 +89,7 @@ def test_progress_of_the_child_is_relayed(folder: Path) -> None:
     imported(folder=folder, progress=lambda *stage: stages.append(stage))
     assert list(dict.fromkeys(stages)) == [
         ("checking", 0.0),
+        ("trying tokenizer and template", 0.02),
         ("trying it", 0.92),
         ("registering", 0.99),
     ]

@@ -77,7 +77,12 @@ def test_a_folder_is_imported(folder: Path) -> None:
     assert revision.facts["architecture"] == "LlamaForCausalLM" and revision.facts["model_type"] == "llama"
     assert revision.facts["weight_bytes"] > 0 and revision.facts["max_model_len"] > 0
     assert Entry.objects.get(action="catalog.import").actor == "mia"
-    assert [line.text for line in job.lines.all()] == ["checking", "trying it", "registering"]
+    assert [line.text for line in job.lines.all()] == [
+        "checking",
+        "trying tokenizer and template",
+        "trying it",
+        "registering",
+    ]
 
 
 def test_a_folder_of_training_says_what_was_ignored_and_assumed(folder: Path, data_dir: Path) -> None:
