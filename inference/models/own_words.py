@@ -12,11 +12,11 @@ import json
 import re
 import secrets
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from inference.models.tokenizer import encode, encode_all
@@ -28,9 +28,10 @@ class OwnWords:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
-        self._special = special_strings(tokenizer)
+        self._added = tokenizer.added_tokens_decoder  # made anew at each asking, of thousands at times
+        self._special = _strings(tokenizer, self._added)
         self._finds = re.compile("|".join(map(re.escape, self._special)) or r"(?!)")
-        name = secrets.token_hex(8)
+        name = secrets.token_hex(4)
         self._mark = re.compile(f"\ue000{name}-([0-9]+)\ue001")
         self._written = f"\ue000{name}-%d\ue001"
         self._words: list[str] = []
@@ -61,8 +62,7 @@ class OwnWords:
 
     def _whole(self, text: str) -> Iterator[tuple[int, int]]:
         yield from (found.span() for found in self._finds.finditer(text))
-        added = self._tokenizer.added_tokens_decoder
-        normalized = {one for one, token in added.items() if token.special and token.normalized}
+        normalized = {one for one, token in self._added.items() if token.special and token.normalized}
         if normalized and self._backend is not None:  # which are found in other spellings, too
             found = self._backend.encode(text, add_special_tokens=False)
             yield from (span for one, span in zip(found.ids, found.offsets, strict=True) if one in normalized)
@@ -99,8 +99,7 @@ class OwnWords:
 
     def _sections(self, backend: Tokenizer, text: str) -> Iterator[tuple[int, int, list[int]]]:
         """Where the template's special tokens and what lies between them begin and end, and their ids."""
-        added = self._tokenizer.added_tokens_decoder
-        special = {token_id for token_id, token in added.items() if token.special}
+        special = {token_id for token_id, token in self._added.items() if token.special}
         found = backend.encode(text, add_special_tokens=False)
         between: list[int] = []
         end = 0
@@ -143,8 +142,11 @@ def _begins(strings: list[str], beginning: str) -> bool:
 
 def special_strings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Strings that the tokenizer turns into special tokens, the longest first."""
-    added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    found = added | set(tokenizer.all_special_tokens)
+    return _strings(tokenizer, tokenizer.added_tokens_decoder)
+
+
+def _strings(tokenizer: PreTrainedTokenizerBase, added: Mapping[int, AddedToken]) -> list[str]:
+    found = {token.content for token in added.values() if token.special} | set(tokenizer.all_special_tokens)
     return sorted(found - {""}, key=lambda string: (-len(string), string))
 
 

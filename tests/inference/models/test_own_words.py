@@ -64,7 +64,7 @@ def words(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(content=st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 def test_the_templates_special_tokens_are_the_only_ones(kind: str, content: str) -> None:
     tokenizer = TOKENIZERS[kind]
     special = set(tokenizer.convert_tokens_to_ids(SPECIAL))
@@ -75,7 +75,7 @@ def test_the_templates_special_tokens_are_the_only_ones(kind: str, content: str)
 
 @pytest.mark.parametrize("kind", ["bytes", "llama", "first", "always", "never"])
 @given(content=st.lists(st.sampled_from(PIECES), max_size=8).map("".join))
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 def test_what_users_write_is_not_altered(kind: str, content: str) -> None:
     """Between two tokens of the template the ids are those of a tokenizer that knows no special ones."""
     tokenizer = TOKENIZERS[kind]
@@ -91,7 +91,7 @@ def test_what_users_write_is_not_altered(kind: str, content: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(content=st.lists(st.sampled_from(PIECES), max_size=6).map("".join))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 def test_text_without_special_strings_is_encoded_as_ever(kind: str, content: str) -> None:
     tokenizer = TOKENIZERS[kind]
     if any(one in content for one in special_strings(tokenizer)):
