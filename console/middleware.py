@@ -18,6 +18,7 @@ from django.utils.deprecation import MiddlewareMixin
 from console.addresses import Networks
 from console.audit.refusals import REFUSALS
 from console.audit.write import write
+from console.dashboard.wrong_method import instead
 from console.policy import Who, is_near, permits, who_may
 from console.runs import stamp
 from monitoring.metrics import observe_response
@@ -130,6 +131,8 @@ class PolicyMiddleware(MiddlewareMixin):
         if who_may(route) in PAGES and request.user.is_authenticated:
             stamp(response, person=request.user.pk)
         observe_response(route=route, method=request.method or "", status=response.status_code)
+        if who_may(route) in PAGES:
+            response = instead(request, response)
         response.setdefault("Cache-Control", "no-store")  # nearly all is for the one who asked
         return response
 

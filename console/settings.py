@@ -69,7 +69,7 @@ MIDDLEWARE = [
     "csp.middleware.CSPMiddleware",
     "console.static_files.Files",
     "console.static_files.Compressed",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "console.accounts.sessions.Sessions",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -180,6 +180,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 
+SESSION_ENGINE = "console.accounts.sessions"
 SESSION_COOKIE_AGE = 12 * 3600
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
@@ -228,6 +229,7 @@ AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contri
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "dashboard:home"
 ACCOUNT_ADAPTER = "console.accounts.adapter.Adapter"
+USERSESSIONS_ADAPTER = "console.accounts.adapter.SessionsAdapter"
 ACCOUNT_FORMS = {
     "login": "console.accounts.forms.SignInForm",
     "change_password": "console.accounts.forms.NewPasswordForm",

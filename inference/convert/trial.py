@@ -14,9 +14,10 @@ import transformers
 from transformers import PretrainedConfig
 
 from inference.models import context_length, sampling_defaults
-from inference.models.generator import model_class, read_config, read_model
+from inference.models.generator import in_our_words, model_class, read_config, read_model
 from inference.models.kinds import is_text_of_images
-from inference.models.loader import quantization_of
+from inference.models.loader import NO_TOKENIZER, quantization_of
+from inference.models.tokenizer import load_tokenizer
 
 
 def tried(folder: Path) -> dict[str, Any]:
@@ -26,6 +27,8 @@ def tried(folder: Path) -> dict[str, Any]:
     transformers.utils.logging.disable_progress_bar()
     config = read_config(folder)
     model_class(config)
+    with in_our_words(NO_TOKENIZER):
+        load_tokenizer(folder)
     if quantization_of(config) is None:  # ours are written, and loaded, by one piece of code
         _fit(folder, config)
     context = context_length.of_folder(config, folder)

@@ -41,6 +41,10 @@ class Died(Exception):
     """It ended by itself, or by others; the message says how."""
 
 
+class Crashed(Died):
+    """It ended by itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class PromptSettings:
     """How a revision's prompts are prepared."""
@@ -141,6 +145,8 @@ class PromptProcess:
             said, _ = self._ask({"do": do, **more}, seconds=seconds)
         except Overrun as error:
             raise UnsafeModel(f"{what}: trying it {error}, so it is not served") from error
+        except Crashed as error:
+            raise UnsafeModel(f"{what}: trying it ended the process ({error})") from error
         refused = said.get("refused")
         if refused is not None:
             self.end()
@@ -165,7 +171,7 @@ class PromptProcess:
                 raise Overrun(f"took longer than {seconds:.0f} s") from error
             if code == -signal.SIGABRT:  # how the tokenizers' library ends where memory is refused
                 raise Overrun("took more memory than it may") from error
-            raise Died(_how(code)) from error
+            raise (Died if code == -signal.SIGKILL else Crashed)(_how(code)) from error
 
     def _last_words(self) -> str:
         self._log.seek(max(0, self._log.seek(0, 2) - KEPT_LOG_BYTES))

@@ -205,6 +205,15 @@ def test_the_default_model_is_fetched_once(
         ensure_default_model(progress=silent)
 
 
+def test_the_command_sets_a_context_and_says_what_it_ignored(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "training_args.bin").write_bytes(b"\x80\x04.")
+    call_command("import_model", "tiny", folder=folder, max_model_len=32)
+    assert Revision.objects.get().engine == {"max_model_len": 32}
+    assert "ignored, and neither opened nor copied: training_args.bin" in capsys.readouterr().out
+
+
 def test_the_command_imports_and_says_what_is_served(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,9 +87,13 @@ def test_special_tokens_may_be_written_in_a_plain_prompt(facts: Facts) -> None:
     assert 257 in prepare(facts, PrepareRequest("r", text="a<end>")).token_ids
 
 
-def test_the_marks_that_stand_for_special_tokens_cannot_be_forged(facts: Facts) -> None:
-    with pytest.raises(InvalidValue, match=r"U\+E000"):
-        render_chat(facts.tokenizer, [ChatMessage("user", "\ue0001\ue001 <end>")])
+def test_the_marks_that_stand_for_special_tokens_cannot_be_forged(
+    facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "\ue0001\ue001 \ue000ab-0\ue001 <end>"
+    ids = render_chat(facts.tokenizer, [ChatMessage("user", words)])
+    assert words in facts.tokenizer.decode(ids)
+    assert [token_id for token_id in ids if token_id >= 256] == [256, 257, 256]
 
 
 def test_no_messages_and_no_template_are_refused(facts: Facts) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from inference.models.model_folder import UnsafeModel
 from inference.models.prompt import prepare
 from inference.prompts.desk import PromptDesk
-from inference.prompts.process import PromptProcess, PromptSettings
+from inference.prompts.process import Died, PromptProcess, PromptSettings
 from inference.protocol import (
     ChatMessage,
     ContextLengthExceeded,
@@ -96,6 +97,15 @@ async def test_one_that_dies_each_time_is_tried_twice_for_a_prompt(
     with pytest.raises(NotReady, match="died: signal SIGKILL"):
         await complete(desk, "hello")
     assert desk.stats().num_ended == 2
+
+
+def test_a_tokenizer_that_crashes_is_refused_and_one_whose_process_others_killed_is_not(write: Write) -> None:
+    for sign, kind in ((signal.SIGSEGV, UnsafeModel), (signal.SIGKILL, Died)):
+        process = PromptProcess(write(sign.name), PromptSettings())
+        process.load()
+        os.kill(process.pid, sign)
+        with pytest.raises(kind, match=sign.name):
+            process.try_all()
 
 
 async def test_closing_ends_it_at_once_whatever_it_does(write: Write, open_desk: Open) -> None:
