@@ -8,19 +8,18 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
-from urllib.parse import urlsplit
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.deprecation import MiddlewareMixin
-from django_htmx.http import HttpResponseClientRedirect
 
+from console.addresses import Networks
 from console.audit.refusals import REFUSALS
 from console.audit.write import write
 from console.policy import Who, is_near, permits, who_may
+from console.runs import stamp
 from monitoring.metrics import observe_response
 
 Scope = MutableMapping[str, Any]
@@ -31,6 +30,7 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+PAGES = (Who.STAFF, Who.OPERATOR, Who.ADMIN, Who.ADMIN_SITE)
 FORWARDED = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"forwarded")
 
 
@@ -39,7 +39,7 @@ class TrustedProxies:
 
     def __init__(self, app: Application, *, proxies: Iterable[str]) -> None:
         self._app = app
-        self._networks: list[IPv4Network | IPv6Network] = [ip_network(one, strict=False) for one in proxies]
+        self._proxies = Networks(proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -48,21 +48,14 @@ class TrustedProxies:
         scope = {**scope, "headers": [one for one in scope["headers"] if one[0] not in FORWARDED]}
         scope["is_proxied"] = bool(forwarded)
         client = scope.get("client") or ("", 0)
-        if forwarded and self._trusts(client[0]):
+        if forwarded and client[0] in self._proxies:
             self._believe(scope, forwarded)
         await self._app(scope, receive, send)
-
-    def _trusts(self, host: str) -> bool:
-        try:
-            address = ip_address(host)
-        except ValueError:
-            return False
-        return any(address in network for network in self._networks)
 
     def _believe(self, scope: Scope, forwarded: dict[bytes, str]) -> None:
         """The client is the last address that no trusted proxy has: what stands left may be invented."""
         hops = [hop.strip() for hop in forwarded.get(b"x-forwarded-for", "").split(",") if hop.strip()]
-        strangers = [hop for hop in hops if not self._trusts(hop)]
+        strangers = [hop for hop in hops if hop not in self._proxies]
         if strangers:
             scope["client"] = [strangers[-1], 0]
         secure = forwarded.get(b"x-forwarded-proto", "").split(",")[-1].strip() == "https"
@@ -126,6 +119,8 @@ class PolicyMiddleware(MiddlewareMixin):
         route = request.resolver_match.view_name if request.resolver_match else "none"
         if response.status_code in (401, 403):
             write_refusal(request, route, response.status_code)
+        if who_may(route) in PAGES and request.user.is_authenticated:
+            stamp(response, person=request.user.pk)
         observe_response(route=route, method=request.method or "", status=response.status_code)
         return response
 
@@ -143,8 +138,7 @@ def write_refusal(request: HttpRequest, route: str, status: int) -> None:
 
 
 def to_sign_in(request: HttpRequest) -> HttpResponseBase:
-    """The sign-in page, and back here afterwards; a fragment's whole page goes there."""
+    """The sign-in page, and back here afterwards; a fragment's page stays, and says what happened."""
     if request.headers.get("HX-Request") == "true":
-        page = urlsplit(request.headers.get("HX-Current-URL", "/"))
-        return HttpResponseClientRedirect(redirect_to_login(page.path or "/").url)
+        return HttpResponse(status=204, headers={"X-Session-Ended": "1"})
     return redirect_to_login(request.get_full_path() if request.method == "GET" else "/")

@@ -20,7 +20,12 @@ DEBUG = ENV.debug
 SECRET_KEY = ENV.secret_key.get_secret_value() if ENV.secret_key else kept_secret(DATA_DIR, "secret_key")
 KEY_PEPPER = ENV.key_pepper.get_secret_value() if ENV.key_pepper else kept_secret(DATA_DIR, "key_pepper")
 LOG_LINE = "%(asctime)s %(levelname)s %(name)s %(message)s"
+AUDIT_KEYS = (
+    ENV.audit_key.get_secret_value() if ENV.audit_key else kept_secret(DATA_DIR, "audit_key")
+).split(",")
 AUDIT_CHECKPOINT = DATA_DIR / "audit-checkpoint.json"
+AUDIT_CHECKPOINT_COPY = ENV.audit_checkpoint_copy
+AUDIT_ALARM = DATA_DIR / "audit-alarm.json"
 LEASE_DIR = DATA_DIR / "servers"
 ALLOWED_HOSTS = list(ENV.allowed_hosts)
 
@@ -62,7 +67,8 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "console.static_files.Files",
+    "console.static_files.Compressed",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -160,7 +166,12 @@ CHANNEL_LAYERS = {
 
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-WHITENOISE_USE_FINDERS = True  # no collectstatic before the first start
+STATIC_ROOT = DATA_DIR / "static"  # gathered by `serve`: static_files.py
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "console.static_files.HashedFiles"},
+}
+WHITENOISE_USE_FINDERS = True  # plain names work where nothing was gathered
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},

@@ -18,7 +18,8 @@ from django.db.migrations.executor import MigrationExecutor
 
 from console import traces
 from console.audit.refusals import REFUSALS
-from console.environment import environment
+from console.catalog.conversion import OFFLINE
+from console.environment import Environment, child_variables, environment
 from console.figures import provide_figures
 from console.gateway import flight
 from console.group_commit import ledger
@@ -75,7 +76,8 @@ def prepare_database(say: Say) -> None:
 
 
 def ensure_something_to_serve(say: Say) -> None:
-    """The default model is fetched and converted where the catalog is empty. What a crash left goes first.
+    """The default model is fetched and converted where the catalog is empty, and anew where an earlier
+    version converted it. What a crash left goes first.
 
     The files of what is served are then looked through while `start_engine` imports the engine.
     """
@@ -83,11 +85,19 @@ def ensure_something_to_serve(say: Say) -> None:
     from console.catalog.early_checks import EARLY_CHECKS, loaded_first
     from console.catalog.files import sweep
     from console.catalog.models import Revision
+    from console.rollouts.renewing import renew
 
     sweep()
     if not Revision.objects.exists():
         ensure_default_model(progress=_shown(say), actor="serve")
+    renew(progress=_shown(say), actor="serve")
     EARLY_CHECKS.begin(loaded_first())
+
+
+def _placement(env: Environment) -> PlacementConfig:
+    return PlacementConfig(
+        data_dir=env.data_dir, prepare_seconds=env.prepare_seconds, child_variables=child_variables(**OFFLINE)
+    )
 
 
 async def start_engine(say: Say) -> None:
@@ -95,9 +105,10 @@ async def start_engine(say: Say) -> None:
     ready or has failed.
     """
     from console.audit.watch import WATCH
+    from console.usage.refused import REFUSED_LOG
 
     env = environment()
-    engine = client.configure(env.engine, PlacementConfig(data_dir=env.data_dir))
+    engine = client.configure(env.engine, _placement(env))
     await engine.start()
     gc.freeze()
     gc.enable()  # all is imported, and stays: manage.py turned it off until here
@@ -106,6 +117,7 @@ async def start_engine(say: Say) -> None:
         publish(env.data_dir)
     RECORDER.start()
     REFUSALS.start()
+    REFUSED_LOG.start()
     WATCH.start()
     await _first_loads(say)
 
@@ -141,6 +153,7 @@ def settle_and_greet() -> FirstStart | None:
 
     Last of all steps, so that what is shown once is not lost with a start that fails.
     """
+    from console import runs
     from console.accounts.actions import FIRST_OPERATOR, default_team, ensure_operator
     from console.jobs.recovery import recover
     from console.keys.actions import issue
@@ -149,7 +162,11 @@ def settle_and_greet() -> FirstStart | None:
 
     own_lease()
     recover()  # before the leases of the dead are forgotten
-    settle_orphans()
+    crashed = list(runs.crashed_runs())
+    lost = settle_orphans()
+    for server in crashed:
+        runs.write_crash(server, num_lost=lost[server])
+    runs.write_start(num_lost=lost.total())
     RUNNER.start()
     password = ensure_operator(actor="serve")
     if password is None:
@@ -162,7 +179,10 @@ async def drain_engine(seconds: float, hurry: asyncio.Event) -> None:
     """Take nothing new, let requests finish, cut the rest with an error event at the deadline or when told
     to hurry.
     """
+    from console.runs import THIS_RUN
+
     flight.begin_drain()
+    THIS_RUN.is_draining = True
     await asyncio.to_thread(RECONCILER.stop)
     RUNNER.leave()
     engine = client.current()
@@ -178,11 +198,15 @@ async def drain_engine(seconds: float, hurry: asyncio.Event) -> None:
 async def stop_engine() -> None:
     """Free the device and write what the ledger still holds."""
     from console.audit.watch import WATCH
+    from console.runs import write_stop
+    from console.usage.refused import REFUSED_LOG
 
     await asyncio.to_thread(RUNNER.stop)
     await client.current().stop()
+    await asyncio.to_thread(write_stop)
     await asyncio.to_thread(WATCH.stop)
     await asyncio.to_thread(REFUSALS.stop)
+    await asyncio.to_thread(REFUSED_LOG.stop)
     await asyncio.to_thread(ledger().close)
     await asyncio.to_thread(traces.stop)
 

@@ -92,6 +92,19 @@ ROLLOUTS = Counter(
 )
 for _state in ("promoted", "aborted", "undone"):
     ROLLOUTS.labels(_state)  # from 0 on: a rise from nothing is none to Prometheus
+AUDIT_ALARM = Gauge(
+    "pilothouse_audit_alarm",
+    "1 while the audit log is known not to be what was written, and nobody has cleared that.",
+    registry=REGISTRY,
+)
+AFTER_COMMIT_FAILURES = Counter(
+    "pilothouse_after_commit_failures",
+    "Acts that follow a committed change, such as ending streams, and failed.",
+    ("act",),
+    registry=REGISTRY,
+)
+for _act in ("audit checkpoint", "end streams", "cancel request", "dispatch job", "delete files"):
+    AFTER_COMMIT_FAILURES.labels(_act)
 SOCKETS = Gauge("pilothouse_websocket_connections", "WebSocket connections that are open.", registry=REGISTRY)
 
 FIRST_TOKEN = Histogram(
@@ -185,6 +198,23 @@ def observe_request(
     OUTPUT_TOKENS.labels(model, revision).observe(usage.completion_tokens)
     CACHED_TOKENS.labels(model, revision).inc(usage.cached_tokens)
     _observe_timings(model, revision, timings)
+
+
+def observe_lost(
+    *,
+    model: str,
+    revision: str,
+    endpoint: str,
+    transport: str,
+    prompt_tokens: int,
+    completion_tokens: int,
+    error_code: str,
+) -> None:
+    """Count a request whose server died, once the next one has settled it. How long it took nobody knows."""
+    REQUESTS.labels(model, revision, endpoint, transport, "failed", "").inc()
+    FAILURES.labels(model, revision, error_code).inc()
+    PROMPT_TOKENS.labels(model, revision).observe(prompt_tokens)
+    OUTPUT_TOKENS.labels(model, revision).observe(completion_tokens)
 
 
 def _observe_timings(model: str, revision: str, timings: Timings) -> None:

@@ -90,4 +90,5 @@ def _track(labels: dict[str, str], times: array[float], values: array[float]) ->
     if len(there) == len(values):
         return Track(labels, times, values)
     gone_at = next(islice(times, there[-1] + 1, None), math.inf) if there else math.inf
-    return Track(labels, [times[i] for i in there], [values[i] for i in there], gone_at)
+    absent_at = times[there[0] - 1] if there and there[0] else None
+    return Track(labels, [times[i] for i in there], [values[i] for i in there], gone_at, absent_at)

@@ -4,18 +4,18 @@ import { execFileSync } from "node:child_process";
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { buildSync } from "esbuild";
 
 const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), "..");
 // An output folder other than the repository lets a test compare a fresh build with the committed one.
 const OUT = process.argv[2] ? resolve(process.argv[2]) : ROOT;
 
+// One file for each kind of page; what it holds of others is named in the manifest.
+const BUNDLES = ["console", "charts", "playground", "gate", "contact"];
+const BUNDLED = { "htmx.org": "console", "@alpinejs/csp": "console", uplot: "charts", marked: "playground", dompurify: "playground" };
 const VENDORED = [
   ["htmx.org", "dist/htmx.min.js", "static/vendor/htmx.js"],
   ["@alpinejs/csp", "dist/cdn.min.js", "static/vendor/alpine.js"],
-  ["uplot", "dist/uPlot.iife.min.js", "static/vendor/uplot.js"],
-  ["uplot", "dist/uPlot.min.css", "static/vendor/uplot.css"],
-  ["marked", "lib/marked.umd.js", "static/vendor/marked.js"],
-  ["dompurify", "dist/purify.min.js", "static/vendor/dompurify.js"],
   ["axe-core", "axe.min.js", "tests/browser/axe.js"],
 ];
 const ICON_USES = /(?<![:\w])icon="([a-z0-9-]+)"|<c-icon name="([a-z0-9-]+)"/g;
@@ -43,11 +43,33 @@ function vendor() {
     const { version, license } = described(name);
     return { path: to, name, version, licence: license, sha256: createHash("sha256").update(text).digest("hex") };
   });
+  for (const [name, bundle] of Object.entries(BUNDLED)) {
+    const { version, license } = described(name);
+    manifest.push({ path: `static/built/${bundle}.js`, name, version, licence: license });
+  }
   for (const name of ["tailwindcss", "daisyui", "lucide-static"]) {
     const { version, license } = described(name);
     manifest.push({ path: name === "lucide-static" ? "static/icons.svg" : "static/console.css", name, version, licence: license });
   }
   write("static/vendor/manifest.json", JSON.stringify(manifest, null, 2) + "\n");
+}
+
+function bundles() {
+  buildSync({
+    absWorkingDir: ROOT,
+    entryPoints: BUNDLES.map((name) => `static/console/pages/${name}.js`),
+    outdir: join(OUT, "static/built"),
+    bundle: true,
+    minify: true,
+    format: "esm",
+    target: "es2022",
+    charset: "utf8",
+    legalComments: "eof",
+    logLevel: "warning",
+  });
+  buildSync({
+    absWorkingDir: ROOT, entryPoints: ["static/source/contact.css"], outdir: join(OUT, "static/built"), minify: true,
+  });
 }
 
 function iconsInUse() {
@@ -86,7 +108,8 @@ function stylesheet() {
   );
 }
 
-if (OUT === ROOT) rmSync(join(OUT, "static/vendor"), { recursive: true, force: true });
+if (OUT === ROOT) for (const folder of ["static/vendor", "static/built"]) rmSync(join(OUT, folder), { recursive: true, force: true });
 vendor();
+bundles();
 sprite();
 stylesheet();

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from functools import partial
 
 from django.contrib.auth.password_validation import validate_password
 from django.db import transaction
@@ -11,6 +12,7 @@ from django.db import transaction
 from console.accounts.models import Membership, Team, User
 from console.accounts.roles import Role
 from console.accounts.streams import end_streams
+from console.after_commit import after_commit
 from console.audit.write import write
 
 DEFAULT_TEAM = "default"
@@ -118,7 +120,7 @@ def set_active(*, actor: str, username: str, is_active: bool, ip: str = "") -> U
     action = "user.enabled" if is_active else "user.disabled"
     write(actor=actor, ip=ip, action=action, target=f"user:{username}")
     if not is_active:
-        transaction.on_commit(lambda: end_streams(f"user:{user.pk}"), robust=True)
+        after_commit(partial(end_streams, f"user:{user.pk}"), name="end streams", is_shut_out=True)
     return user
 
 

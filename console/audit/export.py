@@ -15,7 +15,7 @@ from django.db.models import QuerySet
 
 from console.audit.models import Entry
 
-COLUMNS = ("seq", "at", "actor", "ip", "action", "target", "detail", "prev_hash", "hash")
+COLUMNS = ("seq", "at", "actor", "ip", "action", "target", "detail", "prev_hash", "hash", "mac")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 NUM_ENTRIES_READ = 2000  # at a time: a few megabytes, and a few milliseconds of a thread
 
@@ -39,6 +39,7 @@ def from_lines(lines: Iterable[str]) -> Iterator[Entry]:
         try:
             columns = json.loads(line)
             columns["at"] = datetime.fromisoformat(columns["at"])
+            columns.setdefault("mac", "")  # exports of before have none
             entry = Entry(**{name: columns[name] for name in COLUMNS})
         except (ValueError, KeyError, TypeError) as error:
             raise NotAnExport(number) from error

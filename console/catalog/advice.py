@@ -87,6 +87,7 @@ def advise(plan: Plan) -> dict[str, Advice]:
         "max_num_seqs": max_num_seqs(plan),
         "max_model_len": max_model_len(plan),
         "prefix_caching": prefix_caching(plan),
+        "sampling_defaults": sampling_defaults(plan),
         "num_draft_tokens": num_draft_tokens(plan),
         "memory": memory(plan),
     }
@@ -265,13 +266,28 @@ def max_model_len(plan: Plan) -> Advice:
     if own is None:
         return Advice(_("The files do not say how long the context is."))
     values = {"own": f"{own:,}"}
-    if asked is not None and asked > own:
+    if "context_from" in plan.facts and asked is None:
+        text = _("The files do not say how long the context is: %(own)s tokens are assumed.")
+        return Advice(text % values, "warn")
+    if asked is not None and asked > own and "context_from" not in plan.facts:
         return Advice(_("The model's own context holds %(own)s tokens, not more.") % values, "bad")
     if plan.pool is None:
         return Advice(_("The model's own context holds %(own)s tokens.") % values)
     values["size"] = filesizeformat(plan.pool.token_bytes * (asked or own))
     text = _("The model's own context holds %(own)s tokens; a full one takes %(size)s of the pool.")
     return Advice(text % values)
+
+
+def sampling_defaults(plan: Plan) -> Advice:
+    if plan.config.sampling_defaults == "openai":
+        return Advice(_("Where a request is silent: temperature 1, and no token is ruled out, as at OpenAI."))
+    own = plan.facts.get("sampling")
+    if not own:
+        return Advice(
+            _("The files name no sampling settings of their own: where a request is silent, OpenAI's hold.")
+        )
+    text = _("Where a request is silent, what generation_config.json says holds: %(values)s.")
+    return Advice(text % {"values": ", ".join(f"{name} {value}" for name, value in own.items())})
 
 
 def prefix_caching(plan: Plan) -> Advice:

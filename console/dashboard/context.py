@@ -10,6 +10,7 @@ from django.http import HttpRequest
 from console.accounts.models import User
 from console.dashboard.engine_state import current_stats, engine_state
 from console.dashboard.navigation import room_of, sections_for
+from console.runs import THIS_RUN
 
 THEMES = ("day", "night")
 
@@ -26,4 +27,5 @@ def console(request: HttpRequest) -> dict[str, Any]:
         context["sections"] = sections = sections_for(user)
         context["current_room"] = room_of(request.path, sections)
         context["engine_state"] = engine_state(current_stats())
+        context["server_run"] = THIS_RUN.header(user.pk)
     return context

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from django import forms
+from django.db.models import QuerySet
 from django.utils.translation import gettext_lazy as _
 
 from console.catalog.models import PUBLIC_NAME, Revision, Route
@@ -35,6 +36,11 @@ class StartForm(forms.Form):
     """Which route, which candidate, in which steps. Rows without a share are left out."""
 
     route = forms.ModelChoiceField(label=_("Route"), queryset=Route.objects.none(), empty_label=None)
+    another_model = forms.BooleanField(
+        label=_("Send this route's callers to a different model"),
+        required=False,
+        help_text=_("Offers the revisions of every model: callers keep the name, another model answers."),
+    )
     candidate = forms.ChoiceField(label=_("Candidate"))
     reason = forms.CharField(
         label=_("Reason"), max_length=300, required=False, help_text=_("Optional; kept in the audit log.")
@@ -45,9 +51,9 @@ class StartForm(forms.Form):
         super().__init__(*args, **kwargs)
         route, candidate = self.fields["route"], self.fields["candidate"]
         assert isinstance(route, forms.ModelChoiceField) and isinstance(candidate, forms.ChoiceField)
-        route.queryset = Route.objects.filter(arms__weight__gt=0).distinct().order_by("name")
+        route.queryset = self.routes()
         route.to_field_name = "name"
-        candidate.choices = by_model(offered)
+        candidate.choices = [("", _("Choose a revision")), *by_model(offered)]
         steps = PRESETS.get(preset, PRESETS[DEFAULT_PRESET])
         for number in range(NUM_STEPS):
             step = steps[number] if number < len(steps) else None
@@ -64,6 +70,11 @@ class StartForm(forms.Form):
                 required=False,
                 initial=str(step.pause_seconds or "") if step else "300",
             )
+
+    @staticmethod
+    def routes() -> QuerySet[Route]:
+        """Names that something answers to."""
+        return Route.objects.filter(arms__weight__gt=0).distinct().order_by("name")
 
     @property
     def rows(self) -> Iterator[tuple[forms.BoundField, forms.BoundField]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from django.conf import settings
 from django.utils import timezone
@@ -16,6 +17,7 @@ from console.lease import is_running, own_lease
 from console.limits.models import Ticket
 from console.limits.settle import settle_now
 from console.usage.record import Settlement
+from monitoring.metrics import observe_lost
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +25,8 @@ logger = logging.getLogger(__name__)
 UNKNOWN_AFTER = timedelta(hours=2)
 
 
-def settle_orphans() -> int:
-    """Settle the tickets of servers that are no more; how many there were. Blocks; called at start.
+def settle_orphans() -> Counter[str]:
+    """Settle the tickets of servers that are no more; how many each had. Blocks; called at start.
 
     Each becomes a ledger row with outcome `failed` and code `server_died`, and its whole reservation is
     charged. How much the client had received died with the server; it may have been anything up to the
@@ -33,15 +35,24 @@ def settle_orphans() -> int:
     let a key overspend by whatever a crash forgot.
     """
     orphans = [
-        ledger().submit(partial(settle_now, ticket.request_id, settlement=death_of(ticket)))
+        (ticket, ledger().submit(partial(settle_now, ticket.request_id, settlement=death_of(ticket))))
         for server in Ticket.objects.values_list("server", flat=True).distinct()
         for ticket in abandoned_by(server)
     ]
-    num_settled = sum(orphan.result() for orphan in orphans)
+    lost: Counter[str] = Counter()
+    for ticket, settled in orphans:
+        if settled.result():
+            lost[ticket.server] += 1
+            observe_lost(**_labels(death_of(ticket)))
     forget_dead_leases()
-    if num_settled:
-        logger.warning("settled %d requests that a server left behind", num_settled)
-    return num_settled
+    if lost:
+        logger.warning("settled %d requests that a server left behind", lost.total())
+    return lost
+
+
+def _labels(death: Settlement) -> dict[str, Any]:
+    names = ("model", "revision", "endpoint", "transport", "prompt_tokens", "completion_tokens", "error_code")
+    return {name: getattr(death, name) for name in names}
 
 
 def abandoned_by(server: str) -> list[Ticket]:

@@ -35,17 +35,26 @@ def start(
     route: str,
     candidate: str,
     steps: Sequence[Step],
+    another_model: bool = False,
     version: int | None = None,
     reason: str = "",
     ip: str = "",
 ) -> Rollout:
     """Let the candidate be loaded; from then on tick.py gives it its shares of `route`, step by step.
 
-    `version` is the route's. Raises `RolloutRefused`, `BadSteps`, `BadRoute` and `Route.DoesNotExist`.
+    `version` is the route's. A candidate of a model that does not answer to the route yet needs
+    `another_model`. Raises `RolloutRefused`, `BadSteps`, `BadRoute` and `Route.DoesNotExist`.
     """
     look_at_files([candidate])
     return _start(
-        actor=actor, route=route, candidate=candidate, steps=steps, version=version, reason=reason, ip=ip
+        actor=actor,
+        route=route,
+        candidate=candidate,
+        steps=steps,
+        another_model=another_model,
+        version=version,
+        reason=reason,
+        ip=ip,
     )
 
 
@@ -56,6 +65,7 @@ def _start(
     route: str,
     candidate: str,
     steps: Sequence[Step],
+    another_model: bool,
     version: int | None,
     reason: str,
     ip: str,
@@ -64,7 +74,7 @@ def _start(
     row = _free_route(Route.objects.select_for_update().get(name=route), version)
     before = answering(shares(row))
     standing = begin(steps, now=now)
-    _check_candidate(candidate, before, steps)
+    _check_candidate(candidate, before, steps, another_model=another_model)
     rollout = Rollout(
         route=row,
         candidate_id=candidate,
@@ -233,12 +243,18 @@ def _free_route(route: Route, version: int | None) -> Route:
     return route
 
 
-def _check_candidate(candidate: str, before: Mapping[str, int], steps: Sequence[Step]) -> None:
+def _check_candidate(
+    candidate: str, before: Mapping[str, int], steps: Sequence[Step], *, another_model: bool
+) -> None:
     if not before:
         raise BadRoute(_("Nothing answers to this name yet: give it a revision first."))
     revision = Revision.objects.select_related("deployment").filter(id=candidate).first()
     if revision is None:
         raise BadRoute(_("There is no such revision."))
+    if not another_model and not Revision.objects.filter(id__in=before, model=revision.model_id).exists():
+        raise BadRoute(
+            _("This revision is of another model than those that answer to this name: confirm that first.")
+        )
     if before.get(candidate) == ALL:
         raise BadRoute(_("This revision answers everything already."))
     if steps[0].weight <= before.get(candidate, 0):

@@ -50,10 +50,18 @@ def kept_for_undo(route: Route) -> list[str]:
     return [revision for revision, weight in shares(route).items() if not weight]
 
 
-def offered_revisions(*, limit: int) -> list[Revision]:
-    """What may be rolled out, newest first: everything whose files are there."""
+def offered_revisions(*, limit: int, route: Route | None = None) -> list[Revision]:
+    """What may be rolled out, newest first: all whose files are there. `route`: of its models alone."""
     there = Revision.objects.filter(deployment__files_deleted_at=None).defer("files")
+    if route is not None:
+        there = there.filter(model__in=models_of(route))
     return list(there.select_related("model", "deployment").order_by("-created_at")[:limit])
+
+
+def models_of(route: Route) -> list[int]:
+    """The models whose revisions answer to a name."""
+    answered = Revision.objects.filter(id__in=list(answering(shares(route))))
+    return list(answered.values_list("model", flat=True).distinct())
 
 
 def deployments_of(revisions: Iterable[str]) -> dict[str, Deployment]:

@@ -69,3 +69,29 @@ class UsageRecord(models.Model):
         """Output tokens over the whole duration."""
         has_output = self.completion_tokens and self.total_seconds
         return self.completion_tokens / self.total_seconds if has_output else None
+
+
+class RefusedRequest(models.Model):
+    """A request that was refused before it was accepted; or, with a `count`, many of one key and code."""
+
+    at = models.DateTimeField(db_index=True)
+    owner = models.CharField(max_length=100, blank=True)  # as in the ledger; empty: nobody known
+    status = models.PositiveSmallIntegerField()
+    code = models.CharField(max_length=60)
+    request_id = models.CharField(max_length=128, blank=True)
+    endpoint = models.CharField(max_length=100, blank=True)
+    transport = models.CharField(max_length=20, blank=True)
+    param = models.CharField(max_length=100, blank=True)
+    ip = models.CharField(max_length=64, blank=True)
+    limit = models.CharField(max_length=40, blank=True)  # the key's limit that refused: a column of `Limit`
+    limit_value = models.PositiveBigIntegerField(null=True)
+    frees_at = models.DateTimeField(null=True)  # when another try may pass
+    count = models.PositiveBigIntegerField(default=1)
+
+    class Meta:
+        indexes = [models.Index(fields=["owner", "at"])]
+
+    caller_name = ""  # set by queries that look it up
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.code}"

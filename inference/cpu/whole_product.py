@@ -12,6 +12,7 @@ from inference.cpu import buffers, products
 from inference.cpu.buffers import ALIGNMENT, address_of, aligned
 from inference.cpu.packing import BLOCK, group_of, num_blocks, pack
 from inference.cpu.products import (
+    EXACT,
     INT4_EXACT,
     INT4_ROUNDED,
     OWN_FLOATS,
@@ -24,8 +25,11 @@ from inference.cpu.teamwork import Crew
 NUM_PHASES = 2
 
 
-def multiply(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """x [rows, in] times int8 [out, in] and float32 [out]: float32 [rows, out]. x is rounded to 15 bits."""
+def multiply(x: Tensor, weight: Tensor, scale: Tensor, *, rounds: bool = True) -> Tensor:
+    """x [rows, in] times int8 [out, in] and float32 [out]: float32 [rows, out].
+
+    `rounds`: x may be rounded to 15 bits.
+    """
     weight, scale = weight.contiguous(), scale.contiguous()
     num_outputs, num_inputs = len(weight), x.shape[-1]
     return _multiply(
@@ -33,7 +37,7 @@ def multiply(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
         weight=address_of(weight, "the weight", torch.int8, num_outputs, num_inputs),
         scale=address_of(scale, "the scales", torch.float32, num_outputs),
         num_outputs=num_outputs,
-        kind=ROUNDED,
+        kind=ROUNDED if rounds else EXACT,
     )
 
 

@@ -7,13 +7,9 @@ import os
 from pathlib import Path
 
 from inference.footprint import Pool
-from inference.models.model_folder import CannotLoad
+from inference.models.model_folder import TooLittleMemory
 
 CPU_SHARE = 0.25  # of what is free: the console, the page cache and the weights' own buffers need the rest
-
-
-class TooLittleMemory(CannotLoad):
-    """The pool would not hold a single useful sequence."""
 
 
 def plan_num_blocks(

@@ -85,15 +85,19 @@ class BatchSampler:
             self._entry(top_id, logprob)
             for top_id, logprob in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
-        return self._entry(token_id, float(logprobs[token_id]), tuple(top))
+        is_hidden = sequence.request.sampling.skip_special_tokens and token_id in self._vocabulary.special_ids
+        return self._entry(token_id, float(logprobs[token_id]), tuple(top), is_shown=not is_hidden)
 
-    def _entry(self, token_id: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+    def _entry(
+        self, token_id: int, logprob: float, top: tuple[TokenLogprob, ...] = (), *, is_shown: bool = True
+    ) -> TokenLogprob:
         return TokenLogprob(
             token_id=token_id,
             text=self._vocabulary.text(token_id),
             raw=self._vocabulary.raw(token_id),
             logprob=logprob,
             top=top,
+            is_shown=is_shown,
         )
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from inference.models.tokenizer import encode
+from inference.models.content_form import as_content, content_form
+from inference.models.tokenizer import encode_all
 from inference.protocol import ChatMessage, InvalidValue
 
 # Private-use characters around a number stand for a special token's string while the template runs.
@@ -27,15 +29,12 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[ChatMessa
         raise InvalidValue("this model has no chat template; use the completions endpoint", param="messages")
     special = special_strings(tokenizer)
     marked, escaped = _mark(messages, special)
-    text = _render(tokenizer, marked)
-    ids: list[int] = []
+    text = _render(tokenizer, _in_form(tokenizer, marked))
+    pieces: list[str] = []
     for index, piece in enumerate(MARK.split(text) if escaped else [text]):
-        if index % 2 and int(piece) < len(special):  # a mark: its characters, never the token
-            for character in special[int(piece)]:
-                ids += encode(tokenizer, character, add_special_tokens=False)
-        elif piece:
-            ids += encode(tokenizer, piece, add_special_tokens=False)
-    return ids
+        is_mark = index % 2 and int(piece) < len(special)  # its characters, never the token
+        pieces += special[int(piece)] if is_mark else [piece]
+    return list(chain.from_iterable(encode_all(tokenizer, pieces)))
 
 
 def special_strings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -67,7 +66,18 @@ def _mark(messages: Iterable[ChatMessage], special: Sequence[str]) -> tuple[list
     return rows, escaped
 
 
-def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> str:
+def _in_form(tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """The messages with their contents as the template wants them, so that no word of a user is lost."""
+    forms = {role: content_form(tokenizer, role) for role in {row["role"] for row in rows}}
+    if forms.get("user") == "lost":
+        raise InvalidValue(
+            "the model's chat template leaves out what the user says; use the completions endpoint",
+            param="messages",
+        )
+    return [{**row, "content": as_content(row["content"], forms[row["role"]])} for row in rows]
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]]) -> str:
     try:
         text: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
     except (TemplateError, TypeError, ValueError) as error:

@@ -71,8 +71,8 @@ class FusedCpuModel:
         self.num_kv_heads: int = config.num_key_value_heads
         self.layers = [fuse_layer(layer, index) for index, layer in enumerate(model.model.layers)]
         self.norm = norm_of(model.model.norm)
-        self.head = join([model.lm_head])
         self.compiled = compiled_layers(model, self.layers)
+        self.head = head_of(model.lm_head) if self.compiled else join([model.lm_head])
 
     def __call__(
         self, input_ids: Tensor, position_ids: Tensor, *, logit_rows: Tensor | None, step: Step
@@ -144,6 +144,22 @@ def _is_compiled(linear: Any) -> bool:
     if type(linear) is W8A8Linear:
         return linear.keeps_activations
     return type(linear) is Int8Linear and isinstance(linear.matmul, Fastest)
+
+
+def head_of(linear: Any) -> Product:
+    """The head beside compiled layers: compiled as well, where its weight allows, so that its sums do not
+    depend on how many rows it is given. The ways that are measured for int8 differ by that number.
+    """
+    if not (isinstance(linear, Int8Linear) and _is_compiled(linear)):
+        return join([linear])
+    from inference.cpu.whole_product import multiply
+
+    assert isinstance(linear.matmul, Fastest)
+    weight, scale, bias = linear.weight, linear.weight_scale.reshape(-1), linear.bias
+    rounds = linear.matmul.rounds
+    if bias is None:
+        return lambda x: multiply(x, weight, scale, rounds=rounds)
+    return lambda x: multiply(x, weight, scale, rounds=rounds) + bias
 
 
 def signed(sin: Tensor) -> Tensor:

@@ -51,6 +51,7 @@ class Drawn:
     times: list[int]
     lines: list[DrawnLine]
     num_left_out: int = 0
+    begins: float | None = None  # the first measurement there is; none: older than the range
 
 
 def draw_own(panel: Panel, wanted: Wanted, recorder: Recorder, *, now: float) -> Drawn:
@@ -66,7 +67,7 @@ def draw_own(panel: Panel, wanted: Wanted, recorder: Recorder, *, now: float) ->
     for line in wanted.lines(panel):
         answers = evaluate(line.query, recorded, at=times, window=window, model=wanted.model)
         found |= {name_of(panel, line, key): values for key, values in answers.items()}
-    return drawn(panel, times, found)
+    return replace(drawn(panel, times, found), begins=begins if begins > now - wanted.seconds else None)
 
 
 async def draw_prometheus(panel: Panel, wanted: Wanted, prometheus: Prometheus, *, now: float) -> Drawn:
@@ -99,8 +100,13 @@ def name_of(panel: Panel, line: Line, key: Key) -> str:
 
 
 def drawn(panel: Panel, times: list[int], found: dict[str, list[Value]]) -> Drawn:
-    """The highest lines, in the order of their names, without those that say nothing."""
+    """The highest lines, in the order of their names, without those that say nothing.
+
+    Codes of errors that never happened are counted as 0 and not shown.
+    """
     peaks = {name: peak for name, values in found.items() if (peak := peak_of(values)) is not None}
+    if any("error_code" in line.query.by for line in panel.lines):
+        peaks = {name: peak for name, peak in peaks.items() if peak}
     highest = sorted(peaks, key=lambda name: (-peaks[name], name))[:MAX_LINES]
     lines = [DrawnLine(name, [rounded(value) for value in found[name]]) for name in sorted(highest)]
     # The axis begins where a line does.

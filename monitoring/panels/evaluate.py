@@ -32,6 +32,7 @@ class Track:
     times: Sequence[float]
     values: Sequence[float]
     gone_at: float = math.inf  # the first reading without it, after its last sample
+    absent_at: float | None = None  # the last reading before its first sample, if one had been taken
 
 
 class Samples(Protocol):
@@ -137,8 +138,11 @@ class Rates:
         self._windows: dict[int, tuple[Sequence[float], list[Window | None]]] = {}
 
     def __call__(self, track: Track) -> list[Value]:
-        values = track.values
-        windows = self._windows_of(track.times)
+        values, times = track.values, track.times
+        if track.absent_at is not None and values and values[0]:
+            # A counter that was not there at the reading before has grown from nothing since.
+            values, times = [0.0, *values], [track.absent_at, *times]
+        windows = self._windows_of(times)
         if not values or values[0] == values[-1] == max(values):  # the bulk of a histogram's buckets
             return [None if one is None else 0.0 for one in windows]
         # A counter that fell began anew: what it had before is added.

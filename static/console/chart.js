@@ -1,4 +1,6 @@
 // A time chart of {times, series: [{name, values}]}: lines in the colours of their places, a tooltip under the cursor.
+import uPlot from "uplot";
+import { ask } from "./contact.js";
 import { onAxis, timeOfDay, written } from "./units.js";
 
 const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -124,8 +126,8 @@ document.addEventListener("alpine:init", () => {
     },
 
     async refresh() {
-      const answer = await fetch(this.$root.dataset.url, { headers: { accept: "application/json" } }).catch(() => null);
-      if (!answer?.ok) return;
+      const answer = await ask(this.$root.dataset.url);
+      if (!answer) return;
       const latest = (await answer.json()).panels[0];
       this.chart.show(latest);
       const rows = latest.series.map(({ name }, place) => {

@@ -1,7 +1,9 @@
-// Pages poll small fragments: not while nobody looks or a dialog in them is open, and a lost session leads to the sign-in page, not into a fragment.
+// Pages poll small fragments: not while nobody looks, a dialog in them is open, or the server does not answer.
+import { isOnline } from "./contact.js";
+
 document.addEventListener("htmx:beforeRequest", (event) => {
   const isPoll = event.detail.requestConfig?.triggeringEvent === undefined && event.detail.elt.hasAttribute("data-poll");
-  if (isPoll && (document.hidden || event.detail.elt.querySelector("dialog[open]"))) event.preventDefault();
+  if (isPoll && (document.hidden || !isOnline() || event.detail.elt.querySelector("dialog[open]"))) event.preventDefault();
 });
 
 document.addEventListener("htmx:beforeSwap", (event) => {

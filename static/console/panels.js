@@ -1,5 +1,6 @@
 // The panels page: one request for all panels that are seen, or frames of Grafana with a token that is kept fresh.
 import { Chart, swatch } from "./chart.js";
+import { ask } from "./contact.js";
 import { timeOfDay, written } from "./units.js";
 
 const ROWS_SHOWN = 24;
@@ -109,8 +110,8 @@ document.addEventListener("alpine:init", () => {
     async refresh(ids) {
       if (!ids.length) return;
       const asked = ids.map((id) => `&panel=${encodeURIComponent(id)}`).join("");
-      const answer = await fetch(this.$root.dataset.url + asked, { headers: { accept: "application/json" } }).catch(() => null);
-      if (!answer?.ok) return;
+      const answer = await ask(this.$root.dataset.url + asked);
+      if (!answer) return;
       const { source, notice, panels } = await answer.json();
       const box = this.$root.querySelector("[data-notice]");
       box.hidden = !notice;
@@ -135,8 +136,8 @@ document.addEventListener("alpine:init", () => {
     async refresh() {
       clearTimeout(this.timer);
       const isDark = getComputedStyle(document.documentElement).colorScheme === "dark";
-      const answer = await fetch(`${this.$root.dataset.url}&theme=${isDark ? "dark" : "light"}`).catch(() => null);
-      if (!answer?.ok) {
+      const answer = await ask(`${this.$root.dataset.url}&theme=${isDark ? "dark" : "light"}`);
+      if (!answer) {
         this.timer = setTimeout(() => this.refresh(), 15_000);
         return;
       }

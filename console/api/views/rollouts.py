@@ -51,6 +51,10 @@ class StartBody(Strict):
     route = serializers.CharField(max_length=64)
     candidate = serializers.CharField(max_length=96, help_text="a revision's id")
     steps = StepBody(many=True)
+    another_model = serializers.BooleanField(
+        default=False,
+        help_text="whether the candidate may be of a model that does not answer yet",
+    )
     version = serializers.IntegerField(required=False, help_text="the route's, as it was read")
     reason = serializers.CharField(default="", max_length=300, allow_blank=True)
 

@@ -15,6 +15,7 @@ import inference.client
 from console.audit.queries import recent_entries
 from console.catalog.models import Arm
 from console.dashboard.engine_state import current_stats
+from console.dashboard.troubles import troubles
 from console.usage.queries import recent_requests, totals_since
 from inference.protocol import ModelCard, RevisionStats, Stats
 from monitoring.series import RECORDER
@@ -71,6 +72,7 @@ def requests(request: HttpRequest) -> HttpResponse:
 def engine_figures() -> dict[str, Any]:
     stats = current_stats()
     return {
+        "troubles": troubles(),
         "rate_now": RECORDER.rate_now(),
         "revisions": loaded(stats),
         "num_running": sum(one.num_running for one in stats.revisions) if stats else None,

@@ -157,15 +157,15 @@ def act(request: HttpRequest, pk: int, deed: str) -> HttpResponse:
 @require_GET
 def new(request: HttpRequest) -> HttpResponse:
     """The form; its choices are in the address, so that other pages lead here with a candidate."""
-    wish = {name: request.GET[name] for name in ("route", "candidate") if request.GET.get(name)}
-    preset = request.GET.get("preset", "")
-    form = StartForm(initial=wish, offered=offered(), preset=preset)
+    wish = {name: value for name, value in request.GET.items() if name in StartForm.base_fields and value}
+    wish |= {name: value for name, value in request.GET.items() if name.startswith(("weight_", "pause_"))}
+    form = StartForm(initial=wish, offered=offered(wish), preset=request.GET.get("preset", ""))
     return form_page(request, form, wish=wish)
 
 
 @require_POST
 def start(request: HttpRequest) -> HttpResponse:
-    form = StartForm(request.POST, offered=offered())
+    form = StartForm(request.POST, offered=offered(request.POST.dict()))
     if not form.is_valid():
         return form_page(request, form, wish=request.POST.dict(), status=422)
     found = form.cleaned_data
@@ -175,6 +175,7 @@ def start(request: HttpRequest) -> HttpResponse:
             route=found["route"].name,
             candidate=found["candidate"],
             steps=form.steps(),
+            another_model=found["another_model"],
             version=found["version"],
             reason=found["reason"],
         )
@@ -189,13 +190,14 @@ def form_page(
     request: HttpRequest, form: StartForm, *, wish: dict[str, Any], status: int = 200
 ) -> HttpResponse:
     """Beside the form stands what its route and its candidate are now."""
-    names = list(form.fields["route"].queryset)  # type: ignore[attr-defined]
-    chosen = next((one for one in names if one.name == wish.get("route")), names[0] if names else None)
+    chosen = chosen_route(wish)
     known = Revision.objects.select_related("model", "deployment")
-    revision = known.filter(pk=wish.get("candidate", "")).first()
-    if revision is None:
+    wished = {one.pk for one in offered(wish)} & {wish.get("candidate", "")}
+    revision = known.filter(pk__in=wished).first()
+    if revision is None and not wish.get("another_model"):
         revision = best_candidate(chosen)
-        form.initial.setdefault("candidate", revision.pk if revision else None)
+    if not form.is_bound:
+        form.initial["candidate"] = revision.pk if revision else ""
     context = {
         "form": form,
         "presets": list(PRESETS),
@@ -212,18 +214,25 @@ def form_page(
     return render(request, "rollouts/new.html", context, status=status)
 
 
+def chosen_route(wish: dict[str, Any]) -> Route | None:
+    routes = list(StartForm.routes())
+    return next((one for one in routes if one.name == wish.get("route")), routes[0] if routes else None)
+
+
 def best_candidate(route: Route | None) -> Revision | None:
-    """The newest revision of the route's models that does not answer yet, else any other."""
+    """The newest revision of the route's models that does not answer yet, and no other model's."""
     if route is None:
         return None
     now = answering(shares(route))
     others = Revision.objects.select_related("model", "deployment").exclude(pk__in=now)
-    others = others.filter(deployment__files_deleted_at=None).order_by("-created_at")
-    return others.filter(model__revisions__in=list(now)).first() or others.first()
+    there = others.filter(deployment__files_deleted_at=None, model__in=queries.models_of(route))
+    return there.order_by("-created_at").first()
 
 
-def offered() -> list[Revision]:
-    return queries.offered_revisions(limit=MAX_OFFERED)
+def offered(wish: dict[str, Any]) -> list[Revision]:
+    """The revisions of the chosen route's models; of every model once that is ticked."""
+    route = None if wish.get("another_model") else chosen_route(wish)
+    return queries.offered_revisions(limit=MAX_OFFERED, route=route)
 
 
 def find(pk: int) -> Rollout:

@@ -30,7 +30,7 @@ def route(request: HttpRequest, name: str) -> HttpResponse:
     now = answering(shares(found))
     form = SharesForm(
         request.GET if "preview" in request.GET else None,
-        offered=offered(),
+        offered=offered({"another_model": True}),
         arms=now,
         initial={"name": name, "version": found.version},
     )
@@ -59,14 +59,16 @@ def about(request: HttpRequest, found: Route, form: SharesForm, *, status: int =
 
 @require_GET
 def new(request: HttpRequest) -> HttpResponse:
-    form = SharesForm(request.GET if "preview" in request.GET else None, offered=offered())
+    form = SharesForm(
+        request.GET if "preview" in request.GET else None, offered=offered({"another_model": True})
+    )
     return render(request, "rollouts/route_new.html", {"form": form} | preview_of(form, {}))
 
 
 @require_POST
 def switch(request: HttpRequest) -> HttpResponse:
     """Change a route, or make one: the shares are those that were previewed."""
-    form = SharesForm(request.POST, offered=offered())
+    form = SharesForm(request.POST, offered=offered({"another_model": True}))
     found = Route.objects.filter(name=request.POST.get("name", "")).first()
     if form.is_valid():
         try:

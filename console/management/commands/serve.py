@@ -18,6 +18,7 @@ from console.startup import (
     start_engine,
     start_tracing,
 )
+from console.static_files import gather
 from inference.protocol import Refusal
 
 CURL = """curl -N {url}/v1/chat/completions \\
@@ -41,10 +42,12 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _serve(self) -> None:
+        from console.channel.limits import limits_of
         from console.server import DrainingServer, check_port, loop
 
         env = environment()
         check_port(env.host, env.port)
+        limits = limits_of(env)
         start_tracing()
         prepare_database(self._say)
         try:
@@ -53,11 +56,16 @@ class Command(BaseCommand):
         except (RuntimeError, ValueError, Refusal) as error:  # --traceback shows where
             raise CannotStart(str(error)) from error
         first = settle_and_greet()
+        gather()
 
         from console.asgi import application
 
         server = DrainingServer(
-            application, host=env.host, port=env.port, announce=lambda: self._announce(first)
+            application,
+            host=env.host,
+            port=env.port,
+            limits=limits,
+            announce=lambda: self._announce(first),
         )
         server.run()
         if server.failure:

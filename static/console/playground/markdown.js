@@ -1,6 +1,9 @@
 // A finished answer as nodes. Whatever a model writes, only this short list of elements and attributes comes out of it:
 // HTML is shown as the text that it is, pictures are their words (a picture's address could carry the chat away), and
 // links lead to http, https and mailto alone.
+import DOMPurify from "dompurify";
+import { Marked } from "marked";
+
 const ELEMENTS = ["a", "blockquote", "br", "code", "del", "em", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul"];
 const SANITIZER = {
   ALLOWED_TAGS: ELEMENTS,
@@ -13,7 +16,7 @@ const SANITIZER = {
 
 const escaped = (text) => text.replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
 
-const parser = new marked.Marked({
+const parser = new Marked({
   gfm: true,
   breaks: true, // models write verse and lists line by line
   renderer: {

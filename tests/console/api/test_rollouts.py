@@ -9,6 +9,7 @@ from console.accounts.roles import Role
 from console.catalog.models import Deployment
 from console.rollouts.models import Rollout
 from console.rollouts.tick import tick
+from tests.catalog_rows import serve
 from tests.console.api.conftest import Call, entries_since, error_of, last_seq
 from tests.console.rollouts.rows import answers, furnish, make_quantized, observe
 
@@ -129,3 +130,13 @@ def test_a_viewer_reads_and_changes_nothing(as_role: object) -> None:
         viewer("POST", "rollouts", {"route": "stub", "candidate": "stub-2", "steps": STEPS}).status_code
         == 403
     )
+
+
+def test_a_candidate_of_another_model_must_be_asked_for_by_name(program: Call) -> None:
+    serve("other", "other-1")
+    body = {"route": "stub", "candidate": "other-1", "steps": STEPS}
+    refused = program("POST", "rollouts", body)
+    assert refused.status_code == 400
+    assert "another model" in error_of(refused)["message"]
+    assert not Rollout.objects.exists()
+    assert program("POST", "rollouts", body | {"another_model": True}).status_code == 201

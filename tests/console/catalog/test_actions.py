@@ -87,11 +87,15 @@ def test_a_gguf_file_is_converted_into_the_data_folder(tmp_path: Path, data_dir:
 def test_progress_of_the_child_is_relayed(folder: Path) -> None:
     stages: list[tuple[str, float]] = []
     imported(folder=folder, progress=lambda *stage: stages.append(stage))
-    assert list(dict.fromkeys(stages)) == [("checking", 0.0), ("registering", 0.99)]
+    assert list(dict.fromkeys(stages)) == [
+        ("checking", 0.0),
+        ("trying it", 0.92),
+        ("registering", 0.99),
+    ]
 
 
 def test_a_hostile_folder_leaves_no_trace(folder: Path) -> None:
-    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    (folder / "model.safetensors").write_bytes(b"\x80\x04.")
     with pytest.raises(ConversionFailed) as failed:
         imported(folder=folder)
     assert failed.value.code == "unsafe_model"

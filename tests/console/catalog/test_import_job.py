@@ -77,7 +77,7 @@ def test_a_folder_is_imported(folder: Path) -> None:
     assert revision.facts["architecture"] == "LlamaForCausalLM" and revision.facts["model_type"] == "llama"
     assert revision.facts["weight_bytes"] > 0 and revision.facts["max_model_len"] > 0
     assert Entry.objects.get(action="catalog.import").actor == "mia"
-    assert [line.text for line in job.lines.all()] == ["checking", "registering"]
+    assert [line.text for line in job.lines.all()] == ["checking", "trying it", "registering"]
 
 
 def test_a_repository_is_imported_at_its_commit(hub: Hub, data_dir: Path) -> None:
@@ -181,16 +181,13 @@ def test_what_cannot_be_is_refused_before_it_is_queued(
 
 
 def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(PICKLE)
-
-
-def own_code(folder: Path) -> None:
-    (folder / "modeling_evil.py").write_text(f"open({str(CANARY)!r}, 'w')")
 
 
 def auto_map(folder: Path) -> None:
     (folder / "modeling_evil.txt").write_text(f"open({str(CANARY)!r}, 'w')")
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "evil"}
     config["auto_map"] = {"AutoModelForCausalLM": "modeling_evil.Evil", "AutoConfig": "modeling_evil.Evil"}
     (folder / "config.json").write_text(json.dumps(config))
 
@@ -211,7 +208,6 @@ def escaping_link(folder: Path) -> None:
 
 HOSTILE: list[tuple[Callable[[Path], None], str, bool]] = [
     (pickled, "can carry code", False),
-    (own_code, "can carry code", False),
     (auto_map, "auto_map", True),
     (pickled_safetensors, "not a safetensors file", True),
     (lying_header, "described wrongly", True),

@@ -71,10 +71,19 @@ def test_a_disabled_person_is_a_stranger_at_the_next_request(signed_in: SignedIn
     assert client.get("/").status_code == 302
 
 
-def test_a_fragment_without_a_session_sends_its_page_to_sign_in(db: None) -> None:
+def test_a_fragment_without_a_session_says_so_and_leaves_the_page(db: None) -> None:
     headers = {"HX-Request": "true", "HX-Current-URL": "http://testserver/operators/?page=2"}
     answer = Client(headers=headers).get(reverse("dashboard:engine_pill"))
-    assert answer["HX-Redirect"] == f"{reverse('account_login')}?next=/operators/"
+    assert (answer.status_code, answer["X-Session-Ended"], answer.content) == (204, "1", b"")
+
+
+def test_every_page_and_fragment_names_the_run_of_the_server(signed_in: SignedIn) -> None:
+    assert "X-Server-Run" not in Client().get(reverse("account_login"))
+    client = signed_in(Role.VIEWER)
+    for route in ("dashboard:home", "dashboard:home_figures", "dashboard:engine_pill", "dashboard:live_now"):
+        run, started, lost, person = client.get(reverse(route))["X-Server-Run"].split()
+        assert run and int(started) > 0 and lost == "0"
+        assert person == client.session["_auth_user_id"]
 
 
 def test_the_rail_shows_what_a_role_may_enter(signed_in: SignedIn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from console.catalog.models import Deployment, Route
 from console.rollouts.models import Rollout
 from console.rollouts.tick import tick
 from console.usage.models import Outcome, UsageRecord
+from tests.catalog_rows import serve
 from tests.console.dashboard.conftest import SignedIn
 from tests.console.rollouts.rows import answers, begun, furnish, make_quantized, observe
 
@@ -210,3 +211,35 @@ def test_time_left_is_said(operator: Client) -> None:
     row = running()
     Rollout.objects.filter(pk=row.pk).update(step_since=timezone.now() - timedelta(seconds=20))
     assert re.search("(40|3[0-9]) s left", operator.get(f"/rollouts/{row.pk}/now").content.decode())
+
+
+@pytest.mark.parametrize("others", [("aaa", "zzz"), ("zebra",)])
+def test_a_rollout_offers_this_models_revisions_alone_unless_another_is_asked_for(
+    operator: Client, others: tuple[str, ...]
+) -> None:
+    """The newest revision of all is another model's, and it is neither offered nor chosen."""
+    for name in others:
+        serve(name, f"{name}-1")
+    form = operator.get("/rollouts/new?route=stub").context["form"]
+    assert form.initial["candidate"] == "stub-2"
+    assert {pk for _, group in form.fields["candidate"].choices[1:] for pk, _ in group} == {
+        "stub-1",
+        "stub-2",
+    }
+    posted = {"route": "stub", "candidate": f"{others[0]}-1", **steps((10, "60"), (100, ""))}
+    assert operator.post("/rollouts/start", posted).status_code == 422
+    assert not Rollout.objects.exists()
+
+    wide = operator.get("/rollouts/new?route=stub&another_model=on").context["form"]
+    offered = {pk for _, group in wide.fields["candidate"].choices[1:] for pk, _ in group}
+    assert {f"{name}-1" for name in others} < offered
+    assert not wide.initial["candidate"]
+    assert operator.post("/rollouts/start", posted | {"another_model": "on"}).status_code == 302
+    assert Rollout.objects.get().candidate_id == f"{others[0]}-1"
+
+
+def test_a_route_whose_model_has_one_revision_proposes_none(operator: Client) -> None:
+    serve("alone", "alone-1")
+    answer = operator.get("/rollouts/new?route=alone")
+    assert not answer.context["form"].initial["candidate"]
+    assert "No other revision" in answer.content.decode()

@@ -1,0 +1,5 @@
+// Pages with charts: home and the panels.
+import "../components.js";
+import "../chart.js";
+import "../panels.js";
+import "../start.js";

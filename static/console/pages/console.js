@@ -1,0 +1,3 @@
+// Pages of the console without charts.
+import "../components.js";
+import "../start.js";

@@ -1,0 +1,4 @@
+// The playground.
+import "../components.js";
+import "../playground/main.js";
+import "../start.js";
