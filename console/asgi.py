@@ -14,8 +14,8 @@ name_settings()
 console_pages = get_asgi_application()  # before everything below: it fills Django's registry of apps
 
 from channels.routing import ProtocolTypeRouter  # noqa: E402
-from channels.sessions import CookieMiddleware, SessionMiddleware  # noqa: E402
 
+from console.accounts.sessions import with_sessions  # noqa: E402
 from console.door import Door  # noqa: E402
 from console.gateway.consumers import ResponsesConsumer  # noqa: E402
 from console.gateway.handler import GatewayHandler  # noqa: E402
@@ -77,7 +77,7 @@ application = TrustedProxies(
                     ProtocolTypeRouter(
                         {
                             "http": http,
-                            "websocket": CookieMiddleware(SessionMiddleware(websocket)),
+                            "websocket": with_sessions(websocket),
                             "lifespan": lifespan,
                         }
                     )

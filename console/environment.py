@@ -138,7 +138,8 @@ class Environment(BaseSettings):
 
 
 def name_settings() -> None:
-    """Say which settings module Django reads, for servers that import `console.asgi` directly."""
+    """What manage.py does first, for servers that import `console.asgi` directly, and for workers."""
+    os.umask(0o077)  # database, secrets and models are for this account alone
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
 
 

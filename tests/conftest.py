@@ -24,7 +24,9 @@ from console.catalog.sources.package import SMOLLM2, from_package
 from console.group_commit import ledger
 from inference.config import GGUF_CONVERTER
 from tests.audit_triggers import lift_triggers, run, set_triggers
+from tests.session_cookies import hold_secrets
 
+hold_secrets()
 KEPT = Path(__file__).resolve().parent.parent / "build"
 
 # An example that takes long is no fault of it: the machine may be busy.

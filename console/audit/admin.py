@@ -35,6 +35,7 @@ from console.audit.read_only import ReadOnlyAdmin
 from console.audit.signals import address
 from console.audit.watch import WATCH
 from console.audit.write import write
+from console.spreadsheet import as_sheet
 
 MAX_COUNTED = 10_000  # found entries; who finds more narrows the search
 
@@ -184,7 +185,7 @@ class EntryAdmin(ReadOnlyAdmin):
         """What the list finds, as CSV; of a search, the newest 10,000. Itself an entry."""
         entries = self.get_changelist_instance(request).get_queryset(request)
         _note(request, "csv", filters=request.GET.urlencode()[:500])
-        lines = streamed(entries, write=as_csv, heading=",".join(COLUMNS) + "\r\n")
+        lines = streamed(entries, write=as_csv, heading=as_sheet([COLUMNS]))
         return download(lines, name="audit.csv", kind="text/csv; charset=utf-8")
 
 

@@ -282,6 +282,8 @@ def sampling_defaults(plan: Plan) -> Advice:
     if plan.config.sampling_defaults == "openai":
         return Advice(_("Where a request is silent: temperature 1, and no token is ruled out, as at OpenAI."))
     own = plan.facts.get("sampling")
+    if own is None:  # imported before this was read
+        return Advice(_("Where a request is silent, what generation_config.json says holds."))
     if not own:
         return Advice(
             _("The files name no sampling settings of their own: where a request is silent, OpenAI's hold.")
