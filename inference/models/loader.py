@@ -177,6 +177,7 @@ def lay_out(model: Any, config: EngineConfig, device: torch.device, *, is_fused:
     """Weights as the device reads them fastest, and nothing that only training needs."""
     if device.type == "cpu" and config.fused_layers:
         blocked_int4.lay_out(model)
+        packed.pack_head(model)
     if config.dtype == "auto":
         allow_rounding(model)
     model.requires_grad_(False).eval().to(device)  # what the files do not hold, such as rotary tables
