@@ -76,7 +76,9 @@ class Beside:
                 self.seconds.append(time.monotonic() - began)
                 self.statuses.add(answer.status_code)
 
-    def tell(self, name: str, *, most_loop_ms: float = MOST_LOOP_MS) -> None:
+    def tell(
+        self, name: str, *, most_loop_ms: float = MOST_LOOP_MS, most_rise_bytes: int = MOST_RISE_BYTES
+    ) -> None:
         median, most = statistics.median(self.seconds) * 1000, max(self.seconds) * 1000
         print(
             f"{name}: loop {self.loop_ms:.0f} ms of CPU at most, memory {self.rise / 1e6:+.1f} MB, "
@@ -84,7 +86,7 @@ class Beside:
         )
         assert self.statuses == {200}
         assert self.loop_ms <= most_loop_ms
-        assert self.rise <= MOST_RISE_BYTES
+        assert self.rise <= most_rise_bytes
 
 
 def bodies(house: House) -> None:
@@ -168,7 +170,8 @@ def test_a_flood_keeps_nobody_waiting(watched: House, name: str) -> None:
 def test_readers_who_do_not_read_and_connections_that_say_nothing(watched: House) -> None:
     """500 streams that nobody reads, 2,000 heads that never end; then all is given back.
 
-    The stub engine makes its tokens on the loop that is watched: with 500 streams a turn of it is long.
+    The stub engine makes its tokens on the loop that is watched: with 500 streams a turn of it is long, and
+    its own objects count. 20 log-probabilities a token, at 500 streams, were 64 to 70 MB with all of that.
     """
     key = watched.new_key("readers")
     fields = {"max_tokens": 4000, "stream": True, "logprobs": True, "top_logprobs": 20}
@@ -187,7 +190,7 @@ def test_readers_who_do_not_read_and_connections_that_say_nothing(watched: House
             half_open = stack.enter_context(connected(watched, source=f"127.0.2.{number // 200 + 1}"))
             half_open.sendall(b"GET / HTTP/1.1\r\n")
         eventually(lambda: len(watched.ask("usage", key)) == NUM_READERS, seconds=300)
-    beside.tell("readers who do not read", most_loop_ms=math.inf)
+    beside.tell("readers who do not read", most_loop_ms=math.inf, most_rise_bytes=100_000_000)
     assert {row["outcome"] for row in watched.ask("usage", key)} == {"cancelled"}
     assert watched.num_running() == 0
 
