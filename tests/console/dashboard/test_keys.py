@@ -106,7 +106,6 @@ def test_a_secret_is_shown_once_to_who_made_it_and_a_reload_makes_no_second_key(
     [
         "/keys/issue",
         "/keys/x/revoke",
-        "/operators/create",
         "/rollouts/start",
         "/models/m/r/load",
         "/live/i/cancel",
