@@ -9,6 +9,7 @@ import sys
 
 
 def main() -> None:
+    os.umask(0o077)  # database, secrets and models are for this account alone
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
     if sys.argv[1:2] == ["serve"]:
         gc.disable()  # imports leave no garbage to look for; `start_engine` turns it on again

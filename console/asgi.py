@@ -14,10 +14,12 @@ name_settings()
 console_pages = get_asgi_application()  # before everything below: it fills Django's registry of apps
 
 from channels.routing import ProtocolTypeRouter  # noqa: E402
-from channels.sessions import CookieMiddleware, SessionMiddleware  # noqa: E402
 
+from console.accounts.sessions import with_sessions  # noqa: E402
+from console.door import Door  # noqa: E402
 from console.gateway.consumers import ResponsesConsumer  # noqa: E402
 from console.gateway.handler import GatewayHandler  # noqa: E402
+from console.keys.headers import KeyHeaders  # noqa: E402
 from console.middleware import RequestId, TrustedProxies  # noqa: E402
 from console.startup import lifespan  # noqa: E402
 from monitoring.tracing import Traced  # noqa: E402
@@ -31,9 +33,31 @@ SOCKETS: dict[str, Any] = {"/v1/responses": ResponsesConsumer.as_asgi()}  # path
 gateway = GatewayHandler()
 
 
+# The console has no such pages: what is asked for there is the API, without its /v1.
+API_WORDS = {
+    "chat",
+    "completions",
+    "responses",
+    "embeddings",
+    "messages",
+    "audio",
+    "images",
+    "moderations",
+    "rerank",
+}
+
+
+def is_for_api(scope: Any) -> bool:
+    """Whether the API plane answers: with an endpoint, or with an error in JSON that says where it is."""
+    first, _, rest = scope["path"].removeprefix("/").partition("/")
+    if first == "models" and not rest:
+        return any(name == b"authorization" for name, _ in scope["headers"])
+    return first == "v1" or first in API_WORDS
+
+
 async def http(scope: Any, receive: Receive, send: Send) -> None:
     """/v1 has a handler of its own; everything else is the console."""
-    is_api = scope["path"] == "/v1" or scope["path"].startswith("/v1/")
+    is_api = is_for_api(scope)
     await (gateway if is_api else console_pages)(scope, receive, send)
 
 
@@ -47,14 +71,19 @@ async def websocket(scope: Any, receive: Receive, send: Send) -> None:
 
 application = TrustedProxies(
     RequestId(
-        Traced(
-            ProtocolTypeRouter(
-                {
-                    "http": http,
-                    "websocket": CookieMiddleware(SessionMiddleware(websocket)),
-                    "lifespan": lifespan,
-                }
-            )
+        Door(
+            Traced(
+                KeyHeaders(
+                    ProtocolTypeRouter(
+                        {
+                            "http": http,
+                            "websocket": with_sessions(websocket),
+                            "lifespan": lifespan,
+                        }
+                    )
+                )
+            ),
+            most_per_address=environment().connections_per_address,
         )
     ),
     proxies=environment().trusted_proxies,

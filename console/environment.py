@@ -25,8 +25,8 @@ ENGINE_SETTINGS = (
     "max_batch_tokens", "max_num_seqs", "max_model_len", "num_draft_tokens", "batch_invariant", "num_threads",
 )  # fmt: skip
 SECRETS = (
-    "SECRET_KEY", "KEY_PEPPER", "DATABASE_URL", "REDIS_URL", "PROMETHEUS_URL", "HUB_TOKEN", "HF_TOKEN",
-    "HUGGING_FACE_HUB_TOKEN", "OTEL_EXPORTER_OTLP_HEADERS",
+    "SECRET_KEY", "KEY_PEPPER", "AUDIT_KEY", "DATABASE_URL", "REDIS_URL", "PROMETHEUS_URL", "HUB_TOKEN",
+    "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OTEL_EXPORTER_OTLP_HEADERS",
 )  # fmt: skip
 
 
@@ -54,10 +54,21 @@ class Environment(BaseSettings):
     debug: bool = False
     secret_key: SecretStr | None = None  # empty: generated once into DATA_DIR
     key_pepper: SecretStr | None = None  # the HMAC key of API keys; empty: generated once into DATA_DIR
+    # The HMAC key of audit entries; former ones behind it: new,old; empty: generated once into DATA_DIR
+    audit_key: SecretStr | None = None
+    audit_checkpoint_copy: Path | None = None  # a file elsewhere that gets each signed checkpoint as a line
     allowed_hosts: CommaSeparated = ("localhost", "127.0.0.1", "[::1]")
     trusted_proxies: CommaSeparated = ()  # addresses or networks whose X-Forwarded-* are believed
     metrics_from: CommaSeparated = ()  # addresses or networks that may read /metrics, beside this machine
     cors_origins: CommaSeparated = ()  # origins whose browsers may call /v1 with a key
+    # What clients may take of this process before anybody asks who they are. docs/operations.md: "Bounds".
+    max_connections: AtLeastOne = 4096
+    connections_per_address: AtLeastOne = 512  # and requests being answered at once
+    sockets_per_key: AtLeastOne = 32
+    frames_per_second: AtLeastOne = 64  # of one WebSocket
+    request_head_seconds: Annotated[float, Field(gt=0)] = 20.0
+    request_body_seconds: Annotated[float, Field(gt=0)] = 60.0
+    stall_seconds: Annotated[float, Field(gt=0)] = 30.0
     drain_seconds: Annotated[float, Field(ge=0)] = 120.0
     prometheus_url: str = ""  # http://host:9090, asked by the server; empty: panels from own readings
     grafana_url: str = ""  # http://host:3000, as browsers reach it; empty: panels are drawn by the console
@@ -75,6 +86,9 @@ class Environment(BaseSettings):
     memory_share: Annotated[float, Field(gt=0, le=1)] = 0.45  # of the budget, for one revision
     idle_seconds: Annotated[int, Field(ge=0)] = 0  # without a request; 0: idle revisions stay
     wake_seconds: Annotated[float, Field(ge=0)] = 60.0
+
+    # Processor time that a model's chat template and tokenizer may take for one prompt.
+    prepare_seconds: Annotated[float, Field(ge=1, le=600)] = 5.0
 
     # What an engine runs with where its revision says nothing else; EngineConfig explains each.
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -124,7 +138,8 @@ class Environment(BaseSettings):
 
 
 def name_settings() -> None:
-    """Say which settings module Django reads, for servers that import `console.asgi` directly."""
+    """What manage.py does first, for servers that import `console.asgi` directly, and for workers."""
+    os.umask(0o077)  # database, secrets and models are for this account alone
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
 
 

@@ -8,14 +8,14 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed
 from django.utils.deprecation import MiddlewareMixin
 
+from console.addresses import Networks
 from console.audit.refusals import REFUSALS
 from console.audit.write import write
 from console.dashboard.wrong_method import instead
@@ -31,6 +31,7 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+METHODS = ("GET", "HEAD", "POST")  # of the console; the management API names its own
 PAGES = (Who.STAFF, Who.OPERATOR, Who.ADMIN, Who.ADMIN_SITE)
 FORWARDED = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"forwarded")
 
@@ -40,7 +41,7 @@ class TrustedProxies:
 
     def __init__(self, app: Application, *, proxies: Iterable[str]) -> None:
         self._app = app
-        self._networks: list[IPv4Network | IPv6Network] = [ip_network(one, strict=False) for one in proxies]
+        self._proxies = Networks(proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -49,21 +50,14 @@ class TrustedProxies:
         scope = {**scope, "headers": [one for one in scope["headers"] if one[0] not in FORWARDED]}
         scope["is_proxied"] = bool(forwarded)
         client = scope.get("client") or ("", 0)
-        if forwarded and self._trusts(client[0]):
+        if forwarded and client[0] in self._proxies:
             self._believe(scope, forwarded)
         await self._app(scope, receive, send)
-
-    def _trusts(self, host: str) -> bool:
-        try:
-            address = ip_address(host)
-        except ValueError:
-            return False
-        return any(address in network for network in self._networks)
 
     def _believe(self, scope: Scope, forwarded: dict[bytes, str]) -> None:
         """The client is the last address that no trusted proxy has: what stands left may be invented."""
         hops = [hop.strip() for hop in forwarded.get(b"x-forwarded-for", "").split(",") if hop.strip()]
-        strangers = [hop for hop in hops if not self._trusts(hop)]
+        strangers = [hop for hop in hops if hop not in self._proxies]
         if strangers:
             scope["client"] = [strangers[-1], 0]
         secure = forwarded.get(b"x-forwarded-proto", "").split(",")[-1].strip() == "https"
@@ -110,8 +104,15 @@ class PolicyMiddleware(MiddlewareMixin):
         self, request: HttpRequest, view: Any, args: Any, kwargs: Any
     ) -> HttpResponseBase | None:
         assert request.resolver_match is not None
-        route = request.resolver_match.view_name
-        match who_may(route):
+        who = who_may(request.resolver_match.view_name)
+        refused = self._refuse(request, who)
+        if refused is None and who is not Who.MANAGEMENT and request.method not in METHODS:
+            return HttpResponseNotAllowed(METHODS)  # or a view that asks for none would answer as to GET
+        return refused
+
+    @staticmethod
+    def _refuse(request: HttpRequest, who: Who | None) -> HttpResponseBase | None:
+        match who:
             case Who.ANYONE | Who.ADMIN_SITE | Who.MANAGEMENT:
                 return None
             case Who.NEAR_OR_STAFF if is_near(request) or permits(Who.STAFF, request.user):
@@ -130,7 +131,10 @@ class PolicyMiddleware(MiddlewareMixin):
         if who_may(route) in PAGES and request.user.is_authenticated:
             stamp(response, person=request.user.pk)
         observe_response(route=route, method=request.method or "", status=response.status_code)
-        return instead(request, response) if who_may(route) in PAGES else response
+        if who_may(route) in PAGES:
+            response = instead(request, response)
+        response.setdefault("Cache-Control", "no-store")  # nearly all is for the one who asked
+        return response
 
 
 def write_refusal(request: HttpRequest, route: str, status: int) -> None:

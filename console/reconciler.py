@@ -21,6 +21,7 @@ from console.catalog import lease, observed
 from console.catalog.actions import spec
 from console.catalog.deployments import rest
 from console.catalog.early_checks import EARLY_CHECKS
+from console.catalog.failure import Failure, failure_of, reason_of
 from console.catalog.memory import allowance, budget
 from console.catalog.models import Deployment, Revision
 from console.catalog.nudge import CHANGED
@@ -32,7 +33,7 @@ from console.jobs.recovery import recover
 from console.rollouts.tick import tick as tick_rollouts
 from inference import client
 from inference.config import RevisionSpec
-from inference.protocol import LoadProgress, ModelCard, Refusal
+from inference.protocol import LoadProgress, ModelCard
 from monitoring import health
 from monitoring.collect import name_revision
 
@@ -171,7 +172,7 @@ class Reconciler:
         )
         outlook = self._looker.look(held, failures=self._failures)
         for revision, error in dead.items():
-            observed.failed(revision, error)
+            observed.failed(revision, error, Failure.ERROR)
         for card in cards:
             is_told = outlook.states.get(card.revision) in (Deployment.State.READY, None)
             if not is_told and card.revision not in held.leaving:
@@ -238,9 +239,9 @@ class Reconciler:
             self._report.ready(card)
             return
         self._failures[revision] = self._failures.get(revision, 0) + 1
-        reason = str(error) or type(error).__name__
-        observed.failed(revision, reason)
-        if not isinstance(error, Refusal | RuntimeError | OSError | ValueError):
+        reason, failure = reason_of(error), failure_of(error)
+        observed.failed(revision, reason, failure)
+        if failure is Failure.ERROR:
             logger.error("revision %s could not be loaded", revision, exc_info=error)
         self._report.failed(revision, reason)
 

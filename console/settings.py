@@ -20,7 +20,12 @@ DEBUG = ENV.debug
 SECRET_KEY = ENV.secret_key.get_secret_value() if ENV.secret_key else kept_secret(DATA_DIR, "secret_key")
 KEY_PEPPER = ENV.key_pepper.get_secret_value() if ENV.key_pepper else kept_secret(DATA_DIR, "key_pepper")
 LOG_LINE = "%(asctime)s %(levelname)s %(name)s %(message)s"
+AUDIT_KEYS = (
+    ENV.audit_key.get_secret_value() if ENV.audit_key else kept_secret(DATA_DIR, "audit_key")
+).split(",")
 AUDIT_CHECKPOINT = DATA_DIR / "audit-checkpoint.json"
+AUDIT_CHECKPOINT_COPY = ENV.audit_checkpoint_copy
+AUDIT_ALARM = DATA_DIR / "audit-alarm.json"
 LEASE_DIR = DATA_DIR / "servers"
 ALLOWED_HOSTS = list(ENV.allowed_hosts)
 
@@ -64,7 +69,7 @@ MIDDLEWARE = [
     "csp.middleware.CSPMiddleware",
     "console.static_files.Files",
     "console.static_files.Compressed",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "console.accounts.sessions.Sessions",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -175,6 +180,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 
+SESSION_ENGINE = "console.accounts.sessions"
 SESSION_COOKIE_AGE = 12 * 3600
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
@@ -223,6 +229,7 @@ AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contri
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "dashboard:home"
 ACCOUNT_ADAPTER = "console.accounts.adapter.Adapter"
+USERSESSIONS_ADAPTER = "console.accounts.adapter.SessionsAdapter"
 ACCOUNT_FORMS = {
     "login": "console.accounts.forms.SignInForm",
     "change_password": "console.accounts.forms.NewPasswordForm",
@@ -236,6 +243,7 @@ ACCOUNT_RATE_LIMITS = {"login_failed": None, "login": None}  # axes counts, and 
 AXES_FAILURE_LIMIT = 8
 AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]  # nobody can lock somebody else out from elsewhere
+AXES_USERNAME_CALLABLE = "console.accounts.sign_in_bounds.counted_name"
 AXES_RESET_ON_SUCCESS = True
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_CLIENT_IP_CALLABLE = "console.audit.signals.address"

@@ -7,9 +7,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from django.core.management import call_command
@@ -17,8 +19,10 @@ from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
 from console import traces
+from console.at_rest import OpenToOthers, close_to_others, private_paths
 from console.audit.refusals import REFUSALS
-from console.environment import environment
+from console.catalog.conversion import OFFLINE
+from console.environment import Environment, child_variables, environment
 from console.figures import provide_figures
 from console.gateway import flight
 from console.group_commit import ledger
@@ -35,6 +39,7 @@ logger = logging.getLogger(__name__)
 Say = Callable[[str], None]
 MIN_FREE_BYTES = 200 * 1024 * 1024  # the database and its log; a model conversion checks for itself
 SETTLE_SECONDS = 0.05  # between two looks at whether the first loads are through
+FIRST_SIGN_IN = "first-sign-in.txt"
 LANDING_SECONDS = 10.0  # for the last frames and usage rows once the engine has drained
 
 
@@ -44,11 +49,20 @@ class CannotStart(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FirstStart:
-    """What is shown once and kept nowhere."""
+    """The first account's password and key, which the database does not have."""
 
     username: str
     password: str = field(repr=False)
     key: str = field(repr=False)
+
+    def lines(self) -> str:
+        return f"Sign in   {self.username} / {self.password}\nAPI key   {self.key}"
+
+    def write_down(self, path: Path) -> None:
+        """For this account alone: output that is no terminal is often a log that others read."""
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(f"{self.lines()}\n\nDelete this file once you have signed in and kept the key.\n")
 
 
 def start_tracing() -> None:
@@ -60,9 +74,13 @@ def start_tracing() -> None:
 
 
 def prepare_database(say: Say) -> None:
-    """Check the disk, migrate where needed."""
+    """Check the disk and who may read it, migrate where needed."""
     data_dir = environment().data_dir
     data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        close_to_others(private_paths(data_dir, connections["default"].settings_dict["NAME"]), say=say)
+    except OpenToOthers as error:
+        raise CannotStart(str(error)) from error
     free = shutil.disk_usage(data_dir).free
     if free < MIN_FREE_BYTES:
         raise CannotStart(
@@ -75,7 +93,8 @@ def prepare_database(say: Say) -> None:
 
 
 def ensure_something_to_serve(say: Say) -> None:
-    """The default model is fetched and converted where the catalog is empty. What a crash left goes first.
+    """The default model is fetched and converted where the catalog is empty, and anew where an earlier
+    version converted it. What a crash left goes first.
 
     The files of what is served are then looked through while `start_engine` imports the engine.
     """
@@ -83,11 +102,19 @@ def ensure_something_to_serve(say: Say) -> None:
     from console.catalog.early_checks import EARLY_CHECKS, loaded_first
     from console.catalog.files import sweep
     from console.catalog.models import Revision
+    from console.rollouts.renewing import renew
 
     sweep()
     if not Revision.objects.exists():
         ensure_default_model(progress=_shown(say), actor="serve")
+    renew(progress=_shown(say), actor="serve")
     EARLY_CHECKS.begin(loaded_first())
+
+
+def _placement(env: Environment) -> PlacementConfig:
+    return PlacementConfig(
+        data_dir=env.data_dir, prepare_seconds=env.prepare_seconds, child_variables=child_variables(**OFFLINE)
+    )
 
 
 async def start_engine(say: Say) -> None:
@@ -98,7 +125,7 @@ async def start_engine(say: Say) -> None:
     from console.usage.refused import REFUSED_LOG
 
     env = environment()
-    engine = client.configure(env.engine, PlacementConfig(data_dir=env.data_dir))
+    engine = client.configure(env.engine, _placement(env))
     await engine.start()
     gc.freeze()
     gc.enable()  # all is imported, and stays: manage.py turned it off until here
@@ -162,7 +189,12 @@ def settle_and_greet() -> FirstStart | None:
     if password is None:
         return None
     key = issue(actor="serve", name="first key", team=default_team())
-    return FirstStart(username=FIRST_OPERATOR, password=password, key=key.secret)
+    first = FirstStart(username=FIRST_OPERATOR, password=password, key=key.secret)
+    try:
+        first.write_down(environment().data_dir / FIRST_SIGN_IN)
+    except OSError:
+        logger.exception("the first password and key cannot be written down")
+    return first
 
 
 async def drain_engine(seconds: float, hurry: asyncio.Event) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,10 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Attention = Literal["auto", "reference", "cpu", "triton", "flashinfer"]
 Quantization = Literal["int8", "fp8", "int4", "w8a8"]
 KvDtype = Literal["auto", "fp8"]
+SamplingDefaults = Literal["model", "openai"]
+
+# Of GGUF files into folders. The first split text by GPT-2's rule, whatever rule the file named.
+GGUF_CONVERTER = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,9 @@ class EngineConfig:
     overlap: bool = True  # a step launched before the tokens of the one before are read; NVIDIA GPUs alone
     num_draft_tokens: int = 0  # guessed from what was said before and computed ahead, at most; 0: none
     batch_invariant: bool = False  # the same tokens and log-probabilities in any company; slower
+    # What holds where a request is silent: temperature, top_p, top_k, min_p and repetition_penalty of
+    # generation_config.json, or OpenAI's defaults whatever the files say.
+    sampling_defaults: SamplingDefaults = "model"
     num_threads: int | None = None  # CPU threads of torch and compiled layers; None: all cores
 
     def __post_init__(self) -> None:
@@ -68,3 +76,5 @@ class PlacementConfig:
     """What a placement needs to know before anything is loaded."""
 
     data_dir: Path
+    prepare_seconds: float = 5.0  # of processor time, for a prompt's chat template and tokenizer
+    child_variables: Mapping[str, str] | None = None  # what children see of the environment; None: all of it

@@ -44,6 +44,12 @@ class ContextLengthExceeded(Refusal):
     code = "context_length_exceeded"
 
 
+class PromptTooCostly(InvalidValue):
+    """The model's chat template or tokenizer takes more time or memory for this prompt than it may."""
+
+    code = "prompt_too_costly"
+
+
 class UnknownRevision(Refusal):
     """No revision of that id is served here."""
 
@@ -171,6 +177,7 @@ class Prepared:
     token_ids: tuple[int, ...]
     max_output_tokens: int  # what the context leaves for output, >= 1
     text: str | None = None  # the prompt as text, where it came as text or token ids (for `echo`)
+    sampling: Mapping[str, float] = field(default_factory=dict)  # the model's own, where a request is silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +202,8 @@ class TokenLogprob:
     text: str
     raw: bytes
     logprob: float
-    top: tuple[TokenLogprob, ...] = ()  # most likely first
+    top: tuple[TokenLogprob, ...] = ()  # most likely first; the chosen token only where it is one of them
+    is_shown: bool = True  # False: a special token that the text leaves out
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +296,7 @@ class Device:
     """Where models are loaded, as it was when the placement started."""
 
     name: str  # "cpu" or "cuda"
-    dtype: str  # what "auto" means on it
+    dtype: str  # what "auto" counts as on it; on a CPU each model's own steps decide, when it is loaded
     total_bytes: int
     free_bytes: int  # on a machine, of its control group where that has a limit
     keeps_bfloat16: bool = False  # matrices of such files, beside float32 activations
@@ -311,6 +319,19 @@ class ModelCard:
     note: str = ""  # why it is served the way it is, where that needs a word
     kv_bytes: int = 0  # the KV pool
     memory_bytes: int = 0  # measured after the load: weights and KV pool, and on a GPU what its steps need
+    sampling: Mapping[str, float] = field(default_factory=dict)  # its own, where a request is silent
+    why_dtype: str = ""  # what the dtype was chosen by, where the settings left that open
+
+
+@dataclass(frozen=True, slots=True)
+class PromptStats:
+    """How a revision's template and tokenizer are doing, which run in a process of their own."""
+
+    num_waiting: int = 0  # prompts that are being prepared, or wait for that
+    oldest_since: float | None = None  # time.monotonic(): when the first of them came
+    due_at: float | None = None  # time.monotonic(): when the one in work is done, or is ended
+    num_ended: int = 0  # processes that overran or died, since the load
+    error: str = ""  # why prompts cannot be prepared; "" where they can
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +359,7 @@ class RevisionStats:
     waits_for: WaitReason | None = None  # the queue's head, as the last step found it
     is_alive: bool = True
     error: str = ""
+    prompts: PromptStats = field(default_factory=PromptStats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,5 +374,7 @@ class Stats:
 class LoadProgress:
     """How far a load has come."""
 
-    stage: str  # "reading weights", "planning memory", "compiling layers, once", "warming up", "ready"
+    # "measuring dtypes, once", "reading weights", "planning memory", "compiling layers, once", "warming up",
+    # "ready"
+    stage: str
     fraction: float  # 0..1

@@ -30,7 +30,21 @@ def engine_fault(stats: Stats, *, now: float) -> str | None:
         silence = now - revision.last_step_at if revision.has_work and revision.last_step_at else 0.0
         if silence > _patience(revision):
             return f"the engine of {revision.revision} has work but has not stepped for {silence:.0f} s"
+        due_at = revision.prompts.due_at
+        if due_at is not None and now - due_at > PATIENCE_SECONDS:
+            return f"prompts of {revision.revision} do not move: one is overdue by {now - due_at:.0f} s"
     return None
+
+
+def prompts_fault(stats: Stats) -> str | None:
+    """Why no revision can prepare a prompt; None while one can.
+
+    One model's template must not take the others out of service: what is wrong with it shows at its revision.
+    """
+    errors = [f"{one.revision}: {one.prompts.error}" for one in stats.revisions if one.prompts.error]
+    if not errors or len(errors) < len(stats.revisions):
+        return None
+    return f"prompts cannot be prepared: {errors[0]}"
 
 
 def _patience(revision: RevisionStats) -> float:
@@ -56,6 +70,9 @@ async def why_not_ready() -> str | None:
         return "draining"
     if not engine.models() and not sleepers:
         return "no model is loaded yet"
+    fault = prompts_fault(engine.stats())
+    if fault is not None:
+        return fault
     return await why_no_database()
 
 

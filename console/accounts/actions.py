@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from functools import partial
 
 from django.contrib.auth.password_validation import validate_password
 from django.db import transaction
@@ -11,6 +12,7 @@ from django.db import transaction
 from console.accounts.models import Membership, Team, User
 from console.accounts.roles import Role
 from console.accounts.streams import end_streams
+from console.after_commit import after_commit
 from console.audit.write import write
 
 DEFAULT_TEAM = "default"
@@ -77,6 +79,8 @@ def reset_password(*, actor: str, username: str, password: str | None = None, ip
 def save_user(*, actor: str, user: User, changed: Sequence[str], ip: str = "") -> User:
     """Save what an admin changed about a person; a new one joins the default team."""
     is_new = user.pk is None
+    if not is_new and not changed:
+        return user
     user.save()
     if is_new:
         Membership.objects.create(user=user, team=default_team())
@@ -89,6 +93,8 @@ def save_user(*, actor: str, user: User, changed: Sequence[str], ip: str = "") -
 @transaction.atomic
 def save_team(*, actor: str, team: Team, ip: str = "") -> Team:
     is_new = team.pk is None
+    if not is_new and Team.objects.filter(pk=team.pk, name=team.name).exists():
+        return team
     team.save()
     action = "team.created" if is_new else "team.changed"
     write(actor=actor, ip=ip, action=action, target=f"team:{team.pk}", detail={"name": team.name})
@@ -98,6 +104,8 @@ def save_team(*, actor: str, team: Team, ip: str = "") -> Team:
 @transaction.atomic
 def change_role(*, actor: str, username: str, role: Role, ip: str = "") -> User:
     user = _locked(username)
+    if user.role == role:
+        return user
     if role is not Role.ADMIN:
         _refuse_last_admin(user)
     detail = {"from": user.role, "to": role.value}
@@ -111,6 +119,8 @@ def change_role(*, actor: str, username: str, role: Role, ip: str = "") -> User:
 def set_active(*, actor: str, username: str, is_active: bool, ip: str = "") -> User:
     """Disable or enable an account. A disabled one's streams end, and its sessions at their next request."""
     user = _locked(username)
+    if user.is_active == is_active:
+        return user
     if not is_active:
         _refuse_last_admin(user)
     user.is_active = is_active
@@ -118,7 +128,7 @@ def set_active(*, actor: str, username: str, is_active: bool, ip: str = "") -> U
     action = "user.enabled" if is_active else "user.disabled"
     write(actor=actor, ip=ip, action=action, target=f"user:{username}")
     if not is_active:
-        transaction.on_commit(lambda: end_streams(f"user:{user.pk}"), robust=True)
+        after_commit(partial(end_streams, f"user:{user.pk}"), name="end streams", is_shut_out=True)
     return user
 
 

@@ -6,10 +6,18 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import (
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseNotAllowed,
+    StreamingHttpResponse,
+)
+from django.shortcuts import redirect
 from django.urls import URLPattern, path
 from django.utils.functional import cached_property
 from django.utils.html import format_html
@@ -18,6 +26,8 @@ from django.utils.translation import gettext_lazy as _
 from unfold.contrib.filters.admin import RangeDateFilter, TextFilter
 from unfold.utils import parse_date_str
 
+from console.audit.actions import MAX_REASON, NoAlarm, NoReason, clear_alarm
+from console.audit.alarm import ALARMS
 from console.audit.export import COLUMNS, as_csv, as_lines, streamed
 from console.audit.models import Entry
 from console.audit.queries import known_actions, last_seq
@@ -25,6 +35,7 @@ from console.audit.read_only import ReadOnlyAdmin
 from console.audit.signals import address
 from console.audit.watch import WATCH
 from console.audit.write import write
+from console.spreadsheet import as_sheet
 
 MAX_COUNTED = 10_000  # found entries; who finds more narrows the search
 
@@ -128,16 +139,41 @@ class EntryAdmin(ReadOnlyAdmin):
         return queryset.filter(seq__in=seqs), False
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
-        chain = {"chain": WATCH.look(), "filters": request.GET.urlencode()}
+        chain = {
+            "chain": WATCH.look(),
+            "alarm": ALARMS.standing(),
+            "may_clear": request.user.has_perm("audit.change_entry"),
+            "filters": request.GET.urlencode(),
+        }
         return super().changelist_view(request, chain | (extra_context or {}))
 
     def get_urls(self) -> list[URLPattern]:
         site = self.admin_site
         return [
+            path("clear-alarm/", site.admin_view(self.clear_alarm), name="audit_entry_clear_alarm"),
             path("export/", site.admin_view(self.export), name="audit_entry_export"),
             path("export.csv", site.admin_view(self.export_csv), name="audit_entry_export_csv"),
             *super().get_urls(),
         ]
+
+    def clear_alarm(self, request: HttpRequest) -> HttpResponseBase:
+        """An admin has looked into the alarm and says what came of it."""
+        if not request.user.has_perm("audit.change_entry"):
+            raise PermissionDenied
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        actor, reason = request.user.get_username(), request.POST.get("reason", "")
+        try:
+            clear_alarm(actor=actor, ip=address(request), reason=reason)
+        except NoAlarm:
+            messages.info(request, _("No alarm stands."))
+        except NoReason:
+            messages.error(
+                request, _("A reason of 1 to %(most)d characters is needed.") % {"most": MAX_REASON}
+            )
+        else:
+            messages.success(request, _("The alarm is cleared; the chain is checked anew from here on."))
+        return redirect("admin:audit_entry_changelist")
 
     def export(self, request: HttpRequest) -> HttpResponseBase:
         """The whole log as JSON lines: parts of it could not be checked. Itself an entry."""
@@ -149,7 +185,7 @@ class EntryAdmin(ReadOnlyAdmin):
         """What the list finds, as CSV; of a search, the newest 10,000. Itself an entry."""
         entries = self.get_changelist_instance(request).get_queryset(request)
         _note(request, "csv", filters=request.GET.urlencode()[:500])
-        lines = streamed(entries, write=as_csv, heading=",".join(COLUMNS) + "\r\n")
+        lines = streamed(entries, write=as_csv, heading=as_sheet([COLUMNS]))
         return download(lines, name="audit.csv", kind="text/csv; charset=utf-8")
 
 

@@ -32,6 +32,7 @@ class Entry(models.Model):
     detail = models.TextField(default="{}")  # canonical JSON
     prev_hash = models.CharField(max_length=64)
     hash = models.CharField(max_length=64)
+    mac = models.CharField(max_length=64, blank=True)  # empty: written by a version that made none
 
     objects = EntryQuerySet.as_manager()
 
@@ -57,3 +58,6 @@ class Head(models.Model):
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     seq = models.BigIntegerField(default=0)
     hash = models.CharField(max_length=64, default="0" * 64)
+    keyed_from = models.BigIntegerField(
+        null=True
+    )  # the first entry with a code; the checkpoint's word counts

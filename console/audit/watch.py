@@ -1,7 +1,7 @@
 """How far the chain has been checked, and how long ago: what the audit page says on top.
 
 A whole check takes seconds where there are 100,000 entries, so it goes on a stretch at a time: one whenever
-the state is looked at, and the rest from a thread while the server runs.
+the state is looked at, and the rest from a thread while the server runs. What is found sounds the alarm.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import threading
 import time
 from dataclasses import dataclass
 
-from django.db import Error, connection
+from django.db import connection
 
-from console.audit.checkpoint import CheckpointForged
+from console.audit.alarm import ALARMS
+from console.audit.checkpoint import BadCheckpoint
 from console.audit.verify import Pass, Verdict, begin
 
 logger = logging.getLogger(__name__)
@@ -61,9 +62,10 @@ class Watch:
             try:
                 self._pass = self._pass or begin()
                 verdict = self._pass.advance(STRETCH)
-            except CheckpointForged as error:
+            except BadCheckpoint as error:
                 verdict = Verdict(0, 1, str(error))
             if verdict is not None:
+                alarm_of(verdict)
                 self.verdict, self._ended_at = verdict, time.monotonic()
                 self._ended, self._pass = self._pass, None
             return True
@@ -77,6 +79,7 @@ class Watch:
             return False
         before = self._ended.seq
         self.verdict = self._ended.advance(STRETCH) or Verdict(self._ended.seq)
+        alarm_of(self.verdict)
         return self._ended.seq - before == STRETCH
 
     def forget(self) -> None:
@@ -102,13 +105,19 @@ class Watch:
         while not self._stopping.wait(pause):
             try:
                 is_busy = self.advance(older_than=REST_SECONDS)
-            except Error:
-                logger.exception("the audit log could not be read")
+            except Exception:  # the check goes on for as long as the server does
+                logger.exception("the audit log could not be checked")
                 is_busy = False
             pause = PAUSE_SECONDS if is_busy else IDLE_SECONDS
             if not is_busy:
                 connection.close()
         connection.close()
+
+
+def alarm_of(verdict: Verdict) -> None:
+    """What was found once is not forgotten when it can no longer be seen."""
+    if not verdict.is_intact:
+        ALARMS.sound(verdict.reason, first_bad=verdict.first_bad)
 
 
 WATCH = Watch()

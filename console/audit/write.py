@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import logging
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
 
-from console.audit import checkpoint
+from console.after_commit import after_commit
+from console.audit.alarm import ALARMS
+from console.audit.anchor import ANCHOR
+from console.audit.chain import NO_HASH, canonical, code_of, coded_text, hash_of
+from console.audit.checkpoint import BadCheckpoint
 from console.audit.models import Entry, Head
 from console.storable import storable
 
-
-def canonical(detail: Mapping[str, Any]) -> str:
-    """The one way to write a detail down, so that equal details have equal hashes."""
-    return json.dumps(detail, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def chained_hash(
-    *, seq: int, at: datetime, actor: str, ip: str, action: str, target: str, detail: str, prev_hash: str
-) -> str:
-    """SHA-256 over every column and the hash before; anyone can recompute it without Pilothouse."""
-    moment = at.astimezone(UTC).isoformat(timespec="microseconds")
-    columns = [seq, moment, actor, ip, action, target, detail, prev_hash]
-    return hashlib.sha256(json.dumps(columns, separators=(",", ":")).encode()).hexdigest()
+logger = logging.getLogger(__name__)
 
 
 @transaction.atomic
@@ -36,9 +26,42 @@ def write(
     *, actor: str, action: str, target: str, detail: Mapping[str, Any] | None = None, ip: str = ""
 ) -> Entry:
     """Append one entry, in the transaction that makes the change: both stand or fall together."""
+    head = lock_end()
+    if head.keyed_from is None:
+        head.keyed_from = head.seq + 1
+        if (
+            head.seq
+        ):  # by a version without codes: from this entry on, and for what its hash covers, there is one
+            _append(head, actor="system", action="audit.keyed", target="audit", detail={"before": head.seq})
+    entry = _append(head, actor=actor, action=action, target=target, detail=detail or {}, ip=ip)
+    head.save()
+    after_commit(partial(ANCHOR.advance, seq=entry.seq), name="audit checkpoint")
+    return entry
+
+
+def lock_end() -> Head:
+    """Where the chain goes on, locked until commit. A head that is not the last entry's is an alarm."""
     Head.objects.get_or_create(pk=1)
-    # Locks the end of the chain until commit. SQLite has no row locks: there BEGIN IMMEDIATE is the lock.
+    # SQLite has no row locks: there BEGIN IMMEDIATE is the lock.
     head = Head.objects.select_for_update().get(pk=1)
+    seq, hash = Entry.objects.order_by("-seq").values_list("seq", "hash").first() or (0, NO_HASH)
+    if (seq, hash) != (head.seq, head.hash):
+        problem = f"the head of the chain says entry {head.seq}, but the last one is another: {seq}"
+        ALARMS.sound(problem, first_bad=min(seq, head.seq) + 1)
+        if seq >= head.seq:
+            head.seq, head.hash = seq, hash
+    if head.seq == 0:
+        try:
+            ANCHOR.begin()
+        except (OSError, BadCheckpoint):
+            logger.exception("the audit log's first checkpoint cannot be kept")
+            ALARMS.sound("the first checkpoint could not be kept")
+    return head
+
+
+def _append(
+    head: Head, *, actor: str, action: str, target: str, detail: Mapping[str, Any], ip: str = ""
+) -> Entry:
     entry = Entry(
         seq=head.seq + 1,
         at=timezone.now(),
@@ -46,26 +69,11 @@ def write(
         ip=storable(ip, length=64),
         action=action,
         target=storable(target, length=300),
-        detail=canonical(detail or {}),
+        detail=canonical(detail),
         prev_hash=head.hash,
     )
     entry.hash = hash_of(entry)
+    entry.mac = code_of(coded_text(entry.seq, entry.hash))
     entry.save()
     head.seq, head.hash = entry.seq, entry.hash
-    head.save()
-    transaction.on_commit(partial(checkpoint.keep, seq=entry.seq, hash=entry.hash))
     return entry
-
-
-def hash_of(entry: Entry) -> str:
-    """The hash that an entry with these columns must have."""
-    return chained_hash(
-        seq=entry.seq,
-        at=entry.at,
-        actor=entry.actor,
-        ip=entry.ip,
-        action=entry.action,
-        target=entry.target,
-        detail=entry.detail,
-        prev_hash=entry.prev_hash,
-    )

@@ -16,6 +16,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from console.after_commit import after_commit
 from console.audit.write import write
 from console.catalog.conversion import Converted, Progress
 from console.catalog.engine_settings import in_play
@@ -30,7 +31,7 @@ from console.catalog.files import (
     sweep,
     target_of,
 )
-from console.catalog.importing import ImportRefused, ImportRequest, check_engine
+from console.catalog.importing import ImportRefused, ImportRequest, check_context, check_engine
 from console.catalog.models import Deployment, Revision, Route, ServedModel
 from console.catalog.routes import ALL, set_shares
 from console.catalog.sources.hub import is_fetched
@@ -81,6 +82,11 @@ def import_model(
     if target.exists() and not is_fetched(target):  # by an earlier start, which ended before it registered
         shutil.rmtree(target)
     obtained = request.obtain(target=target, progress=progress)
+    try:
+        check_context(request.engine, obtained.converted.facts)
+    except ImportRefused:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
     progress("registering", 0.99)  # the last moment to cancel
     converted = obtained.converted
     with files_lock():
@@ -171,7 +177,7 @@ def delete_files(*, actor: str, revision: Revision, ip: str = "") -> None:
         return
     detail = {"folder": revision.folder, "revisions": together, "is_removed": is_ours(revision)}
     write(actor=actor, action="catalog.delete_files", target=revision.id, detail=detail, ip=ip)
-    transaction.on_commit(sweep)
+    after_commit(sweep, name="delete files")
 
 
 def ensure_default_model(*, progress: Progress, actor: str = "system") -> Revision:

@@ -163,5 +163,15 @@ def check_engine(engine: Mapping[str, Any]) -> None:
         raise ImportRefused(said, field=f"engine.{name}" if name else "engine") from error
 
 
+def check_context(engine: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Raises `ImportRefused` for a context longer than the files say that the model has."""
+    asked, own = engine.get("max_model_len"), facts.get("max_model_len")
+    if asked and own and asked > own and "context_from" not in facts:
+        raise ImportRefused(
+            f"max_model_len is {asked}, but the model's own context holds {own} tokens",
+            field="engine.max_model_len",
+        )
+
+
 def _data_dir() -> Path:
     return Path(settings.DATA_DIR)

@@ -148,6 +148,7 @@ class Deployment(models.Model):
     stage = models.CharField(max_length=80, blank=True)  # of a load
     fraction = models.FloatField(default=0.0)  # of a load, 0 to 1
     reason = models.TextField(blank=True)  # why it waits, failed or was unloaded
+    failure = models.CharField(max_length=8, blank=True)  # catalog/failure.py; until a load succeeds
     state_at = models.DateTimeField(auto_now_add=True)  # since when it is in this state
     card = models.JSONField(default=dict)  # the engine's ModelCard of the last load
     memory_bytes = models.BigIntegerField(null=True)  # measured at the last load: weights and KV pool

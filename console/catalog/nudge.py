@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 
-from django.db import transaction
+from console.after_commit import after_commit
 
 CHANGED = threading.Event()
 
 
 def nudge() -> None:
     """To be called inside the transaction that changes something; the word is said when it is committed."""
-    transaction.on_commit(CHANGED.set)
+    after_commit(CHANGED.set, name="reconcile")

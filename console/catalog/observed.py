@@ -8,6 +8,7 @@ from datetime import datetime
 
 from django.utils import timezone
 
+from console.catalog.failure import Failure
 from console.catalog.models import Deployment
 from console.storable import storable
 from inference.protocol import ModelCard
@@ -35,6 +36,7 @@ def loaded_so_far(revision: str, *, stage: str, fraction: float) -> None:
 def ready(card: ModelCard, *, load_seconds: float | None) -> None:
     row = Deployment.objects.get(revision_id=card.revision)
     row.state, row.stage, row.fraction, row.reason = State.READY, "", 1.0, ""
+    row.failure = ""
     row.state_at = timezone.now()
     row.card, row.memory_bytes = asdict(card), card.memory_bytes or None
     row.load_seconds = row.load_seconds if load_seconds is None else load_seconds
@@ -44,6 +46,7 @@ def ready(card: ModelCard, *, load_seconds: float | None) -> None:
             "stage",
             "fraction",
             "reason",
+            "failure",
             "state_at",
             "card",
             "memory_bytes",
@@ -64,8 +67,9 @@ def absent(revision: str, reason: str = "") -> None:
     _enter(revision, State.ABSENT, reason)
 
 
-def failed(revision: str, reason: str) -> None:
+def failed(revision: str, reason: str, failure: Failure) -> None:
     _enter(revision, State.FAILED, reason)
+    Deployment.objects.filter(revision_id=revision).exclude(failure=failure).update(failure=failure)
 
 
 def used(moments: Mapping[str, float]) -> None:

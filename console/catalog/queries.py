@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Prefetch, QuerySet
 
+from console.catalog.failure import NEVER
 from console.catalog.models import Arm, Revision, Route
 from console.database import read
 from console.prepared import TEXT, Select, Slot
@@ -57,8 +58,9 @@ async def has_revision(model: str, revision: str) -> bool:
 
 
 def list_served_models() -> tuple[Served, ...]:
-    """`served_models` for code that does not await."""
-    routes = Route.objects.prefetch_related("arms").order_by("name")
+    """`served_models` for code that does not await. What can never be loaded is left out."""
+    may_load = Arm.objects.exclude(revision__deployment__failure__in=NEVER)
+    routes = Route.objects.prefetch_related(Prefetch("arms", may_load)).order_by("name")
     return tuple(served for route in routes if (served := _served(route)) is not None)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from django.db import transaction
 
 from console.audit.write import write
+from console.catalog.failure import told
 from console.catalog.models import Deployment
 from console.catalog.nudge import nudge
 from console.database import read
@@ -53,6 +54,7 @@ class Outlook:
     reason: str
     load_seconds: float | None
     is_gone: bool
+    failure: str = ""  # the class of why it failed
 
 
 class Waiting:
@@ -116,7 +118,8 @@ async def _until_loaded(revision: str, waiting: Waiting) -> None:
         if outlook.is_gone:
             raise UnknownRevision(f"the files of revision {revision} have been deleted")
         if outlook.state == Deployment.State.FAILED:
-            raise NotReady(f"revision {revision} could not be loaded", retry_after_seconds=30.0)
+            why = told(outlook.failure)
+            raise NotReady(f"revision {revision} could not be loaded: {why}", retry_after_seconds=30.0)
         if client.current().stats().is_draining:
             raise NotReady("the server is shutting down")
         await asyncio.sleep(LOOK_SECONDS)
@@ -138,4 +141,4 @@ def _look_at(revision: str) -> Outlook:
     if deployment is None:
         return Outlook(Deployment.State.ABSENT, "", None, is_gone=True)
     is_gone = deployment.files_deleted_at is not None
-    return Outlook(deployment.state, deployment.reason, deployment.load_seconds, is_gone)
+    return Outlook(deployment.state, deployment.reason, deployment.load_seconds, is_gone, deployment.failure)

@@ -11,6 +11,7 @@ from console.catalog import quantize_work
 from console.catalog.actions import import_model
 from console.catalog.conversion import ConversionFailed
 from console.catalog.files import sweep
+from console.catalog.import_words import remarks
 from console.catalog.importing import ImportRefused, ImportRequest
 from console.catalog.models import Revision
 from console.catalog.sources.package import PackageRefused
@@ -39,6 +40,8 @@ def import_files(work: Work) -> Mapping[str, Any]:
         raise JobFailed(str(refused), code="package_refused") from refused
     except ConversionFailed as failed:
         raise JobFailed(str(failed), code=failed.code) from failed
+    for remark in remarks(revision.facts):
+        work.log(remark)
     return {"revision": revision.id, "model": request.name}
 
 

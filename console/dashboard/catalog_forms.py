@@ -14,7 +14,7 @@ from console.catalog.advice import Advice, advise
 from console.catalog.models import Deployment, Revision
 from console.catalog.planning import faults, plan_of
 from console.environment import environment
-from inference.config import Attention, Device, Dtype, EngineConfig, KvDtype, Quantization
+from inference.config import Attention, Device, Dtype, EngineConfig, KvDtype, Quantization, SamplingDefaults
 
 MOST = 10_000_000
 MOST_IDLE_SECONDS = 30 * 86400
@@ -85,6 +85,14 @@ class ImportForm(forms.Form):
     quantize = forms.ChoiceField(
         label=_("Weights"), required=False, choices=[("", _("as they are")), ("int8", _("quantize to int8"))]
     )
+    max_model_len = forms.IntegerField(
+        label=_("Context, in tokens"),
+        required=False,
+        min_value=1,
+        max_value=MOST,
+        help_text=_("Empty: as the model's files say."),
+        widget=forms.NumberInput(attrs={"inputmode": "numeric"}),
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -111,7 +119,7 @@ class ImportForm(forms.Form):
         return given | {
             "commit": self.cleaned_data["commit"] if is_hub else "",
             "quantize": self.cleaned_data["quantize"] or None,
-            "engine": {},
+            "engine": {"max_model_len": length} if (length := self.cleaned_data["max_model_len"]) else {},
         }
 
 
@@ -134,6 +142,7 @@ class SettingsForm(forms.Form):
     batching = forms.ChoiceField(label=_("Batching"), required=False)
     batch_invariant = forms.ChoiceField(label=_("Batch-invariant results"), required=False)
     prefix_caching = forms.ChoiceField(label=_("Prefix cache"), required=False)
+    sampling_defaults = forms.ChoiceField(label=_("Sampling where a request is silent"), required=False)
     num_blocks = forms.IntegerField(
         label=_("KV blocks, of 16 tokens"), required=False, min_value=1, max_value=MOST
     )
@@ -206,9 +215,11 @@ CHOICES: dict[str, Labels] = {
     "prefix_caching": list(ON_OFF.items()),
     "kv_dtype": [("auto", _("as the data type")), *named(*get_args(KvDtype))],
     "batch_invariant": list(ON_OFF.items()),
+    "sampling_defaults": [("model", _("as the model's files say")), ("openai", _("OpenAI's defaults"))],
 }
 NUMBERS = ("num_blocks", "max_model_len", "max_batch_tokens", "max_num_seqs", "num_draft_tokens")
 assert {value for value, _label in CHOICES["device"]} == set(get_args(Device))
+assert {value for value, _label in CHOICES["sampling_defaults"]} == set(get_args(SamplingDefaults))
 
 
 def shown(engine: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
 from console.database import read
+from console.spreadsheet import as_sheet
 from console.usage.log import Mark, Wanted, log_page
 from console.usage.models import UsageRecord
 
@@ -34,7 +33,6 @@ COLUMNS = (
     "total_seconds",
     "end_user",
 )
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what makes a spreadsheet compute a text
 
 
 async def as_csv(wanted: Wanted) -> AsyncIterator[bytes]:
@@ -53,14 +51,8 @@ def cell(row: UsageRecord, name: str) -> Any:
     value = getattr(row, name)
     if name == "created_at":
         return value.isoformat(timespec="milliseconds")
-    if isinstance(value, float):
-        return round(value, 6)
-    if isinstance(value, str) and value.startswith(FORMULA):
-        return f"'{value}"
-    return value
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def as_lines(rows: list[list[Any]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    return as_sheet(rows).encode()

@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
-from typing import IO, Any
+from dataclasses import replace
+from typing import Any
 from urllib.parse import parse_qsl
 
 from django.core.exceptions import RequestAborted
@@ -16,9 +18,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.urls import set_script_prefix, set_urlconf
 
 from console.environment import environment
-from console.gateway.body import MAX_BODY_BYTES, too_large
 from console.gateway.errors import ApiError, as_api_error, invalid, unexpected
 from console.gateway.refused import claimed_owner, list_refused, source_of, write_down
+from console.gateway.schemas import fields
 from console.gateway.stream import EventStream
 from console.gateway.views import GatewayRequest
 from console.keys.authenticate import authenticate
@@ -39,6 +41,7 @@ GetResponse = Callable[[Any], Awaitable[HttpResponseBase]]
 KEY_PREFIX = "ph_"
 KEY_PARAMETERS = {"api_key", "api-key", "apikey", "access_token", "key", "token"}
 CORS_HEADERS = "authorization, content-type, x-request-id, openai-organization, openai-project"
+HEADER_NAMES = re.compile(r"[A-Za-z0-9-]{1,64}(\s*,\s*[A-Za-z0-9-]{1,64}){0,63}")
 RATES = [f"{what}-{unit}" for what in ("limit", "remaining", "reset") for unit in ("requests", "tokens")]
 EXPOSED_HEADERS = "x-request-id, x-trace-id, openai-processing-ms, retry-after, retry-after-ms, " + ", ".join(
     f"x-ratelimit-{rate}" for rate in RATES
@@ -71,9 +74,6 @@ class GatewayHandler(ASGIHandler):
         try:
             body = await self.read_body(receive)
         except RequestAborted:
-            return
-        except BodyTooLarge:
-            await self.send_response(render(too_large()), send)
             return
         with body:
             set_script_prefix(get_script_prefix(scope))
@@ -116,25 +116,6 @@ class GatewayHandler(ASGIHandler):
         set_urlconf(None)
         return await self._middleware_chain(request)
 
-    async def read_body(self, receive: Any) -> IO[bytes]:
-        """Django's, but it stops where the body is larger than any valid one."""
-        num_bytes = 0
-
-        async def bounded() -> Any:
-            nonlocal num_bytes
-            message = await receive()
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > MAX_BODY_BYTES:
-                raise BodyTooLarge
-            return message
-
-        body: IO[bytes] = await super().read_body(bounded)
-        return body
-
-
-class BodyTooLarge(Exception):
-    """More bytes came than a valid request can have."""
-
 
 async def enforce_policy(request: GatewayRequest, view: Any, args: Any, kwargs: Any) -> None:
     """Nothing is reached that the policy does not name, and no key route without a caller."""
@@ -172,7 +153,7 @@ def render_errors(get_response: GetResponse) -> GetResponse:
             known = as_api_error(error)
             if known is None:
                 logger.exception("request failed: %s", request.scope.get("request_id"))
-            known = known or unexpected()
+            known = with_hint(known, path=request.path) if known else unexpected()
             observe_refusal(endpoint=route_of(request), error_code=known.code)
             tracing.failed(known.code, status=known.status)
             write_down(known, source=source_of(request.headers.get("authorization")), scope=request.scope)
@@ -181,6 +162,17 @@ def render_errors(get_response: GetResponse) -> GetResponse:
             return render(known)
 
     return layer
+
+
+def with_hint(error: ApiError, *, path: str) -> ApiError:
+    """Name the right address where /v1 is missing or there twice, or the path ends in a slash."""
+    if error.code != "not_found":
+        return error
+    meant = "/v1" + path.rstrip("/").replace("/v1", "")
+    if meant in (*fields.ENDPOINTS, "/v1/models"):
+        message = f"There is nothing at this address; did you mean {meant}? A client's base URL ends in /v1."
+        return replace(error, message=message)
+    return error
 
 
 def list_it(request: GatewayRequest, error: ApiError, cause: Exception) -> None:
@@ -207,14 +199,18 @@ def share_with_origins(get_response: GetResponse) -> GetResponse:
         if is_listed and asks_first:
             response: HttpResponseBase = HttpResponse(status=204)
             response["access-control-allow-methods"] = "GET, POST"
-            response["access-control-allow-headers"] = CORS_HEADERS
+            asked = request.headers.get("access-control-request-headers", "")
+            # Clients name headers of their own (x-stainless-*); a listed origin may send any.
+            response["access-control-allow-headers"] = (
+                asked if HEADER_NAMES.fullmatch(asked) else CORS_HEADERS
+            )
             response["access-control-max-age"] = "600"
         else:
             response = await get_response(request)
         if is_listed:
             response["access-control-allow-origin"] = origin
             response["access-control-expose-headers"] = EXPOSED_HEADERS
-        response["vary"] = "origin"
+        response["vary"] = "origin, access-control-request-headers" if asks_first else "origin"
         return response
 
     return layer
@@ -223,6 +219,7 @@ def share_with_origins(get_response: GetResponse) -> GetResponse:
 def observe(get_response: GetResponse) -> GetResponse:
     async def layer(request: GatewayRequest) -> HttpResponseBase:
         response = await get_response(request)
+        response.setdefault("cache-control", "no-store")
         observe_response(route=route_of(request), method=request.method or "", status=response.status_code)
         if request.resolver_match:
             tracing.tell({semconv.HTTP_ROUTE: f"/{request.resolver_match.route}"})

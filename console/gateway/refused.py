@@ -30,7 +30,7 @@ def list_refused(
     """Note it for the list of refused requests: who, which limit, and when another try may pass."""
     client = scope.get("client") or ("", 0)
     now = timezone.now()
-    limit = cause if isinstance(cause, LimitExceeded) else None
+    exceeded = cause if isinstance(cause, LimitExceeded) else None
     milliseconds = error.headers.get("retry-after-ms")
     REFUSED_LOG.note(
         Refused(
@@ -43,8 +43,8 @@ def list_refused(
             transport=transport,
             param=(error.param or "")[:100],
             ip=str(client[0])[:64],
-            limit=limit.limit if limit else "",
-            limit_value=limit.limit_value if limit else None,
+            limit=exceeded.limit if exceeded else "",
+            limit_value=exceeded.limit_value if exceeded else None,
             frees_at=now + timedelta(milliseconds=int(milliseconds)) if milliseconds else None,
         )
     )

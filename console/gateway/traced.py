@@ -49,6 +49,7 @@ def trace(
         semconv.QUEUE_SECONDS: timings.queue_seconds,
         semconv.FIRST_TOKEN_SECONDS: timings.first_token_seconds,
         semconv.ERROR_TYPE: error_code or None,
+        semconv.REQUEST_MAX_TOKENS: accepted.demand.max_tokens,
         **_sampling(accepted.demand.sampling),
     }
     tracing.record(
@@ -65,7 +66,6 @@ def trace(
 def _sampling(sampling: Sampling) -> Mapping[str, Any]:
     """The numbers that a request asked for; its stop strings are the caller's words, and left out."""
     return {
-        semconv.REQUEST_MAX_TOKENS: sampling.max_tokens,
         semconv.REQUEST_TEMPERATURE: sampling.temperature,
         semconv.REQUEST_TOP_P: sampling.top_p,
         semconv.REQUEST_TOP_K: sampling.top_k or None,

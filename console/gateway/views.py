@@ -35,13 +35,14 @@ class GatewayRequest(HttpRequest):
 
 
 def only(method: str) -> Callable[[View], View]:
-    """405 with Allow for every other method."""
+    """405 with Allow for every other method. Where GET is, HEAD is: the server sends no body with it."""
+    allowed = ("GET", "HEAD") if method == "GET" else (method,)
 
     def decorate(view: View) -> View:
         async def checked(request: GatewayRequest, **arguments: str) -> HttpResponseBase:
-            if request.method != method:
+            if request.method not in allowed:
                 message = f"{request.method} is not allowed here; use {method}."
-                raise ApiError(405, "method_not_allowed", message, headers={"allow": method})
+                raise ApiError(405, "method_not_allowed", message, headers={"allow": ", ".join(allowed)})
             return await view(request, **arguments)
 
         return checked
@@ -52,7 +53,7 @@ def only(method: str) -> Callable[[View], View]:
 @only("POST")
 async def chat_completions(request: GatewayRequest) -> HttpResponseBase:
     wire = ChatRequest.parse(await parse_object(request.body))
-    return await _generate(request, wire, lambda accepted: ChatAnswer(accepted, wants_usage=wire.wants_usage))
+    return await _generate(request, wire, lambda accepted: ChatAnswer(accepted, usage=wire.usage_in_stream))
 
 
 @only("POST")
@@ -61,7 +62,7 @@ async def completions(request: GatewayRequest) -> HttpResponseBase:
     return await _generate(
         request,
         wire,
-        lambda accepted: CompletionAnswer(accepted, wants_usage=wire.wants_usage, echo=wire.echo),
+        lambda accepted: CompletionAnswer(accepted, usage=wire.usage_in_stream, echo=wire.echo),
     )
 
 

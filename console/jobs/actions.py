@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import transaction
 
+from console.after_commit import after_commit
 from console.audit.write import write
 from console.jobs.dispatch import dispatch
 from console.jobs.kinds import KINDS
@@ -42,7 +43,7 @@ def enqueue(
     if retry_of:
         detail["retry_of"] = retry_of.pk
     write(actor=actor, action="job.enqueue", target=job.pk, detail=detail, ip=ip)
-    transaction.on_commit(dispatch)
+    after_commit(dispatch, name="dispatch job")
     return job
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -13,6 +14,7 @@ from django.utils import timezone
 
 from console.accounts.models import Team
 from console.accounts.streams import end_streams
+from console.after_commit import after_commit
 from console.audit.write import write
 from console.keys.models import ApiKey
 from console.keys.scopes import LABELS
@@ -111,7 +113,7 @@ def revoke(*, actor: str, key: ApiKey, ip: str = "") -> bool:
         return False
     key.revoked_at = now
     write(actor=actor, ip=ip, action="key.revoked", target=f"key:{key.public_id}", detail={"name": key.name})
-    transaction.on_commit(lambda: end_streams(key.public_id), robust=True)
+    after_commit(partial(end_streams, key.public_id), name="end streams", is_shut_out=True)
     return True
 
 

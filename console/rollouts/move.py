@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from django.db import transaction
 from django.utils.translation import gettext as _
 
+from console.after_commit import after_commit
 from console.audit.write import write
 from console.catalog.certificates import NotCertified
 from console.catalog.models import Route
@@ -100,7 +100,7 @@ def save(row: Rollout, *, actor: str, reason: str, now: datetime) -> None:
     row.reason = reason
     if not row.is_active:
         row.ended_at, row.ended_by = now, actor
-        transaction.on_commit(ROLLOUTS.labels(row.state).inc)
+        after_commit(ROLLOUTS.labels(row.state).inc, name="count rollout")
     row.save()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import transaction
 
+from console.after_commit import after_commit
 from console.audit.write import write
 from monitoring.live import BOARD
 
@@ -21,4 +22,4 @@ def cancel_request(*, actor: str, request_id: str, ip: str = "") -> None:
     progress = request.progress()
     detail = {"owner": request.owner, "model": request.model, "output_tokens": progress.output_tokens}
     write(actor=actor, ip=ip, action="request.cancelled", target=f"request:{request_id}", detail=detail)
-    transaction.on_commit(request.cancel)
+    after_commit(request.cancel, name="cancel request", is_shut_out=True)

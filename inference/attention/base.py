@@ -90,6 +90,8 @@ def store(pool: Tensor, slots: Tensor, states: Tensor) -> None:
     """Put `states` into rows of a pool; into one of 8 bits, as far as its numbers reach."""
     if pool.dtype == states.dtype:
         pool.index_copy_(0, slots, states)
+    elif pool.dtype.itemsize > 1:
+        raise TypeError(f"layers give keys and values in {states.dtype}, but the KV pool is of {pool.dtype}")
     else:
         pool.view(torch.uint8).index_copy_(0, slots, saturated(states, pool.dtype).view(torch.uint8))
 
@@ -103,7 +105,7 @@ def fetch(pool: Tensor, slots: Tensor, dtype: torch.dtype) -> Tensor:
 
 def visible(kv_len: int, num_tokens: int, *, window: int | None, device: torch.device) -> Tensor:
     """Which of `kv_len` keys each of the last `num_tokens` tokens may see: bool `[num_tokens, kv_len]`."""
-    positions = torch.arange(kv_len, device=device)
+    positions = torch.arange(kv_len, dtype=torch.int64, device=device)
     own = positions[kv_len - num_tokens :, None]
     mask = positions <= own
     return mask if window is None else mask & (positions > own - window)

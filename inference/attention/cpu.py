@@ -26,8 +26,8 @@ class DecodeGroup:
 
     def __init__(self, stretches: Sequence[Stretch], block_size: int, device: torch.device) -> None:
         self.num_rows = len(stretches)
-        self.tokens = torch.tensor([stretch.offset for stretch in stretches], device=device)
-        self.kv_lens = torch.tensor([stretch.kv_len for stretch in stretches], device=device)
+        numbers = [(stretch.offset, stretch.kv_len) for stretch in stretches]
+        self.tokens, self.kv_lens = torch.tensor(numbers, dtype=torch.int64, device=device).unbind(1)
         self.max_kv_len = max(stretch.kv_len for stretch in stretches)
         self.num_blocks = -(-self.max_kv_len // block_size)
         tables: IntArray = np.zeros((self.num_rows, self.num_blocks), dtype=np.int64)
@@ -40,7 +40,7 @@ class DecodeGroup:
     def mask(self, window: int | None, dtype: torch.dtype) -> Tensor | None:
         """Additive mask `[num_rows, 1, 1, max_kv_len]`; None where every row sees every key."""
         if window not in self._masks:
-            positions = torch.arange(self.max_kv_len, device=self.kv_lens.device)
+            positions = torch.arange(self.max_kv_len, dtype=torch.int64, device=self.kv_lens.device)
             lens = self.kv_lens[:, None]
             seen = positions < lens
             if window is not None:
@@ -57,7 +57,7 @@ class Chunk:
         self.stretch = stretch
         self.tokens = slice(stretch.offset, stretch.offset + stretch.num_tokens)
         used = stretch.block_table[: -(-stretch.kv_len // block_size)]
-        self.blocks = torch.tensor(used, device=device) if stretch.num_cached else None
+        self.blocks = torch.tensor(used, dtype=torch.int64, device=device) if stretch.num_cached else None
         self._masks: dict[int | None, Tensor | None] = {}
 
     def mask(self, window: int | None, device: torch.device) -> Tensor | None:

@@ -41,8 +41,8 @@ class Cut:
         num_parts = np.maximum(1, -(-lens // size))
         ends = np.cumsum(num_parts)
         firsts = ends - num_parts
-        sequence = np.repeat(np.arange(batch_size), num_parts)
-        place = np.arange(len(sequence))
+        sequence = np.repeat(np.arange(batch_size, dtype=np.int64), num_parts)
+        place = np.arange(len(sequence), dtype=np.int64)
         items = np.zeros((self.num_items(batch_size), 4), dtype=np.int64)
         order = np.argsort(-(lens / num_parts)[sequence], kind="stable")
         columns = (sequence, place - firsts[sequence], num_parts[sequence], place)

@@ -114,7 +114,7 @@ class FlashInferStep(Step):
 
 
 def _whole(numbers: list[int]) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.int32)
+    return torch.tensor(numbers, dtype=torch.int32, device="cpu")
 
 
 def _sums(numbers: list[int]) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inference.attention.base import Cache, Layout, Step, explicit_attention, fetch, visible
+from inference.attention.base import Cache, Layout, Step, Stretch, explicit_attention, fetch, visible
 
 
 class ReferenceStep(Step):
@@ -16,11 +16,9 @@ class ReferenceStep(Step):
         super().__init__(cache, layout)
         self.stretches = layout.stretches
         device = layout.slots.device
-        within = torch.arange(cache.block_size, device=device)
+        within = torch.arange(cache.block_size, dtype=torch.int64, device=device)
         self.positions = [  # per sequence: [kv_len] rows of the pool
-            (torch.tensor(stretch.block_table, device=device)[:, None] * cache.block_size + within).flatten()[
-                : stretch.kv_len
-            ]
+            (_table(stretch, device)[:, None] * cache.block_size + within).flatten()[: stretch.kv_len]
             for stretch in layout.stretches
         ]
         self._masks: dict[int | None, list[Tensor]] = {}
@@ -63,3 +61,7 @@ class ReferenceStep(Step):
                 for stretch in self.stretches
             ]
         return self._masks[window]
+
+
+def _table(stretch: Stretch, device: torch.device) -> Tensor:
+    return torch.tensor(stretch.block_table, dtype=torch.int64, device=device)

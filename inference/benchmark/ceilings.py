@@ -57,10 +57,12 @@ def _product(device: torch.device, dtype: torch.dtype) -> Callable[[], Tensor]:
 def _fp8_product(device: torch.device) -> Callable[[], Tensor]:
     size = MATRIX_SIZE[device.type]
     left, right = (
-        torch.randn(size, size, device=device).clamp_(-LARGEST_FP8, LARGEST_FP8).to(torch.float8_e4m3fn)
+        torch.randn(size, size, dtype=torch.float32, device=device)
+        .clamp_(-LARGEST_FP8, LARGEST_FP8)
+        .to(torch.float8_e4m3fn)
         for _ in range(2)
     )
-    one = torch.ones((), device=device)
+    one = torch.ones((), dtype=torch.float32, device=device)
     return lambda: torch._scaled_mm(
         left, right.t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from inference.benchmark.shapes import SEED, fill, made_up_tokenizer, shape_config
-from inference.models.model_folder import INDEX
+from inference.models.serving_files import INDEX
 
 SHARD_BYTES = 2 * 2**30
 NUM_WRITERS = 4
@@ -66,7 +66,7 @@ def _shards(parameters: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 
 def _draw(dtype: torch.dtype) -> Tensor:
     torch.manual_seed(SEED)
-    drawn = torch.empty(NUM_DRAWN, dtype=dtype)
+    drawn = torch.empty(NUM_DRAWN, dtype=dtype, device="cpu")
     fill("", drawn)
     return drawn
 

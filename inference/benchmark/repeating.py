@@ -25,9 +25,11 @@ def make_repeating(model: Any, *, loudness: float, passage: range = PASSAGE) -> 
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     if head.weight is embeddings.weight:
         head.weight = torch.nn.Parameter(embeddings.weight.detach().clone(), requires_grad=False)
-    ids = torch.tensor(passage, device=embeddings.weight.device)
-    generator = torch.Generator().manual_seed(0)  # on the CPU: the same on every device
-    drawn = torch.randn(len(passage), embeddings.weight.shape[1], generator=generator)
+    ids = torch.tensor(passage, dtype=torch.int64, device=embeddings.weight.device)
+    generator = torch.Generator("cpu").manual_seed(0)  # on the CPU: the same on every device
+    drawn = torch.randn(
+        len(passage), embeddings.weight.shape[1], generator=generator, dtype=torch.float32, device="cpu"
+    )
     embeddings.weight[ids] = (drawn * loudness).to(embeddings.weight)
     head.weight.zero_()
     head.weight[ids] = (drawn * SHARPNESS).roll(1, dims=0).to(head.weight)

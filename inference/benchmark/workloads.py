@@ -28,6 +28,12 @@ def random_ids(source: random.Random, count: int, vocab_size: int) -> TokenIds:
     return tuple(source.randrange(vocab_size) for _ in range(count))
 
 
+def with_new_prompts(items: list[Item], *, seed: int, vocab_size: int) -> list[Item]:
+    """The same lengths with other tokens, so that a prefix cache knows none of them."""
+    source = random.Random(seed)  # noqa: S311 - no secret
+    return [Item(random_ids(source, len(item.prompt), vocab_size), item.num_output_tokens) for item in items]
+
+
 def _lognormal(source: random.Random, median: int, sigma: float, low: int, high: int) -> int:
     return max(low, min(high, round(median * math.exp(source.gauss(0, sigma)))))
 

@@ -113,4 +113,4 @@ class Sequential:
         return [int(token_id) for token_id in output[0, len(prompt) :]]
 
     def _batch(self, token_ids: Seq[int]) -> Tensor:
-        return torch.tensor([list(token_ids)], device=self._loaded.device)
+        return torch.tensor([list(token_ids)], dtype=torch.int64, device=self._loaded.device)

@@ -25,7 +25,8 @@ def report(
 ) -> int:
     """Does the work and says how it ended; the exit code.
 
-    `codes` names what people can mend, the first that fits; anything else a library raised is `otherwise`.
+    `codes` names what people can mend, the first that fits; anything else is `otherwise`. What a library
+    raised stands in standard error, which the parent logs; people get words of ours.
     """
     listen_for_an_end(with_parent=with_parent)
     try:
@@ -35,9 +36,17 @@ def report(
             if isinstance(error, kind):
                 return say(1, event="error", code=code, message=str(error))
         traceback.print_exc()
-        return say(1, event="error", code=otherwise, message=f"{type(error).__name__}: {error}")
+        is_ours = type(error).__module__.startswith("inference.")
+        return say(1, event="error", code=otherwise, message=str(error) if is_ours else _unforeseen(error))
     except Cancelled:
         return cancelled()
+
+
+def _unforeseen(error: Exception) -> str:
+    return (
+        f"a library failed at these files ({type(error).__name__}): they may be damaged, or of a form that it"
+        " does not know; the server's log has the details"
+    )
 
 
 def progress(stage: str, fraction: float) -> None:

@@ -20,8 +20,10 @@ def importance(model: Any) -> dict[str, Tensor]:
     Over random tokens: which inputs are large is the model's doing more than the text's. With texts of people
     the perplexity of SmolLM2-135M in int4 is 2 % lower still; without either it is 20 % higher.
     """
-    generator = torch.Generator().manual_seed(SEED)
-    token_ids = torch.randint(model.config.vocab_size, (NUM_TEXTS, NUM_TOKENS), generator=generator)
+    generator = torch.Generator("cpu").manual_seed(SEED)
+    token_ids = torch.randint(
+        model.config.vocab_size, (NUM_TEXTS, NUM_TOKENS), generator=generator, dtype=torch.int64, device="cpu"
+    )
     found: dict[str, Tensor] = {}
     with _watched(model, found):
         model(token_ids.to(model.device), use_cache=False)

@@ -50,8 +50,9 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 def _flush(folder: Path) -> None:
-    for path in folder.iterdir():
-        path.chmod(0o644)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)
         _sync(path)
     _sync(folder)
 

@@ -6,9 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoModelForCausalLM
-
 from inference.convert.importance import importance
+from inference.models.generator import read_config, read_model
 from inference.models.model_folder import check_folder
 from inference.quantization.base import quantization_config
 from inference.quantization.error import weight_errors
@@ -26,6 +25,7 @@ def quantize_folder(source: Path, folder: Path, *, name: str, quantize_head: boo
     for file, path in check_folder(source).items():
         is_weights = file.endswith((".safetensors", ".safetensors.index.json"))
         if not is_weights and not (folder / file).exists():
+            (folder / file).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, folder / file)
     errors = weight_errors(exact, quantized)
     worst = max(errors, key=lambda layer: layer.weight_error)
@@ -39,6 +39,4 @@ def quantize_folder(source: Path, folder: Path, *, name: str, quantize_head: boo
 
 
 def _load(folder: Path, **options: Any) -> Any:
-    return AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto", local_files_only=True, use_safetensors=True, **options
-    ).eval()
+    return read_model(folder, read_config(folder), dtype="auto", **options).eval()

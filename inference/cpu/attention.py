@@ -2,8 +2,9 @@
 
 A share is one key-value head and a few tokens of one sequence; where a stretch has no more tokens, as in
 decode, one part of its keys, so that one long sequence is work for all threads. The tokens' query heads are
-the rows of small products with the keys; the keys come by chunks, each with a softmax of its own that the
-next one corrects. Parts are joined when the output is taken, in their order, whoever computed them.
+the rows of small products with the keys; the keys come by parts, each with a softmax of its own. Parts are
+joined in their order, whoever computed them, and begin at the same positions whatever the step holds: a
+token's output is the same to the bit in a chunk, alone, after a prefix that was found, and in any company.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ STRETCH = np.dtype(
 HEADS = np.dtype([(name, np.int64) for name in ("num_heads", "num_kv_heads", "head_dim", "block_size")])
 
 ROWS = 24  # query heads that a share takes at once, where one token has no more
-KEYS = 256  # that are scored before their values are summed
-PART = 128  # keys of a share, where the keys are shared out
+PART = 128  # keys with a softmax of their own; of a share, where the keys are shared out
+KEYS_AT_ONCE = 4  # of a block that are scored together
 
 MASKED = np.float32(-np.inf)
 ZERO = np.float32(0.0)
@@ -81,9 +82,11 @@ def partial_floats(stretch, heads):
 
 @register_jitable
 def scratch_floats(heads):
-    """float32 numbers that a thread needs for itself: queries, sums, scores, two numbers a row, a tile."""
+    """float32 numbers that a thread needs for itself: queries, a part's sums and those of all before it, with
+    two numbers a row each, scores, a tile.
+    """
     rows = tokens_at_once(heads) * (heads["num_heads"] // heads["num_kv_heads"])
-    return rows * (2 * heads["head_dim"] + KEYS + 2) + 64
+    return rows * (3 * heads["head_dim"] + PART + 4) + 64
 
 
 @njit
@@ -100,49 +103,85 @@ def attend(stretch, share, heads, keys, values, scaling, window, queries, stride
     first = place * tokens_at_once(heads) if parts == 1 else 0
     num_tokens = min(tokens_at_once(heads), stretch.num_tokens - first)
     num_rows = num_tokens * group
-    rows = scratch
-    sums = rows + 4 * num_rows * dim
-    if parts > 1:
-        sums = stretch.partials + 4 * (share * num_rows * (dim + 2))
-    highest = floats(sums + 4 * num_rows * dim, num_rows)
-    weights = floats(sums + 4 * num_rows * (dim + 1), num_rows)
-    scores = rows + 4 * num_rows * (2 * dim + 2)
-    dots = scores + 4 * num_rows * KEYS
-    fill(floats(sums, num_rows * dim), ZERO)
-    fill(highest, MASKED)
-    fill(weights, ZERO)
+    size = num_rows * (dim + 2)
+    whole = scratch + 4 * num_rows * dim
+    sums = stretch.partials + 4 * share * size if parts > 1 else whole + 4 * size
+    scores = whole + 8 * size
+    head_offset = 4 * kv_head * group * dim
+    for token in range(num_tokens):
+        source = queries + 4 * (stretch.offset + first + token) * stride + head_offset
+        _scale(floats(source, group * dim), scaling, floats(scratch + 4 * token * group * dim, group * dim))
     seen = stretch.kv_len - stretch.num_tokens + first + 1  # keys of the share's first token, itself included
-    start = max(0, seen - window) if window else 0
     end = seen + num_tokens - 1
-    start -= start % heads.block_size
+    part, last = (max(0, seen - window) if window else 0) // PART, (end - 1) // PART + 1
     if parts > 1:
-        start, end = max(start, place * PART), min(end, place * PART + PART)
-    if start < end:
-        head_offset = 4 * kv_head * group * dim
-        for token in range(num_tokens):
-            source = queries + 4 * (stretch.offset + first + token) * stride + head_offset
-            _scale(floats(source, group * dim), scaling, floats(rows + 4 * token * group * dim, group * dim))
-    slot_bytes = 4 * heads.num_kv_heads * dim
-    keys, values = keys + 4 * kv_head * dim, values + 4 * kv_head * dim
-    while start < end:
-        count = min(KEYS, end - start)
-        _fetch(stretch, heads, values, slot_bytes, start, count)
-        _score(stretch, heads, keys, slot_bytes, rows, num_rows, start, count, scores, dots)
-        for row in range(num_rows):
-            own = seen + row // group
-            line = floats(scores + 4 * row * KEYS, count)
-            fill(line[max(0, min(count, own - start)) :], MASKED)
-            if window:
-                fill(line[: max(0, min(count, own - window - start))], MASKED)
-            _soften(line, row, highest, weights, floats(sums + 4 * row * dim, dim))
-        _sum_values(stretch, heads, values, slot_bytes, scores, num_rows, start, count, sums)
-        start += count
+        part, last = place, place + 1
+    _clear(whole, num_rows, dim)
+    while part < last:
+        _attend_part(
+            stretch, heads, keys + 4 * kv_head * dim, values + 4 * kv_head * dim, window, scratch, num_rows,
+            seen, part * PART, end, scores, sums,
+        )  # fmt: skip
+        if parts == 1:
+            _join_rows(sums, num_rows, dim, whole)
+        part += 1
     if parts > 1:
         return
+    _, weights = _figures(whole, num_rows, dim)
     for row in range(num_rows):
         token = stretch.offset + first + row // group
         target = out + 4 * (token * heads.num_heads + kv_head * group + row % group) * dim
-        _scale(floats(sums + 4 * row * dim, dim), ONE / weights[row], floats(target, dim))
+        _scale(floats(whole + 4 * row * dim, dim), ONE / weights[row], floats(target, dim))
+
+
+@njit
+def _clear(sums, num_rows, dim):
+    """Room for sums of values [num_rows, dim], the highest score and the sum of weights of each row."""
+    highest, weights = _figures(sums, num_rows, dim)
+    fill(floats(sums, num_rows * dim), ZERO)
+    fill(highest, MASKED)
+    fill(weights, ZERO)
+
+
+@njit
+def _figures(sums, num_rows, dim):
+    """Where the highest scores and the sums of weights are, behind the sums of values."""
+    place = sums + 4 * num_rows * dim
+    return floats(place, num_rows), floats(place + 4 * num_rows, num_rows)
+
+
+@njit
+def _attend_part(stretch, heads, keys, values, window, rows, num_rows, seen, start, end, scores, sums):
+    """What the keys from `start`, a part's first, come to; those from `end` on nobody sees."""
+    dim, group = heads.head_dim, heads.num_heads // heads.num_kv_heads
+    slot_bytes = 4 * heads.num_kv_heads * dim
+    count = min(PART, end - start)
+    highest, weights = _figures(sums, num_rows, dim)
+    _clear(sums, num_rows, dim)
+    if count <= 0 or (window and start + count <= seen - window):
+        return
+    _fetch(stretch, heads, values, slot_bytes, start, count)
+    dots = scores + 4 * num_rows * PART
+    _score(stretch, heads, keys, slot_bytes, rows, num_rows, start, count, scores, dots)
+    for row in range(num_rows):
+        own = seen + row // group
+        line = floats(scores + 4 * row * PART, PART)
+        fill(line[max(0, min(count, own - start)) :], MASKED)
+        if window:
+            fill(line[: max(0, min(count, own - window - start))], MASKED)
+        highest[row], weights[row] = _soften(line)
+    _sum_values(stretch, heads, values, slot_bytes, scores, num_rows, start, count, sums)
+
+
+@njit
+def _join_rows(sums, num_rows, dim, whole):
+    """Adds a part to what the parts before it came to, both as `_clear` lays them out."""
+    highest, own = _figures(sums, num_rows, dim)
+    top, weight = _figures(whole, num_rows, dim)
+    for row in range(num_rows):
+        if highest[row] != MASKED:
+            part, target = floats(sums + 4 * row * dim, dim), floats(whole + 4 * row * dim, dim)
+            top[row], weight[row] = _join(part, highest[row], own[row], target, top[row], weight[row])
 
 
 @njit
@@ -161,11 +200,10 @@ def join(stretch, token, heads, out):
         top, weight = MASKED, ZERO
         for part in range(parts):
             sums = first + part * heads.num_kv_heads * size
-            highest = floats(sums + 4 * num_rows * dim, num_rows)[row]
-            if highest == MASKED:
-                continue
-            own = floats(sums + 4 * num_rows * (dim + 1), num_rows)[row]
-            top, weight = _join(floats(sums + 4 * row * dim, dim), highest, own, target, top, weight)
+            highest, own = _figures(sums, num_rows, dim)
+            if highest[row] != MASKED:
+                values = floats(sums + 4 * row * dim, dim)
+                top, weight = _join(values, highest[row], own[row], target, top, weight)
         _scale(target, ONE / weight, target)
 
 
@@ -212,9 +250,10 @@ def _fetch_slots(address, count, slot_bytes, heads):
 
 @njit
 def _score(stretch, heads, keys, slot_bytes, rows, num_rows, start, count, scores, dots):
-    """Products of all rows with `count` keys from position `start` on, to float32 [num_rows, KEYS].
+    """Products of all rows with `count` keys from position `start` on, to float32 [num_rows, PART].
 
-    While a block's keys are scored, those of the next one are fetched.
+    While a block's keys are scored, those of the next one are fetched. Which keys are scored together depends
+    on their places in block and part alone, so up to three behind the last are scored as well.
     """
     dim, size = heads.head_dim, heads.block_size
     row_bytes = 4 * dim
@@ -223,23 +262,23 @@ def _score(stretch, heads, keys, slot_bytes, rows, num_rows, start, count, score
     while done < count:
         block = (start + done) // size
         inside = start + done - block * size
-        together = min(size - inside, count - done)
+        together = min(size - inside, PART - done)
         key = keys + (table[block] * size + inside) * slot_bytes
-        ahead = min(size, count - done - together)  # keys of the next block
+        ahead = max(0, min(size, count - done - together))  # keys of the next block
         following = keys + table[block + 1] * size * slot_bytes if ahead else key
         within = 0
-        while within < together:
-            width = 4 if within + 4 <= together else 1
+        while within < min(together, count - done):
+            width = KEYS_AT_ONCE if within + KEYS_AT_ONCE <= together else 1
             _fetch_slots(
                 following + within * slot_bytes, max(0, min(width, ahead - within)), slot_bytes, heads
             )
             row = 0
             while row < num_rows:
-                taken = min(4, num_rows - row) if width == 4 else 1
+                taken = min(4, num_rows - row) if width == KEYS_AT_ONCE else 1
                 _dots(rows + row * row_bytes, row_bytes, key, slot_bytes, dim, taken, width, dots)
                 found = floats(dots, taken * width)
                 for i in range(taken):
-                    line = floats(scores + 4 * (row + i) * KEYS + 4 * (done + within), width)
+                    line = floats(scores + 4 * (row + i) * PART + 4 * (done + within), width)
                     for j in range(width):
                         line[j] = found[i * width + j]
                 row += taken
@@ -272,29 +311,25 @@ def _dots(x, x_stride, key, key_stride, length, num_rows, num_keys, out):
 
 
 @njit(fastmath=FASTMATH)
-def _soften(line, row, highest, weights, sums):
-    """Scores of one row become shares by the highest so far; what was summed by a lower one is corrected."""
-    most = _ordered(highest[row])
-    for i in range(len(line)):
+def _soften(line):
+    """Scores of a part become shares by the highest of them, which is returned, with the sum of the shares.
+
+    Always of as many numbers: how a sum is cut into vectors must not depend on how many keys there are.
+    """
+    most = _ordered(MASKED)
+    for i in range(PART):
         most = max(most, _ordered(line[i]))  # of whole numbers a loop becomes vectors; NaN is the most
     top = from_bits(np.int32(most ^ ((most >> np.int32(31)) & MAGNITUDE)))
-    if top == MASKED:  # nothing seen so far
+    if top == MASKED:  # nothing is seen
         fill(line, ZERO)
-        return
-    correction = exponential(highest[row] - top)
-    if highest[row] == MASKED:
-        correction = ZERO
+        return top, ZERO
     total = ZERO
-    for i in range(len(line)):
+    for i in range(PART):
         share = exponential(line[i] - top)
         share = ZERO if line[i] == MASKED else share
         line[i] = share
         total += share
-    highest[row] = top
-    weights[row] = weights[row] * correction + total
-    if correction != ONE:
-        for i in range(len(sums)):
-            sums[i] *= correction
+    return top, total
 
 
 @njit
@@ -320,7 +355,7 @@ def _sum_values(stretch, heads, values, slot_bytes, scores, num_rows, start, cou
         row = 0
         while row < num_rows:
             taken = min(4, num_rows - row)
-            shares = scores + 4 * (row * KEYS + done)
+            shares = scores + 4 * (row * PART + done)
             for first in range(0, vectors, WIDTH):
                 target = sums + 4 * (row * dim + first)
                 _add(taken, shares, value + 4 * first, slot_bytes, together, target, 4 * dim)
@@ -333,20 +368,20 @@ def _sum_values(stretch, heads, values, slot_bytes, scores, num_rows, start, cou
 @njit
 def _add(num_rows, shares, value, value_stride, count, out, stride):
     if num_rows == 4:
-        sums_4(shares, 4 * KEYS, value, value_stride, count, out, stride)
+        sums_4(shares, 4 * PART, value, value_stride, count, out, stride)
     elif num_rows == 3:
-        sums_3(shares, 4 * KEYS, value, value_stride, count, out, stride)
+        sums_3(shares, 4 * PART, value, value_stride, count, out, stride)
     elif num_rows == 2:
-        sums_2(shares, 4 * KEYS, value, value_stride, count, out, stride)
+        sums_2(shares, 4 * PART, value, value_stride, count, out, stride)
     else:
-        sums_1(shares, 4 * KEYS, value, value_stride, count, out, stride)
+        sums_1(shares, 4 * PART, value, value_stride, count, out, stride)
 
 
 @njit(fastmath=FASTMATH)
 def _add_rest(num_rows, shares, value, value_stride, count, out, first, dim):
     """What vectors did not reach: the last numbers of each value."""
     for row in range(num_rows):
-        target, own = floats(out + 4 * row * dim, dim), floats(shares + 4 * row * KEYS, count)
+        target, own = floats(out + 4 * row * dim, dim), floats(shares + 4 * row * PART, count)
         for i in range(count):
             numbers = floats(value + i * value_stride, dim)
             for j in range(first, dim):

@@ -11,7 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from inference.cpu.buffers import WrongBuffer
+
 BLOCK = 32  # outputs
+SMALLEST_GROUP = 32  # inputs that share a scale of int4 weights
 
 
 def pack(weight: Tensor, *, into: Tensor | None = None) -> Tensor:
@@ -29,7 +32,7 @@ def pack(weight: Tensor, *, into: Tensor | None = None) -> Tensor:
 
 def room(num_outputs: int, num_inputs: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """For weights of whole blocks."""
-    return torch.empty((num_outputs // BLOCK, num_inputs, BLOCK), dtype=dtype)
+    return torch.empty((num_outputs // BLOCK, num_inputs, BLOCK), dtype=dtype, device="cpu")
 
 
 def _bits(weight: Tensor) -> npt.NDArray[np.signedinteger]:
@@ -45,3 +48,20 @@ def unpack(packed: Tensor, num_outputs: int) -> Tensor:
 def outputs(packed: Tensor, numbers: Tensor) -> Tensor:
     """Some rows of the weight, [..., in]; numbers: int64 [...]."""
     return packed[numbers // BLOCK, :, numbers % BLOCK]
+
+
+def num_blocks(num_outputs: int) -> int:
+    """Of packed weights."""
+    return -(-num_outputs // BLOCK)
+
+
+def group_of(num_inputs: int, scale: Tensor) -> int:
+    """The inputs that share one of the scales [blocks, groups, 32]."""
+    num_groups = scale.shape[1] if scale.dim() == 3 else 0
+    group = num_inputs // max(1, num_groups)
+    if not num_groups or group % SMALLEST_GROUP or group * num_groups != num_inputs:
+        raise WrongBuffer(
+            f"{num_inputs} inputs do not fall into equal groups of a multiple of {SMALLEST_GROUP} for scales "
+            f"{[*scale.shape]}"
+        )
+    return group

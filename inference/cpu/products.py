@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from inference.cpu.buffers import ALIGNMENT
 from inference.cpu.memory import DIVIDES, INFINITE, MAGNITUDE, bits, bytes_at, floats, from_bits, shorts
 from inference.cpu.nibbles import multiply_nibbles, put_whole_row
 from inference.cpu.packed import multiply_blocks
@@ -34,7 +35,6 @@ PRODUCT = np.dtype(
 EXACT, ROUNDED, PACKED, INT4_EXACT, INT4_ROUNDED = range(5)
 SHARES = 8  # of a product, for each thread
 COLUMNS = 8  # outputs of a share come in multiples of it
-ALIGNMENT = 64  # bytes, of a row of activations
 OWN_FLOATS = 8 * BLOCK  # that a thread needs for itself
 
 # One int32 sums num_inputs / lanes products of an activation and a weight of at most 128.

@@ -11,11 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import torch
 from numba import njit, types
 
+from inference.cpu import buffers
+from inference.cpu.buffers import ALIGNMENT, aligned
 from inference.cpu.memory import add_atomically, read_atomically
 
-LINE = 64  # bytes that threads fight for together
+LINE = ALIGNMENT  # bytes that threads fight for together
 COUNTERS = 2 * LINE  # of a phase: shares taken, and shares done
 PATIENCE = 100_000  # looks at a counter, some ten microseconds, before the core is left to others
 
@@ -54,8 +57,8 @@ class Crew:
 
     def run(self, function: Callable[..., None], *args: Any, num_phases: int, num_threads: int) -> None:
         """Calls function(board, thread, *args) in each thread; back when the last has ended."""
-        board = np.zeros((num_phases * COUNTERS + LINE) // 8, dtype=np.int64)
-        address = -(-board.ctypes.data // LINE) * LINE
+        board = buffers.new([num_phases * COUNTERS + LINE], torch.uint8).zero_()
+        address = aligned(board.data_ptr())
         started = []
         try:
             for thread in range(1, num_threads):

@@ -46,7 +46,7 @@ def adjust(row: Tensor, sequence: Sequence, *, eos_token_ids: Seq[int]) -> None:
         amounts = sampling.presence_penalty + sampling.frequency_penalty * counts
         row[torch.from_numpy(tokens).to(row.device)] -= torch.from_numpy(amounts).to(row)
     if sampling.logit_bias:
-        biased = torch.tensor(list(sampling.logit_bias), device=row.device)
+        biased = torch.tensor(list(sampling.logit_bias), dtype=torch.int64, device=row.device)
         row[biased] += torch.tensor(list(sampling.logit_bias.values()), dtype=row.dtype, device=row.device)
     if sequence.num_output_tokens < sampling.min_tokens:
         row[ending_tokens(sampling, eos_token_ids)] = float("-inf")

@@ -40,10 +40,11 @@ def pack(plan: Plan, *, block_size: int, device: torch.device) -> Batch:
             positions[offset] = row.start
             slots[offset] = table[block] * block_size + within
         else:
-            span = np.arange(row.start, row.end)
+            span = np.arange(row.start, row.end, dtype=np.int64)
             input_ids[offset:end] = sequence.token_ids[row.start : row.end]
             positions[offset:end] = span
-            slots[offset:end] = np.array(table)[span // block_size] * block_size + span % block_size
+            blocks = np.array(table, dtype=np.int64)[span // block_size]
+            slots[offset:end] = blocks * block_size + span % block_size
         stretches.append(Stretch(offset=offset, num_tokens=row.num_tokens, kv_len=row.end, block_table=table))
         if row.samples:
             logit_rows.append(end - 1)

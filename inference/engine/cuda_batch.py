@@ -44,7 +44,7 @@ def decode_numbers(rows: tuple[Row, ...], table_rows: list[int], block_size: int
     numbers[0] = [row.first_token for row in rows]
     numbers[1] = starts
     blocks = [row.sequence.block_table[row.start // block_size] for row in rows]
-    numbers[2] = np.array(blocks) * block_size + numbers[1] % block_size
+    numbers[2] = np.array(blocks, dtype=np.int64) * block_size + numbers[1] % block_size
     numbers[3] = table_rows
     numbers[4] = numbers[1] + 1
     return numbers
@@ -71,13 +71,13 @@ def pack_mixed(
     logit_rows = [index for index, row in enumerate(rows[:num_decode]) if row.samples]
     sampling = [table_row for table_row, row in zip(table_rows, rows, strict=True) if row.samples]
     for index, row in enumerate(rows[num_decode:]):
-        end, span = offset + row.num_tokens, np.arange(row.start, row.end)
+        end, span = offset + row.num_tokens, np.arange(row.start, row.end, dtype=np.int64)
         tokens[0, offset:end] = row.sequence.token_ids[row.start : row.end]
         tokens[1, offset:end] = span
-        table = np.array(row.sequence.block_table)
+        table = np.array(row.sequence.block_table, dtype=np.int64)
         tokens[2, offset:end] = table[span // block_size] * block_size + span % block_size
         sequences.append((table_rows[num_decode + index], offset, row.num_tokens, row.end))
-        firsts = np.arange(0, row.num_tokens, tokens_per_tile)
+        firsts = np.arange(0, row.num_tokens, tokens_per_tile, dtype=np.int64)
         num_seen = row.start + firsts
         tiles.append(np.stack([np.full_like(firsts, index), firsts, num_seen], axis=1))
         if row.samples:

@@ -33,7 +33,8 @@ class CudaLauncher:
         self._runner = runner
         self._sampler = sampler
         self._buffers = [
-            torch.empty(max_num_seqs, dtype=torch.int32, pin_memory=True) for _ in range(NUM_BUFFERS)
+            torch.empty(max_num_seqs, dtype=torch.int32, device="cpu", pin_memory=True)
+            for _ in range(NUM_BUFFERS)
         ]
         self._num_launched = 0
 

@@ -40,7 +40,7 @@ class DecodeGraphs:
         self._cut = cut
         self._width = -(-max_batch // ALIGNMENT) * ALIGNMENT
         size = 7 * self._width + 4 * cut.num_items(max_batch)
-        self._host = torch.zeros(size, dtype=torch.int32, pin_memory=True)
+        self._host = torch.zeros(size, dtype=torch.int32, device="cpu", pin_memory=True)
         self._device = torch.zeros(size, dtype=torch.int32, device=device)
         self._padding = np.array([0, 0, spare_slot, 0, 1], dtype=np.int64)[:, None]
         self._logits = torch.empty(max_batch, vocab_size, dtype=dtype, device=device)

@@ -27,9 +27,12 @@ def pool_dtype(config: EngineConfig, dtype: torch.dtype) -> torch.dtype:
 
 
 def token_bytes(config: PretrainedConfig, *, dtype: torch.dtype) -> int:
-    """Memory of one token over all layers, keys and values."""
-    num_kv_heads, head_dim = kv_heads_and_dim(config)
-    return 2 * config.num_hidden_layers * num_kv_heads * head_dim * dtype.itemsize
+    """Memory of one token over all layers, keys and values; layers that use another's keep none."""
+    is_mixed = getattr(config, "is_heterogeneous", False)  # heads of another number or size by layer
+    layers = config.per_layer_config if is_mixed else [config] * config.num_hidden_layers
+    modes = getattr(config, "kv_sharing_modes", None) or [None] * len(layers)
+    sizes = [kv_heads_and_dim(layer) for layer, mode in zip(layers, modes, strict=True) if mode != "reuse"]
+    return sum(2 * num_kv_heads * head_dim * dtype.itemsize for num_kv_heads, head_dim in sizes)
 
 
 class KVCache:

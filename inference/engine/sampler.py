@@ -85,15 +85,19 @@ class BatchSampler:
             self._entry(top_id, logprob)
             for top_id, logprob in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
-        return self._entry(token_id, float(logprobs[token_id]), tuple(top))
+        is_hidden = sequence.request.sampling.skip_special_tokens and token_id in self._vocabulary.special_ids
+        return self._entry(token_id, float(logprobs[token_id]), tuple(top), is_shown=not is_hidden)
 
-    def _entry(self, token_id: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+    def _entry(
+        self, token_id: int, logprob: float, top: tuple[TokenLogprob, ...] = (), *, is_shown: bool = True
+    ) -> TokenLogprob:
         return TokenLogprob(
             token_id=token_id,
             text=self._vocabulary.text(token_id),
             raw=self._vocabulary.raw(token_id),
             logprob=logprob,
             top=top,
+            is_shown=is_shown,
         )
 
 
@@ -106,8 +110,8 @@ def draw(scores: Tensor, sequences: Seq[Sequence], positions: Seq[int]) -> Tenso
     """Token ids `[num_rows]`, each drawn from its row's filtered distribution by one random number."""
     samplings = [sequence.request.sampling for sequence in sequences]
     device = scores.device
-    temperatures = torch.tensor([sampling.temperature for sampling in samplings], device=device)
-    scores = scores / temperatures[:, None]
+    temperatures = column([sampling.temperature for sampling in samplings], torch.float32, device)
+    scores = scores / temperatures
     filtered = [row for row, sampling in enumerate(samplings) if is_filtered(sampling)]
     if filtered:
         thresholds = lowest_scores(scores[filtered], [samplings[row] for row in filtered])
@@ -118,9 +122,14 @@ def draw(scores: Tensor, sequences: Seq[Sequence], positions: Seq[int]) -> Tenso
         uniform(seed=sequence.seed, position=position)
         for sequence, position in zip(sequences, positions, strict=True)
     ]
-    points = torch.tensor(randoms, dtype=torch.float64, device=device)[:, None] * cumulative[:, -1:]
+    points = column(randoms, torch.float64, device) * cumulative[:, -1:]
     chosen = torch.searchsorted(cumulative, points.long(), right=True)[:, 0]
     return chosen.clamp_(max=scores.shape[-1] - 1)
+
+
+def column(numbers: Seq[float], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`[num_rows, 1]`, one number for each row."""
+    return torch.tensor(numbers, dtype=dtype, device=device)[:, None]
 
 
 def whole_shares(scores: Tensor, best: Tensor) -> Tensor:
@@ -144,17 +153,18 @@ def lowest_scores(scores: Tensor, samplings: Seq[Sampling], num_candidates: int 
     wanted = [top_k for top_k in top_ks if top_k < vocab_size]
     num_candidates = min(vocab_size, max([num_candidates, *wanted]))
     best = scores.topk(num_candidates).values  # [num_rows, num_candidates], descending
-    ranks = torch.arange(num_candidates, device=scores.device)
-    last = torch.tensor(top_ks, device=scores.device).clamp(max=num_candidates)[:, None] - 1
-    is_top_k = torch.tensor([top_k < vocab_size for top_k in top_ks], device=scores.device)
+    device = scores.device
+    ranks = torch.arange(num_candidates, dtype=torch.int64, device=device)
+    last = column(top_ks, torch.int64, device).clamp(max=num_candidates) - 1
+    is_top_k = column([top_k < vocab_size for top_k in top_ks], torch.bool, device)[:, 0]
     limited = best.masked_fill(ranks > last, float("-inf"))
     shares = whole_shares(limited, best[:, 0])
     total = torch.where(is_top_k, shares.sum(dim=-1), whole_shares(scores, best[:, 0]).sum(dim=-1))
     before = shares.cumsum(dim=-1) - shares  # the share of all better tokens
-    top_p = torch.tensor([sampling.top_p for sampling in samplings], device=scores.device).double()
-    num_kept = ((before < (top_p * total)[:, None]) & (ranks <= last)).sum(dim=-1).clamp(min=1)
+    top_p = column([sampling.top_p for sampling in samplings], torch.float32, device).double()
+    num_kept = ((before < top_p * total[:, None]) & (ranks <= last)).sum(dim=-1).clamp(min=1)
     thresholds = best.gather(1, num_kept[:, None] - 1)[:, 0]
-    min_p = torch.tensor([sampling.min_p for sampling in samplings], device=scores.device)
+    min_p = column([sampling.min_p for sampling in samplings], torch.float32, device)[:, 0]
     thresholds = torch.maximum(thresholds, best[:, 0] + min_p.log())
     all_kept = num_kept == num_candidates  # top_p may reach further than the candidates
     short = [

@@ -14,7 +14,7 @@ class Stage:
     """A pinned buffer of so many numbers, and its twin on the device."""
 
     def __init__(self, *, size: int, device: torch.device) -> None:
-        self._host = torch.empty(size, dtype=torch.int32, pin_memory=device.type == "cuda")
+        self._host = torch.empty(size, dtype=torch.int32, device="cpu", pin_memory=device.type == "cuda")
         self._array = self._host.numpy()
         self._device = torch.empty(size, dtype=torch.int32, device=device)
         self._copied = torch.cuda.Event() if device.type == "cuda" else None

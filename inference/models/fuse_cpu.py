@@ -42,7 +42,10 @@ class Norm:
     epsilon: float
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+        """In the dtype of the weight; `x` may be float32."""
+        if x.dtype == self.weight.dtype:
+            return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+        return F.rms_norm(x, self.weight.shape, None, self.epsilon).mul_(self.weight).to(self.weight.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,8 @@ class FusedCpuModel:
         self.num_kv_heads: int = config.num_key_value_heads
         self.layers = [fuse_layer(layer, index) for index, layer in enumerate(model.model.layers)]
         self.norm = norm_of(model.model.norm)
-        self.head = join([model.lm_head])
         self.compiled = compiled_layers(model, self.layers)
+        self.head = head_of(model.lm_head) if self.compiled else join([model.lm_head])
 
     def __call__(
         self, input_ids: Tensor, position_ids: Tensor, *, logit_rows: Tensor | None, step: Step
@@ -85,6 +88,7 @@ class FusedCpuModel:
             self.compiled(x, cos[0], sin[0], step.cache, step.layout)
             return self.head(self.norm(x if logit_rows is None else x[logit_rows]))
         turn = cos[0, :, None], signed(sin[0])[:, None]  # [num_tokens, 1, head_dim]
+        x = x.float()  # what all layers add to: of 8 bits, each addition would round what all before it said
         for layer in self.layers:
             x += self._attention(layer, layer.input_norm(x), turn, step)
             x += self._feed_forward(layer, layer.post_norm(x))
@@ -144,6 +148,22 @@ def _is_compiled(linear: Any) -> bool:
     if type(linear) is W8A8Linear:
         return linear.keeps_activations
     return type(linear) is Int8Linear and isinstance(linear.matmul, Fastest)
+
+
+def head_of(linear: Any) -> Product:
+    """The head beside compiled layers: compiled as well, where its weight allows, so that its sums do not
+    depend on how many rows it is given. The ways that are measured for int8 differ by that number.
+    """
+    if not (isinstance(linear, Int8Linear) and _is_compiled(linear)):
+        return join([linear])
+    from inference.cpu.whole_product import multiply
+
+    assert isinstance(linear.matmul, Fastest)
+    weight, scale, bias = linear.weight, linear.weight_scale.reshape(-1), linear.bias
+    rounds = linear.matmul.rounds
+    if bias is None:
+        return lambda x: multiply(x, weight, scale, rounds=rounds)
+    return lambda x: multiply(x, weight, scale, rounds=rounds) + bias
 
 
 def signed(sin: Tensor) -> Tensor:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from inference.attention import base
 from inference.config import EngineConfig
-from inference.models import blocked_int4, packed
-from inference.models.device import check_fp8, choose_attention, choose_device, choose_dtype
+from inference.models import blocked_int4, context_length, packed, sampling_defaults
+from inference.models.context_length import ContextLength
+from inference.models.device import ChosenDtype, check_fp8, choose_attention, choose_device, choose_dtype
 from inference.models.fusible import can_fuse
+from inference.models.generator import in_our_words, read_config, read_model
 from inference.models.layout import transpose_linear_weights
 from inference.models.model_folder import CannotLoad, check_folder
 from inference.models.rotary_length import settle_frequencies
@@ -27,6 +28,11 @@ from inference.models.vocabulary import TokenBytes
 from inference.protocol import LoadProgress, ModelCard
 from inference.quantization.base import quantization_config  # its import makes quantized folders loadable
 from inference.quantization.linear import allow_rounding
+
+NO_TOKENIZER = (
+    "transformers cannot read the tokenizer: the files may be incomplete or of a form that it does not know;"
+    " take tokenizer.json from the model's repository"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,9 @@ class LoadedModel:
     batching: bool  # False: only the sequential engine can serve it, or was asked to
     note: str  # why not batched
     max_model_len: int
+    remark: str = ""  # what else people should know of how it is served
+    sampling: Mapping[str, float] = field(default_factory=dict)  # its own, where a request is silent
+    why_dtype: str = ""  # what the dtype was chosen by, where that was left to us
 
     @property
     def text_config(self) -> PretrainedConfig:
@@ -65,12 +74,13 @@ class LoadedModel:
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
-        """Tokens that end a text, as `generate` would take them."""
-        for owner in (self.model.generation_config, self.text_config, self.tokenizer):
+        """Tokens that end a text: all that any file names, since each may know of one that others do not."""
+        found: dict[int, None] = {}
+        for owner in (self.model.generation_config, self.config, self.text_config, self.tokenizer):
             ids = getattr(owner, "eos_token_id", None)
             if ids is not None:
-                return tuple(ids) if isinstance(ids, list | tuple) else (ids,)
-        return ()
+                found.update(dict.fromkeys(ids if isinstance(ids, list | tuple) else [ids]))
+        return tuple(found)
 
     @property
     def weight_bytes(self) -> int:
@@ -97,28 +107,34 @@ class LoadedModel:
             device=str(self.device),
             weight_bytes=self.weight_bytes,
             has_chat_template=bool(self.tokenizer.chat_template),
-            note=self.note or self.why_not_captured,
+            note="; ".join(filter(None, (self.note or self.why_not_captured, self.remark))),
+            sampling=self.sampling,
+            why_dtype=self.why_dtype,
         )
 
 
 def load_model(
-    folder: Path, config: EngineConfig, progress: Callable[[LoadProgress], None] = lambda _: None
+    folder: Path,
+    config: EngineConfig,
+    progress: Callable[[LoadProgress], None] = lambda _: None,
+    read_tokenizer: Callable[[Path], PreTrainedTokenizerBase] = load_tokenizer,
+    *,
+    chosen: ChosenDtype | None = None,
 ) -> LoadedModel:
-    """Load a folder as `config` says; no network, no code of the folder. Raises `CannotLoad`."""
+    """Load a folder as `config` says; no network, no code of the folder. Raises `CannotLoad`.
+
+    `chosen`: the dtype, where somebody measured what `config` leaves open.
+    """
     files = check_folder(folder)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     progress(LoadProgress("reading weights", 0.0))
     transformers.utils.logging.disable_progress_bar()
-    model_config = _read_config(folder)
+    model_config = read_config(folder)
     device = choose_device(config)
-    dtype = choose_dtype(config, device)
+    dtype = chosen.dtype if chosen else choose_dtype(config, device)
     check_fp8(config, device, quantization=quantization_of(model_config))
-    note = why_not_batched(model_config) if config.batching else "batching is off"
-    if note and config.kv_dtype != "auto":
-        raise CannotLoad(
-            f"kv_dtype is set to {config.kv_dtype}, which one request at a time cannot use: {note}"
-        )
+    note = _why_alone(model_config, config)
     can_fuse_layers = config.fused_layers and not note
     is_narrow = (
         can_fuse_layers
@@ -127,25 +143,18 @@ def load_model(
     )
     read_as = torch.bfloat16 if is_narrow else dtype
     with ThreadPoolExecutor(1, thread_name_prefix="tokenizer") as beside:
-        read_tokenizer = beside.submit(load_tokenizer, folder)  # leaves Python to the weights as it parses
+        reading = beside.submit(read_tokenizer, folder)  # leaves Python to the weights as it parses
         model = _read_weights(folder, model_config, config, device, read_as, batching=not note)
     progress(LoadProgress("reading weights", 0.8))
     if is_narrow:
         packed.widen(model)
-    if device.type == "cpu" and config.fused_layers:
-        blocked_int4.lay_out(model)
-    if config.dtype == "auto":
-        allow_rounding(model)
-    model.requires_grad_(False).eval().to(device)  # what the files do not hold, such as rotary tables
-    if device.type == "cpu":
-        if not (can_fuse_layers and can_fuse(model)):  # fusing does it as well
-            transpose_linear_weights(model)
-    else:
-        torch.cuda.empty_cache()  # of quantizing while loading: the KV pool is planned from what is free
-    max_model_len = choose_max_model_len(model_config.get_text_config(), config)
+    lay_out(model, config, device, is_fused=can_fuse_layers)
+    context = context_length.of_folder(model_config, folder)
+    max_model_len = choose_max_model_len(context, config)
     if not note:
         settle_frequencies(model, max_model_len)
-    tokenizer = read_tokenizer.result()
+    with in_our_words(NO_TOKENIZER):
+        tokenizer = reading.result()
     progress(LoadProgress("reading weights", 1.0))
     return LoadedModel(
         model=model,
@@ -158,7 +167,34 @@ def load_model(
         batching=not note,
         note=note,
         max_model_len=max_model_len,
+        remark="" if config.max_model_len else context.remark,
+        sampling=sampling_defaults.of_folder(folder) if config.sampling_defaults == "model" else {},
+        why_dtype=chosen.why if chosen else "",
     )
+
+
+def lay_out(model: Any, config: EngineConfig, device: torch.device, *, is_fused: bool) -> None:
+    """Weights as the device reads them fastest, and nothing that only training needs."""
+    if device.type == "cpu" and config.fused_layers:
+        blocked_int4.lay_out(model)
+        packed.pack_head(model)
+    if config.dtype == "auto":
+        allow_rounding(model)
+    model.requires_grad_(False).eval().to(device)  # what the files do not hold, such as rotary tables
+    if device.type != "cpu":
+        torch.cuda.empty_cache()  # of quantizing while loading: the KV pool is planned from what is free
+    elif not (is_fused and can_fuse(model)):  # fusing does it as well
+        transpose_linear_weights(model)
+
+
+def _why_alone(model_config: PretrainedConfig, config: EngineConfig) -> str:
+    """Why requests are served one at a time; "" in batches. Raises `CannotLoad` where settings need those."""
+    note = why_not_batched(model_config) if config.batching else "batching is off"
+    if note and config.kv_dtype != "auto":
+        raise CannotLoad(
+            f"kv_dtype is set to {config.kv_dtype}, which one request at a time cannot use: {note}"
+        )
+    return note
 
 
 def has_quantized_head(model_config: PretrainedConfig) -> bool:
@@ -176,15 +212,12 @@ def quantization_of(model_config: PretrainedConfig) -> str | None:
     return str(getattr(method, "value", method))
 
 
-def choose_max_model_len(model_config: PretrainedConfig, config: EngineConfig) -> int:
+def choose_max_model_len(own: ContextLength, config: EngineConfig) -> int:
     """The context that is served: the model's own, or less where the settings say so."""
-    own: int | None = getattr(model_config, "max_position_embeddings", None)
     asked = config.max_model_len
-    if own is None and asked is None:
-        raise CannotLoad("the model does not say how long its context is; set max_model_len")
-    if own is not None and asked is not None and asked > own:
-        raise CannotLoad(f"max_model_len is {asked}, but the model's own context holds {own} tokens")
-    return asked or own or 0
+    if own.source == "config" and asked is not None and asked > own.tokens:
+        raise CannotLoad(f"max_model_len is {asked}, but the model's own context holds {own.tokens} tokens")
+    return asked or own.tokens
 
 
 def _read_weights(
@@ -213,26 +246,4 @@ def _read_weights(
             "quantize_head is asked for, but the files are quantized and their head is not:"
             " quantize the float model anew"
         )
-    try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=model_config,
-            dtype=dtype,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-            **options,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CannotLoad(f"the weights cannot be loaded: {error}") from error
-    if report["missing_keys"]:  # transformers fills them with random numbers and says so in a log only
-        raise CannotLoad(f"the weights lack {sorted(report['missing_keys'])[0]}")
-    return model
-
-
-def _read_config(folder: Path) -> PretrainedConfig:
-    try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise CannotLoad(f"config.json is not one that transformers knows: {error}") from error
+    return read_model(folder, model_config, dtype=dtype, **options)

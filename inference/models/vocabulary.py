@@ -25,8 +25,10 @@ class TokenBytes:
         )
         self._byte_fallback = "ByteFallback" in kinds
         self.is_exact = bool(self._byte_level or self._metaspace)  # else `raw` is the token's text on its own
-        self.strips_first_space = self._metaspace and any(
-            decoder["type"] == "Strip" or decoder.get("prepend_scheme") in ("always", "first")
+        # What decoders take from the beginning of a text, which is that of the prompt.
+        self.strips_first_space = self._metaspace and "Strip" in kinds
+        self.drops_first_spaces = any(
+            decoder["type"] == "Metaspace" and decoder.get("prepend_scheme") != "never"
             for decoder in decoders
         )
         self._added = dict(tokenizer.added_tokens_decoder)
@@ -57,6 +59,11 @@ class TokenBytes:
         if self._metaspace:
             return token.replace(METASPACE, " ").encode()
         return str(self.tokenizer.decode([token_id])).encode()
+
+    def is_byte(self, token_id: int) -> bool:
+        """Whether the token stands for a byte that the vocabulary has no other token for."""
+        token: str | None = self.tokenizer.convert_ids_to_tokens(token_id)
+        return self._byte_fallback and token is not None and BYTE_TOKEN.fullmatch(token) is not None
 
     def whole_text(self, token_id: int) -> str | None:
         """The token as text; None where it begins or ends within a character."""

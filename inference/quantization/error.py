@@ -97,8 +97,10 @@ def _project(weight: Tensor) -> Tensor:
     if weight.dim() < 2:
         return weight.float()
     rows = weight.reshape(-1, weight.shape[-1])
-    generator = torch.Generator().manual_seed(rows.shape[-1])
-    directions = torch.randn(rows.shape[-1], NUM_DIRECTIONS, generator=generator).to(rows.device)
+    generator = torch.Generator("cpu").manual_seed(rows.shape[-1])
+    directions = torch.randn(
+        rows.shape[-1], NUM_DIRECTIONS, generator=generator, dtype=torch.float32, device="cpu"
+    ).to(rows.device)
     pieces = [piece.float() @ directions for piece in torch.split(rows, ROWS_AT_ONCE)]
     return torch.cat(pieces)
 

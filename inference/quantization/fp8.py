@@ -37,21 +37,23 @@ class Fp8Linear(QuantizedLinear):
         bias: bool,
         dtype: torch.dtype,
         weight_dtype: torch.dtype,
+        device: torch.device,
     ) -> None:
         super().__init__(in_features, out_features)
-        self.weight = frozen(torch.empty(out_features, in_features, dtype=weight_dtype))
-        self.weight_scale = frozen(torch.empty(out_features, 1, dtype=torch.float32))
-        self.bias = frozen(torch.empty(out_features, dtype=dtype)) if bias else None
+        self.weight = frozen(torch.empty(out_features, in_features, dtype=weight_dtype, device=device))
+        self.weight_scale = frozen(torch.empty(out_features, 1, dtype=torch.float32, device=device))
+        self.bias = frozen(torch.empty(out_features, dtype=dtype, device=device)) if bias else None
         self.counters: Tensor | None = None  # of the kernel that splits a product; made where it first runs
 
     @classmethod
-    def placeholder(cls, linear: nn.Linear, *, is_quantized: bool) -> Self:
+    def placeholder(cls, linear: nn.Linear, *, is_quantized: bool, device: torch.device) -> Self:
         dtype = linear.weight.dtype
         return cls(
             linear.in_features,
             linear.out_features,
             bias=linear.bias is not None,
             dtype=dtype,
+            device=device,
             weight_dtype=DTYPE if is_quantized else dtype,
         )
 

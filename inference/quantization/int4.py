@@ -48,7 +48,7 @@ def quantize(weight: Tensor, importance: Tensor | None = None) -> tuple[Tensor, 
     num_outputs, num_inputs = weight.shape
     group = group_of(num_inputs)
     if importance is None:
-        importance = torch.ones(num_inputs)
+        importance = torch.ones(num_inputs, dtype=torch.float32, device=weight.device)
     importance = importance.to(weight.device, torch.float32).view(-1, group)
     parts = [
         _quantize_groups(part.float().view(len(part), -1, group), importance)
@@ -113,27 +113,29 @@ class Int4Linear(QuantizedLinear):
         bias: bool,
         dtype: torch.dtype,
         is_quantized: bool,
+        device: torch.device,
     ) -> None:
         super().__init__(in_features, out_features)
         num_groups = in_features // group_of(in_features)
         empty = (
-            torch.empty(out_features, in_features // 2, dtype=torch.uint8)
+            torch.empty(out_features, in_features // 2, dtype=torch.uint8, device=device)
             if is_quantized
-            else torch.empty(out_features, in_features, dtype=dtype)
+            else torch.empty(out_features, in_features, dtype=dtype, device=device)
         )
         self.weight = frozen(empty)
         # A group's scales lie side by side, as a GPU reads them: columns, not rows, are output channels.
-        self.weight_scale = frozen(torch.empty(num_groups, out_features, dtype=SCALE_DTYPE))
-        self.bias = frozen(torch.empty(out_features, dtype=dtype)) if bias else None
+        self.weight_scale = frozen(torch.empty(num_groups, out_features, dtype=SCALE_DTYPE, device=device))
+        self.bias = frozen(torch.empty(out_features, dtype=dtype, device=device)) if bias else None
 
     @classmethod
-    def placeholder(cls, linear: nn.Linear, *, is_quantized: bool) -> Self:
+    def placeholder(cls, linear: nn.Linear, *, is_quantized: bool, device: torch.device) -> Self:
         return cls(
             linear.in_features,
             linear.out_features,
             bias=linear.bias is not None,
             dtype=linear.weight.dtype,
             is_quantized=is_quantized,
+            device=device,
         )
 
     @staticmethod

@@ -68,7 +68,7 @@ class CpuWeight:
 
     @cached_property
     def zero_points(self) -> Tensor:
-        return torch.zeros(len(self.weight), dtype=torch.int32)
+        return torch.zeros(len(self.weight), dtype=torch.int32, device="cpu")
 
 
 Way = Callable[[Tensor, CpuWeight], Tensor]  # x [rows, in] -> [rows, out] in the dtype of x
@@ -103,7 +103,7 @@ def in_digits(x: Tensor, weight: CpuWeight) -> Tensor:
     unit = x.float().abs().amax(-1, keepdim=True).mul_(1 / LARGEST)
     scaled = x / unit  # a token of zeros: not numbers, but times a unit of 0
     high = scaled.round()
-    digits = torch.empty((2, *x.shape), dtype=torch.int8)
+    digits = torch.empty((2, *x.shape), dtype=torch.int8, device="cpu")
     digits[0].copy_(high)
     digits[1].copy_(scaled.sub_(high).mul_(2 * LARGEST).round_())
     product = torch._int_mm(digits.view(-1, x.shape[1]), weight.transposed)
@@ -115,7 +115,7 @@ def in_unsigned_digits(x: Tensor, weight: CpuWeight) -> Tensor:
     """The same for oneDNN's product of unsigned rows, with a weight that was put in its order once."""
     largest = x.float().abs().amax(-1, keepdim=True)
     whole = torch.addcmul(_bias(), x.float(), (LARGEST * 256) / largest).view(torch.int32)
-    digits = torch.empty((2, *x.shape), dtype=torch.uint8)
+    digits = torch.empty((2, *x.shape), dtype=torch.uint8, device="cpu")
     digits[1].copy_(whole)  # the lowest byte: -128 to 127, and MIDDLE
     digits[0].copy_(whole.bitwise_right_shift_(8))  # the one above it
     product = torch.ops.onednn.qlinear_pointwise(
@@ -129,7 +129,7 @@ def in_unsigned_digits(x: Tensor, weight: CpuWeight) -> Tensor:
 @lru_cache(maxsize=1)
 def _bias() -> Tensor:
     """Shifts a number so that both its digits are unsigned, and rounds it to a whole one."""
-    return torch.tensor(WHOLE + MIDDLE * 256 + MIDDLE)
+    return torch.tensor(WHOLE + MIDDLE * 256 + MIDDLE, dtype=torch.float32, device="cpu")
 
 
 def compiled(x: Tensor, weight: CpuWeight) -> Tensor:
@@ -154,8 +154,9 @@ def candidates(dtype: torch.dtype, num_inputs: int) -> tuple[Way, ...]:
 @lru_cache(maxsize=8)
 def is_exact(way: Way) -> bool:
     """Whether this CPU and this torch do it: without VNNI, sums of products of 8 bits are clipped to 16."""
-    weight = CpuWeight(torch.full((16, 64), LARGEST, dtype=torch.int8), torch.ones(16))
-    x = torch.ones(2, 64)
+    numbers = torch.full((16, 64), LARGEST, dtype=torch.int8, device="cpu")
+    weight = CpuWeight(numbers, torch.ones(16, dtype=torch.float32, device="cpu"))
+    x = torch.ones(2, 64, dtype=torch.float32, device="cpu")
     x[1] *= -1
     try:
         product = way(x, weight)
@@ -180,8 +181,10 @@ def measured_ways(num_outputs: int, num_inputs: int, dtype: torch.dtype) -> tupl
     """
     num_outputs = min(num_outputs, MAX_MEASURED_OUTPUTS)
     num_weights = max(1, MEASURED_BYTES // (num_outputs * num_inputs))
-    scale = torch.full((num_outputs,), 0.01)
-    numbers = torch.randint(-LARGEST, LARGEST + 1, (num_weights, num_outputs, num_inputs), dtype=torch.int8)
+    chance = torch.Generator("cpu").manual_seed(0)
+    scale = torch.full((num_outputs,), 0.01, dtype=torch.float32, device="cpu")
+    shape = num_weights, num_outputs, num_inputs
+    numbers = torch.randint(-LARGEST, LARGEST + 1, shape, generator=chance, dtype=torch.int8, device="cpu")
     weights = [CpuWeight(weight, scale) for weight in numbers]
     ways = candidates(dtype, num_inputs)
     for weight in weights:  # not measured: it is done once
@@ -189,7 +192,10 @@ def measured_ways(num_outputs: int, num_inputs: int, dtype: torch.dtype) -> tupl
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        activations = [torch.randn(rows, num_inputs, dtype=dtype) for rows in MEASURED_ROWS]
+        activations = [
+            torch.randn(rows, num_inputs, generator=chance, dtype=dtype, device="cpu")
+            for rows in MEASURED_ROWS
+        ]
         return tuple(_fastest(ways, x, weights) for x in activations)
     finally:
         torch.set_num_threads(num_threads)

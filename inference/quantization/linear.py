@@ -77,8 +77,8 @@ class QuantizedLinear(StoredLinear):
 
     @classmethod
     @abstractmethod
-    def placeholder(cls, linear: nn.Linear, *, is_quantized: bool) -> Self:
-        """An empty layer, on the current device, for a file that is quantized, or is to be while it loads."""
+    def placeholder(cls, linear: nn.Linear, *, is_quantized: bool, device: torch.device) -> Self:
+        """An empty layer for a file that is quantized, or is to be while it loads."""
 
     @staticmethod
     @abstractmethod

@@ -16,6 +16,8 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 from inference.quantization.experts import refuse_experts
 from inference.quantization.linear import QuantizedLinear, frozen
 
+META = torch.device("meta")  # without memory
+
 QuantizeWeight = Callable[[str, Tensor], dict[str, Tensor]]  # a layer's name and weight -> its parameters
 
 
@@ -61,10 +63,8 @@ class LinearQuantizer(HfQuantizer):
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> None:
         for name, linear in self._linears(model):
             if name != shared_head(model):  # whose weights are not in the file
-                with torch.device("meta"):
-                    model.set_submodule(
-                        name, self.LINEAR.placeholder(linear, is_quantized=self.pre_quantized)
-                    )
+                layer = self.LINEAR.placeholder(linear, is_quantized=self.pre_quantized, device=META)
+                model.set_submodule(name, layer)
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
         head = shared_head(model)
@@ -82,8 +82,7 @@ class LinearQuantizer(HfQuantizer):
     def _quantize_in_place(self, model: PreTrainedModel, name: str) -> None:
         linear = model.get_submodule(name)
         is_shared = name == shared_head(model)
-        with torch.device("meta"):
-            layer = self.LINEAR.placeholder(linear, is_quantized=True)
+        layer = self.LINEAR.placeholder(linear, is_quantized=True, device=META)
         for parameter, tensor in self.quantize_weight(name, linear.weight).items():
             setattr(layer, parameter, frozen(tensor))
         layer.bias = linear.bias

@@ -58,12 +58,12 @@ class Generation(LogitsProcessor):  # type: ignore[misc]  # transformers' classe
         if token_id == int(scores.argmax()):
             return scores  # greedy: the choice is left to `generate`
         return torch.full_like(scores, float("-inf")).index_fill_(
-            1, torch.tensor([token_id], device=scores.device), 0.0
+            1, torch.tensor([token_id], dtype=torch.int64, device=scores.device), 0.0
         )
 
     def _run(self) -> None:
         loaded = self._loaded
-        prompt = torch.tensor([self._prompt], device=loaded.device)
+        prompt = torch.tensor([self._prompt], dtype=torch.int64, device=loaded.device)
         try:
             loaded.model.generate(
                 prompt,

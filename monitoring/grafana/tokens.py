@@ -57,6 +57,8 @@ def publish(data_dir: Path) -> None:
     path = data_dir / PUBLISHED
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(key_set(data_dir)))
+    path.parent.chmod(0o755)  # Grafana runs as somebody else, and this key is public
+    path.chmod(0o644)
 
 
 def key_id(key: ec.EllipticCurvePrivateKey) -> str:

@@ -26,7 +26,7 @@ STOP_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Served:
-    """A server that answers, and the key that it printed."""
+    """A server that answers, and the key that it made."""
 
     port: int
     key: str
@@ -81,13 +81,13 @@ def serve(model: Path, folder: Path) -> Iterator[Served]:
 
 
 def printed_key(process: subprocess.Popen[bytes], log: Path) -> str:
-    """The API key in the curl line that the server prints once it listens."""
+    """The API key in the file that the server names once it listens."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         printed = log.read_text()
         assert process.poll() is None, f"the server ended with {process.returncode}:\n{printed}"
-        if "curl " in printed and (found := re.search(r"Bearer (ph_\S+?)[\"']", printed)):
-            return found[1]
+        if "curl " in printed and (found := re.search(r"Password and key are in (\S+),", printed)):
+            return re.findall(r"ph_\S+", Path(found[1]).read_text())[0]
         time.sleep(0.1)
     raise AssertionError(f"the server printed no curl line within {START_SECONDS:.0f} s:\n{log.read_text()}")
 

@@ -207,7 +207,9 @@ def session() -> str:
     from django.test import Client
 
     from console.accounts.models import User
+    from tests.session_cookies import hold_secrets
 
+    hold_secrets()
     client = Client()
     backend = "django.contrib.auth.backends.ModelBackend"
     client.force_login(User.objects.get(username="admin"), backend=backend)
@@ -216,9 +218,9 @@ def session() -> str:
 
 def end_session(cookie: str) -> None:
     """Sign that operator out, elsewhere."""
-    from django.contrib.sessions.models import Session
+    from console.accounts.sessions import SessionStore
 
-    Session.objects.filter(session_key=cookie.partition("=")[2]).delete()
+    SessionStore.of_cookie(cookie.partition("=")[2]).delete()
 
 
 def enqueue(arguments: dict[str, Any], kind: str = "test.steps") -> str:

@@ -54,7 +54,7 @@ BAD_CHATS: dict[str, tuple[dict[str, Any], int, str, str | None]] = {
     "no choices": ({"n": 0}, 400, "invalid_value", "n"),
     "too many choices": ({"n": 9}, 400, "invalid_value", "n"),
     "no output": ({"max_tokens": 0}, 400, "invalid_value", "max_tokens"),
-    "five stops": ({"stop": ["a", "b", "c", "d", "e"]}, 400, "invalid_value", "stop"),
+    "too many stops": ({"stop": [f"s{i}" for i in range(65)]}, 400, "invalid_value", "stop"),
     "usage without a stream": (
         {"stream_options": {"include_usage": True}},
         400,
@@ -164,3 +164,64 @@ def test_only_listed_origins_are_shared_with(house: House) -> None:
     stranger = httpx.options(url, headers={"origin": "https://evil.example", **asks})
     assert stranger.status_code == 401
     assert "access-control-allow-origin" not in stranger.headers
+
+
+@pytest.mark.parametrize("names", ["authorization,content-type,x-stainless-os", "x-my-own-header"])
+def test_a_listed_origin_may_send_the_headers_that_it_asks_for(house: House, names: str) -> None:
+    asks = {"access-control-request-method": "POST", "access-control-request-headers": names}
+    url = f"{house.url}/v1/chat/completions"
+    listed = httpx.options(url, headers={"origin": "https://app.example", **asks})
+    assert listed.headers["access-control-allow-headers"] == names
+    strange = {**asks, "access-control-request-headers": "a(b), c"}
+    listed = httpx.options(url, headers={"origin": "https://app.example", **strange})
+    assert "a(b)" not in listed.headers["access-control-allow-headers"]
+    stranger = httpx.options(url, headers={"origin": "https://evil.example", **asks})
+    assert "access-control-allow-headers" not in stranger.headers
+
+
+@pytest.mark.parametrize("path", ["/chat/completions", "/v1/v1/chat/completions", "/v1/chat/completions/"])
+def test_a_wrong_base_url_is_told_the_right_one(house: House, path: str) -> None:
+    response = httpx.post(f"{house.url}{path}", json=body(), headers=house.headers())
+    assert response.status_code == 404 and response.headers["content-type"] == "application/json"
+    error = response.json()["error"]
+    assert error["code"] == "not_found" and "/v1/chat/completions?" in error["message"]
+
+
+def test_models_without_v1_are_hinted_at_for_programs_and_a_page_for_people(house: House) -> None:
+    hinted = httpx.get(f"{house.url}/models", headers=house.headers())
+    assert hinted.status_code == 404 and "/v1/models?" in hinted.json()["error"]["message"]
+    assert httpx.get(f"{house.url}/models").headers["content-type"] != "application/json"
+
+
+def test_head_is_answered_where_get_is(house: House) -> None:
+    response = httpx.head(f"{house.url}/v1/models", headers=house.headers())
+    assert response.status_code == 200 and response.content == b""
+    refused = httpx.head(f"{house.url}/v1/chat/completions", headers=house.headers())
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize("name", ["x-api-key", "api-key"])
+def test_other_headers_for_keys_work(house: House, name: str) -> None:
+    key = house.headers()["authorization"].removeprefix("Bearer ")
+    assert httpx.get(f"{house.url}/v1/models", headers={name: key}).status_code == 200
+    assert httpx.get(f"{house.url}/v1/models", headers={name: key[:-1] + "?"}).status_code == 401
+    both = {name: key, "Authorization": "Bearer ph_wrong"}
+    assert httpx.get(f"{house.url}/v1/models", headers=both).status_code == 401  # one header decides
+
+
+def test_of_several_prompts_the_one_at_fault_is_named(house: House) -> None:
+    payload = {"model": "stub", "prompt": ["a", TOO_LONG]}
+    error = post(house, payload, path="completions").json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt[1]")
+
+
+def test_near_the_end_of_the_context_nobody_is_blamed_for_a_field_not_sent(house: House) -> None:
+    nearly_full = "x" * 4090
+    answer = post(house, {"model": "stub", "prompt": nearly_full}, path="completions")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["usage"]["completion_tokens"] == 6
+    for name in ("max_tokens", "max_completion_tokens"):
+        messages = [{"role": "user", "content": nearly_full}]
+        payload = {"model": "stub", "messages": messages, name: 16}
+        error = post(house, payload).json()["error"]
+        assert (error["code"], error["param"]) == ("context_length_exceeded", name)

@@ -24,11 +24,12 @@ from inference.benchmark.clients import drive_from_processes
 from inference.benchmark.folders import write_folder
 from inference.benchmark.servers import Running, Server, ServerDied, running
 from inference.benchmark.shapes import SHAPES
-from inference.benchmark.workloads import WORKLOADS, Item
+from inference.benchmark.workloads import WORKLOADS, Item, TokenIds, with_new_prompts
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "benchmark"
 LOG_LINES = 60
+WARM_UP_SEED = 900
 WANTED = 0.8  # of the engine's own figure
 STARTED = time.monotonic()
 
@@ -135,15 +136,28 @@ class CpuUse:
         return {one.id: one.user_time + one.system_time for one in self._process.threads()}
 
 
-def measure_served(options: argparse.Namespace, server: Running, items: list[Item]) -> list[dict[str, Any]]:
-    """A short warm-up, then the list as often as asked."""
-    requests = [(item.prompt, item.num_output_tokens) for item in items]
+def requests_of(items: list[Item], *, seed: int, vocab_size: int) -> list[tuple[TokenIds, int]]:
+    """Prompts that were never sent before: of each seed, others."""
+    made = with_new_prompts(items, seed=seed, vocab_size=vocab_size)
+    return [(item.prompt, item.num_output_tokens) for item in made]
+
+
+def measure_served(
+    options: argparse.Namespace, server: Running, items: list[Item], *, vocab_size: int
+) -> list[dict[str, Any]]:
+    """A short warm-up, then lists of these lengths as often as asked. No prompt comes twice, so that none is
+    answered from the prefix cache.
+    """
     load: dict[str, Any] = {"num_streams": options.streams, "num_processes": options.processes}
-    warm_up = [(prompt, 16) for prompt, _ in requests[: options.streams]]
+    warm_up = [
+        (prompt, 16)
+        for prompt, _ in requests_of(items[: options.streams], seed=WARM_UP_SEED, vocab_size=vocab_size)
+    ]
     if errors := drive_from_processes(server.endpoint, warm_up, **load)["errors"]:
         raise StepFailed(f"{len(errors)} requests failed, the first: {errors[0]}")
     runs = []
-    for _ in range(options.repeats):
+    for seed in range(1, options.repeats + 1):
+        requests = requests_of(items, seed=WARM_UP_SEED + seed, vocab_size=vocab_size)
         use = CpuUse(server.process.pid)
         with use:
             figures: dict[str, Any] = drive_from_processes(server.endpoint, requests, **load)
@@ -171,10 +185,11 @@ def vocabulary_of(folder: Path) -> int:
 
 def measure(options: argparse.Namespace, work: Path, log: Path) -> dict[str, Any]:
     folder = prepare(options, work)
-    items = WORKLOADS[options.workload](vocabulary_of(folder))
+    vocab_size = min(vocabulary_of(folder), 128_000)
+    items = WORKLOADS[options.workload](vocab_size)
     with running(server_of(options, work), log=log) as server:
         say("the server is ready")
-        served = measure_served(options, server, items)
+        served = measure_served(options, server, items, vocab_size=vocab_size)
         peak_gib = server.peak_bytes / 2**30
     say("the server has stopped")
     offline = measure_offline(options, folder, work)

@@ -20,13 +20,11 @@ from inference.models.loader import load_model
 from inference.placements.inprocess import InProcess
 from inference.protocol import Delta, Event, Finish, FinishReason, GenerateRequest, Owner, Sampling
 from inference.quantization.int8 import Int8Linear
+from tests.gpu.device import DEVICE, needs_gpu, sized
 from tests.inference import tiny
 from tests.inference.quantization.wide import wide_folder
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
-]
+pytestmark = pytest.mark.gpu
 
 NUM_TOKENS = 24
 PROMPTS = [tiny.prompt(length) for length in (30, 1, 11, 45, 30)]  # the last is the first once more
@@ -79,9 +77,10 @@ PATHS: dict[str, dict[str, Any]] = {
     "transformers' layers": {"fused_layers": False},
     "reference": {"attention": "reference"},
 }
+PATHS_HERE = sized(list(PATHS), dry=["all fast paths", "reference"])  # the others differ on GPUs alone
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", PATHS_HERE)
 @pytest.mark.parametrize(("num_blocks", "steps_between_arrivals"), [(100, 3), (22, 0)])
 def test_chunks_prefix_hits_and_preemption_change_no_token(
     tiny_folder: tuple[str, Path], num_blocks: int, steps_between_arrivals: int, path: str
@@ -89,7 +88,7 @@ def test_chunks_prefix_hits_and_preemption_change_no_token(
     name, folder = tiny_folder
     config = EngineConfig(
         **PATHS[path],
-        device="cuda",
+        device=DEVICE,
         dtype="float32",
         block_size=4,
         num_blocks=num_blocks,
@@ -105,10 +104,11 @@ def test_chunks_prefix_hits_and_preemption_change_no_token(
     assert num_preemptions > 0 if num_blocks == 22 else ends[-1].usage.cached_tokens >= 4
 
 
+@needs_gpu
 def test_memory_is_planned_and_left_over(tmp_path: Path) -> None:
     tiny.tiny_model("llama").save_pretrained(tmp_path)
     tiny.tiny_tokenizer().save_pretrained(tmp_path)
-    engine = build_engine(RevisionSpec("tiny", tmp_path, EngineConfig(device="cuda")))
+    engine = build_engine(RevisionSpec("tiny", tmp_path, EngineConfig(device=DEVICE)))
     assert engine.card.dtype == "bfloat16"
     assert engine.card.device.startswith("cuda")
     outputs, _ = run(engine, steps_between_arrivals=0)
@@ -120,11 +120,11 @@ def test_memory_is_planned_and_left_over(tmp_path: Path) -> None:
 def test_int8_weights_are_the_same_after_saving_and_loading(tmp_path: Path) -> None:
     tiny.tiny_model("llama").save_pretrained(tmp_path / "exact")
     tiny.tiny_tokenizer().save_pretrained(tmp_path / "exact")
-    config = EngineConfig(device="cuda", dtype="bfloat16", quantization="int8")
+    config = EngineConfig(device=DEVICE, dtype="bfloat16", quantization="int8")
     on_load = load_model(tmp_path / "exact", config)
     on_load.model.save_pretrained(tmp_path / "int8")
     on_load.tokenizer.save_pretrained(tmp_path / "int8")
-    reloaded = load_model(tmp_path / "int8", EngineConfig(device="cuda", dtype="bfloat16"))
+    reloaded = load_model(tmp_path / "int8", EngineConfig(device=DEVICE, dtype="bfloat16"))
     layers = [module for module in reloaded.model.modules() if isinstance(module, Int8Linear)]
     assert layers and all(layer.weight.abs().max() > 0 for layer in layers)
     for name, tensor in on_load.model.state_dict().items():
@@ -137,7 +137,7 @@ def test_int8_weights_are_served_by_graphs_as_by_the_reference(tmp_path: Path) -
     outputs = []
     for path in ("all fast paths", "reference"):
         config = EngineConfig(
-            **PATHS[path], device="cuda", dtype="float32", quantization="int8", num_blocks=200
+            **PATHS[path], device=DEVICE, dtype="float32", quantization="int8", num_blocks=200
         )
         outputs.append(run(build_engine(RevisionSpec("tiny", tmp_path, config)), steps_between_arrivals=2)[0])
     assert outputs[0] == outputs[1]
@@ -153,7 +153,7 @@ def test_two_revisions_take_turns_on_one_gpu(tmp_path: Path) -> None:
     async def both() -> dict[str, list[int]]:
         client = InProcess(PlacementConfig(data_dir=tmp_path / "data"))
         await client.start()
-        config = EngineConfig(device="cuda", dtype="float32", num_blocks=200)
+        config = EngineConfig(device=DEVICE, dtype="float32", num_blocks=200)
         try:
             cards = [
                 await client.load(RevisionSpec(name, folders[name], config), lambda _: None)
@@ -181,7 +181,8 @@ def test_two_revisions_take_turns_on_one_gpu(tmp_path: Path) -> None:
 def test_a_revision_is_loaded_while_another_one_streams(tmp_path: Path, quantization: str | None) -> None:
     """Graphs are captured in one thread while steps run in another: neither may disturb the other."""
     folders = {name: wide_folder(tmp_path / name, name) for name in ("llama", "qwen3")}
-    config = EngineConfig(device="cuda", dtype="bfloat16", num_blocks=400, quantization=quantization)
+    dtype: Any = sized("bfloat16", dry="float32")
+    config = EngineConfig(device=DEVICE, dtype=dtype, num_blocks=400, quantization=quantization)
 
     async def outputs() -> list[list[int]]:
         client = InProcess(PlacementConfig(data_dir=tmp_path / "data"))
@@ -207,14 +208,14 @@ def test_a_revision_is_loaded_while_another_one_streams(tmp_path: Path, quantiza
             await client.stop()
 
     found = asyncio.run(outputs())
-    assert len(found) > 10, "too few answers were given meanwhile to show anything"
+    assert len(found) > sized(10, dry=1), "too few answers were given meanwhile to show anything"
     assert all(one == found[0] for one in found)
 
 
 def test_a_seed_draws_the_same_tokens_alone_and_in_company(tmp_path: Path) -> None:
     tiny.tiny_model("llama").save_pretrained(tmp_path)
     tiny.tiny_tokenizer().save_pretrained(tmp_path)
-    config = EngineConfig(device="cuda", dtype="float32", num_blocks=200)
+    config = EngineConfig(device=DEVICE, dtype="float32", num_blocks=200)
     engine = build_engine(RevisionSpec("tiny", tmp_path, config))
     sampling = Sampling(temperature=0.8, top_p=0.9, seed=7, max_tokens=NUM_TOKENS, ignore_eos=True)
 
@@ -236,7 +237,7 @@ async def served(folder: Path, data_dir: Path) -> list[list[int]]:
     client = InProcess(PlacementConfig(data_dir=data_dir))
     await client.start()
     try:
-        config = EngineConfig(device="cuda", dtype="float32", num_blocks=200)
+        config = EngineConfig(device=DEVICE, dtype="float32", num_blocks=200)
         await client.load(RevisionSpec("tiny", folder, config), lambda _: None)
 
         async def one(request: GenerateRequest) -> list[int]:

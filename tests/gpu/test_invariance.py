@@ -19,18 +19,16 @@ from inference.engine.engine import Engine
 from inference.engine.sampler import draw
 from inference.models.model_folder import CannotLoad
 from inference.protocol import Delta, Event, Finish, GenerateRequest, Owner, Sampling
+from tests.gpu.device import DEVICE, needs_gpu, sized
 from tests.inference import tiny
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
-]
+pytestmark = pytest.mark.gpu
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 2000,
-    "hidden_size": 512,
-    "intermediate_size": 1408,
-    "num_hidden_layers": 4,
+    "hidden_size": sized(512, dry=128),
+    "intermediate_size": sized(1408, dry=256),
+    "num_hidden_layers": sized(4, dry=2),
     "num_attention_heads": 8,
     "num_key_value_heads": 2,
     "head_dim": 64,
@@ -42,17 +40,18 @@ SHAPE: dict[str, Any] = {
 CONFIGS = {
     "llama": LlamaConfig(**SHAPE),
     "qwen3": Qwen3Config(**SHAPE),
-    "mistral": MistralConfig(**SHAPE, sliding_window=700),
+    "mistral": MistralConfig(**SHAPE, sliding_window=sized(700, dry=80)),
 }
-NUM_TOKENS = 24
-PROMPT = tiny.prompt(1501)  # keys of several parts, and an end inside a tile
+NUM_TOKENS = sized(24, dry=8)
+NUM_OTHERS = sized((1, 6, 31), dry=(3,))
+PROMPT = tiny.prompt(sized(1501, dry=201))  # keys of several parts, and an end inside a tile
 SHORT = tiny.prompt(33)  # its last chunk is one token
 GREEDY = Sampling(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True, logprobs=5)
 DRAWN = Sampling(temperature=1.0, top_p=0.9, seed=5, max_tokens=NUM_TOKENS, ignore_eos=True, logprobs=5)
 Said = list[tuple[int, Any]]
 
 
-@pytest.fixture(scope="module", params=list(CONFIGS))
+@pytest.fixture(scope="module", params=sized(list(CONFIGS), dry=["llama", "mistral"]))
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made: Path = tmp_path_factory.mktemp(request.param)
     torch.manual_seed(0)
@@ -68,8 +67,13 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @lru_cache(maxsize=8)
 def engine(folder: Path, **settings: Any) -> Engine:
     """Made once: what one test has left in its prefix cache must not matter to the next."""
-    options = {"num_blocks": 4000, "max_batch_tokens": 4096, "max_num_seqs": 32, "batch_invariant": True}
-    return build_engine(RevisionSpec("r", folder, EngineConfig(device="cuda", **(options | settings))))
+    options = {
+        "num_blocks": sized(4000, dry=400),
+        "max_batch_tokens": 4096,
+        "max_num_seqs": 32,
+        "batch_invariant": True,
+    }
+    return build_engine(RevisionSpec("r", folder, EngineConfig(device=DEVICE, **(options | settings))))
 
 
 def submit(
@@ -115,11 +119,11 @@ def in_company(
         else:
             other = Sampling(
                 temperature=chance.choice([0.0, 1.0]),
-                max_tokens=chance.randrange(1, 60),
+                max_tokens=chance.randrange(1, sized(60, dry=20)),
                 ignore_eos=True,
                 logprobs=1 if tells else None,
             )
-            length = chance.choice([1, 17, 300, 2500]) + chance.randrange(30)
+            length = chance.choice([1, 17, 300, sized(2500, dry=300)]) + chance.randrange(30)
             submit(engine, f"{seed}-{index}", tiny.prompt(length, seed=seed + index), other)
         for _ in range(chance.randrange(4)):
             engine.step()
@@ -133,9 +137,9 @@ def test_company_chunks_and_prefix_hits_change_no_bit(folder: Path) -> None:
     busy = engine(folder, max_batch_tokens=416)
     for prompt, sampling in ((PROMPT, GREEDY), (PROMPT, DRAWN), (SHORT, GREEDY), (PROMPT[:1], GREEDY)):
         expected = alone(plain, prompt, sampling)
-        for num_others in (1, 6, 31):
+        for num_others in NUM_OTHERS:
             for served in (plain, busy):
-                found = in_company(served, num_others, prompt, sampling, tells=num_others == 6)
+                found = in_company(served, num_others, prompt, sampling, tells=num_others in (3, 6))
                 assert found == expected, f"beside {num_others} others"
 
 
@@ -143,43 +147,50 @@ def test_steps_that_overlap_change_no_token(folder: Path) -> None:
     served = engine(folder)
     for sampling in (replace(GREEDY, logprobs=None), replace(DRAWN, logprobs=None)):
         expected = alone(served, PROMPT, sampling)
-        for num_others in (1, 6, 31):
+        for num_others in NUM_OTHERS:
             assert in_company(served, num_others, PROMPT, sampling, tells=False) == expected
 
 
 def test_neither_graphs_nor_the_size_they_are_padded_to_change_a_bit(folder: Path) -> None:
     expected = alone(engine(folder), PROMPT, GREEDY)
     assert alone(engine(folder, cuda_graphs=False), PROMPT, GREEDY) == expected
-    assert in_company(engine(folder, max_num_seqs=20), 12, PROMPT, GREEDY, tells=True) == expected
+    assert (
+        in_company(engine(folder, max_num_seqs=20), sized(12, dry=2), PROMPT, GREEDY, tells=True) == expected
+    )
 
 
 def test_a_preemption_changes_no_bit(folder: Path) -> None:
     expected = alone(engine(folder), PROMPT, GREEDY)
-    small = engine(folder, num_blocks=133)
+    small = engine(folder, num_blocks=len(PROMPT) // 16 + len(PROMPT) // 32 + 8)  # for it and one other
     events = submit(small, "own", PROMPT, GREEDY)
-    for index in range(4):
-        sampling = Sampling(temperature=0.0, max_tokens=300, ignore_eos=True)
-        submit(small, f"grows-{index}", tiny.prompt(120, seed=index), sampling, priority=1)
+    while not any(isinstance(event, Delta) for event in events):
+        small.step()
+    for index in range(4):  # together they need what it holds, and come first
+        sampling = Sampling(temperature=0.0, max_tokens=8, ignore_eos=True)
+        submit(small, f"first-{index}", tiny.prompt(len(PROMPT) // 2, seed=index), sampling, priority=1)
     run(small)
     (finish,) = [event for event in events if isinstance(event, Finish)]
     assert finish.timings.num_preemptions > 0, "the pool was to be too small"
     assert said(events) == expected
 
 
+@needs_gpu
 def test_without_the_mode_the_company_is_felt(folder: Path) -> None:
     """So the tests above can fail."""
     plain = engine(folder, batch_invariant=False, prefix_caching=False)
     expected = alone(plain, PROMPT, GREEDY)
-    found = [in_company(plain, num_others, PROMPT, GREEDY, tells=True) for num_others in (1, 6, 31)]
+    found = [in_company(plain, num_others, PROMPT, GREEDY, tells=True) for num_others in NUM_OTHERS]
     assert any(one != expected for one in found)
 
 
+@needs_gpu
 def test_what_cannot_be_kept_is_refused(folder: Path) -> None:
     for settings in ({"quantization": "int8"}, {"fused_layers": False}):
         with pytest.raises(CannotLoad, match="batch_invariant on a GPU needs"):
             engine(folder, **settings)
 
 
+@needs_gpu
 @pytest.mark.parametrize("shape", [(6144, 4096), (4096, 14336), (1000, 512), (777, 96), (128256, 1024)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
 def test_a_row_of_a_product_is_the_same_among_any_others(shape: tuple[int, int], dtype: torch.dtype) -> None:
@@ -188,9 +199,9 @@ def test_a_row_of_a_product_is_the_same_among_any_others(shape: tuple[int, int],
     seed = secrets.randbits(31)
     torch.manual_seed(seed)
     num_outputs, num_inputs = shape
-    weight = torch.randn(num_outputs, num_inputs, device="cuda", dtype=dtype) / num_inputs**0.5
-    bias = torch.randn(num_outputs, device="cuda", dtype=dtype)
-    x = torch.randn(1000, num_inputs, device="cuda", dtype=dtype)
+    weight = torch.randn(num_outputs, num_inputs, device=DEVICE, dtype=dtype) / num_inputs**0.5
+    bias = torch.randn(num_outputs, device=DEVICE, dtype=dtype)
+    x = torch.randn(1000, num_inputs, device=DEVICE, dtype=dtype)
     tiles = agreeing_tiles(weight)
     print(f"seed {seed}: {len(tiles)} of {len(tiles_of(weight))} tiles agree")
     whole = invariant_product(x, weight, bias, tiles)
@@ -205,8 +216,8 @@ def test_a_row_of_a_product_is_the_same_among_any_others(shape: tuple[int, int],
 
 def test_a_draw_is_the_same_among_any_others() -> None:
     torch.manual_seed(1)
-    for vocab_size in (1000, 32003, 128256):
-        scores = 2 * torch.randn(256, vocab_size, device="cuda")
+    for vocab_size in sized((1000, 32003, 128256), dry=(1000,)):
+        scores = 2 * torch.randn(256, vocab_size, device=DEVICE)
         sequences = [
             tiny.sequence(sampling=Sampling(temperature=1.0, top_p=0.9 if row % 2 else 1.0), seed=row)
             for row in range(256)

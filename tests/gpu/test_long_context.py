@@ -15,14 +15,12 @@ from inference.attention.base import Stretch, visible
 from inference.config import EngineConfig, RevisionSpec
 from inference.engine.build import build_engine
 from inference.protocol import Delta, Event, GenerateRequest, Owner, Sampling
+from tests.gpu.device import DEVICE, needs_gpu, sized
 from tests.gpu.test_kernels import TOLERANCE, Pool, batch_of, pool, seed, stretches
 from tests.inference import tiny
 
 __all__ = ["seed"]  # a fixture: another seed in every run
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
-]
+pytestmark = pytest.mark.gpu
 NUM_KEYS, BLOCK_SIZE, NUM_BLOCKS = 33_000, 16, 7_000
 CASES = {
     "decode": [(1, NUM_KEYS), (1, 5), (1, NUM_KEYS - 15), (1, 17_001)],
@@ -33,8 +31,8 @@ CASES = {
 
 def sdpa(query: Tensor, cache: Pool, part: Stretch, *, scaling: float, window: int | None) -> Tensor:
     """Of one sequence, in float32: `[num_tokens, num_heads, head_dim]`."""
-    blocks = torch.tensor(part.block_table, device="cuda")[:, None] * BLOCK_SIZE
-    rows = (blocks + torch.arange(BLOCK_SIZE, device="cuda")).flatten()[: part.kv_len]
+    blocks = torch.tensor(part.block_table, device=DEVICE)[:, None] * BLOCK_SIZE
+    rows = (blocks + torch.arange(BLOCK_SIZE, device=DEVICE)).flatten()[: part.kv_len]
     own = query[part.offset : part.offset + part.num_tokens].float().transpose(0, 1)[None]
     keys, values = (which[0][rows].float().transpose(0, 1)[None] for which in (cache.keys, cache.values))
     mask = visible(part.kv_len, part.num_tokens, window=window, device=torch.device("cuda"))
@@ -42,6 +40,7 @@ def sdpa(query: Tensor, cache: Pool, part: Stretch, *, scaling: float, window: i
     return out[0].transpose(0, 1)
 
 
+@needs_gpu
 @pytest.mark.parametrize("window", [None, 4096])
 @pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(32, 8, 128), (9, 3, 64)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -54,7 +53,7 @@ def test_kernels_over_many_keys_are_sdpa(
     parts = stretches(CASES[case], NUM_BLOCKS, BLOCK_SIZE)
     cache = pool(NUM_BLOCKS, BLOCK_SIZE, kv_heads, dim, dtype)
     # queries near some keys: attention that is spread evenly over 33,000 says little
-    query = 3 * torch.randn(sum(part.num_tokens for part in parts), heads, dim, device="cuda", dtype=dtype)
+    query = 3 * torch.randn(sum(part.num_tokens for part in parts), heads, dim, device=DEVICE, dtype=dtype)
     options: dict[str, Any] = {"scaling": dim**-0.5, "window": window}
     step = TritonStep(cache, batch_of(parts, BLOCK_SIZE, heads // kv_heads))
     got = step.attend_pool(0, query, softcap=None, **options).float()
@@ -80,17 +79,17 @@ def test_an_engine_reads_a_long_prompt_as_the_reference_does(tmp_path: Path, gra
     for options in ({"cuda_graphs": graphs}, {"attention": "reference"}):
         config = EngineConfig(
             **options,
-            device="cuda",
+            device=DEVICE,
             dtype="float32",
-            num_blocks=1_500,
-            max_batch_tokens=2_048,
+            num_blocks=sized(1_500, dry=100),
+            max_batch_tokens=sized(2_048, dry=128),
             max_num_seqs=4,
         )
         engine = build_engine(RevisionSpec("long", tmp_path, config))
         for turn in range(2):
             events: list[Event] = []
             sampling = Sampling(temperature=0.0, max_tokens=16, ignore_eos=True)
-            prompt = tuple(tiny.prompt(20_000))
+            prompt = tuple(tiny.prompt(sized(20_000, dry=700)))
             request = GenerateRequest(f"r{turn}", "long", prompt, Owner(id="o", salt="s"), sampling)
             engine.submit(request, events.append)
             while engine.has_work:

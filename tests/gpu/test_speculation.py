@@ -16,12 +16,10 @@ from inference.benchmark.repeating import make_repeating
 from inference.config import EngineConfig, RevisionSpec
 from inference.engine.build import build_engine
 from inference.protocol import Delta, Event, GenerateRequest, Owner, RevisionStats, Sampling
+from tests.gpu.device import DEVICE, needs_gpu, sized
 from tests.inference import tiny
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
-]
+pytestmark = pytest.mark.gpu
 
 NUM_TOKENS = 120
 PASSAGE = range(100, 120)
@@ -66,7 +64,7 @@ def outputs_of(
     folder: Path, num_draft_tokens: int, **path: Any
 ) -> tuple[dict[str, list[int]], RevisionStats]:
     config = EngineConfig(
-        device="cuda", dtype="float32", block_size=4, max_num_seqs=8, num_draft_tokens=num_draft_tokens,
+        device=DEVICE, dtype="float32", block_size=4, max_num_seqs=8, num_draft_tokens=num_draft_tokens,
         **{"num_blocks": 400, "max_batch_tokens": 64, **path},
     )  # fmt: skip
     engine = build_engine(RevisionSpec("tiny", folder, config))
@@ -85,7 +83,7 @@ def outputs_of(
     return outputs, engine.stats()
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", sized(list(PATHS), dry=["all fast paths", "few blocks"]))
 def test_guesses_change_no_token(folder: Path, path: str) -> None:
     plain, plain_stats = outputs_of(folder, 0, **PATHS[path])
     guessed, stats = outputs_of(folder, 4, **PATHS[path])
@@ -95,15 +93,16 @@ def test_guesses_change_no_token(folder: Path, path: str) -> None:
     assert stats.num_steps < plain_stats.num_steps
 
 
+@needs_gpu
 def test_a_batch_of_one_has_graphs_for_its_guesses(folder: Path) -> None:
     engine = build_engine(
-        RevisionSpec("tiny", folder, EngineConfig(device="cuda", max_num_seqs=1, num_draft_tokens=4))
+        RevisionSpec("tiny", folder, EngineConfig(device=DEVICE, max_num_seqs=1, num_draft_tokens=4))
     )
     assert engine.runner._graphs.fits(5)  # type: ignore[attr-defined]
 
 
 def test_a_repeated_answer_takes_a_few_steps_and_steps_without_guesses_overlap(folder: Path) -> None:
-    config = EngineConfig(device="cuda", dtype="float32", num_blocks=400, num_draft_tokens=4)
+    config = EngineConfig(device=DEVICE, dtype="float32", num_blocks=400, num_draft_tokens=4)
     engine = build_engine(RevisionSpec("tiny", folder, config))
     prompt = tuple(PASSAGE) * 3
     sampling = Sampling(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True)

@@ -18,13 +18,11 @@ from inference.models.loader import load_model
 from inference.protocol import Delta, Event, GenerateRequest, Owner, Sampling
 from inference.quantization import int4, int8
 from inference.quantization.linear import QuantizedLinear
+from tests.gpu.device import DEVICE, IS_DRY_RUN, needs_gpu
 from tests.inference import tiny
 from tests.inference.quantization.wide import wide_folder
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
-]
+pytestmark = pytest.mark.gpu
 ROUNDING = {
     torch.bfloat16: 4e-3,
     torch.float16: 6e-4,
@@ -45,14 +43,14 @@ class Quantized:
     """A random weight in one of the kinds, with what it stands for."""
 
     def __init__(self, kind: Kind, num_outputs: int, num_inputs: int) -> None:
-        weight = torch.randn(num_outputs, num_inputs, device="cuda")
+        weight = torch.randn(num_outputs, num_inputs, device=DEVICE)
         self.kind = kind
         method: Any = int4 if kind == "int4" else int8
         self.weight, self.scale = method.quantize(weight)
         self.exact = method.dequantize(self.weight, self.scale).double()
 
     def x(self, num_tokens: int, dtype: torch.dtype) -> Any:
-        x = torch.randn(num_tokens, self.exact.shape[1], device="cuda", dtype=dtype)
+        x = torch.randn(num_tokens, self.exact.shape[1], device=DEVICE, dtype=dtype)
         return quantize_rows(x, torch.int8) if self.kind == "w8a8" else x
 
     def tiled(self, x: Any, tiling: Tiling, bias: Tensor | None = None) -> Tensor:
@@ -87,6 +85,7 @@ def cases() -> list[tuple[Kind, int, Tiling]]:
     return sorted(wanted, key=str)
 
 
+@needs_gpu
 @pytest.mark.parametrize(("kind", "upper", "tiling"), cases(), ids=str)
 @pytest.mark.parametrize("dtype", ROUNDING)
 def test_every_tiling_gives_the_product(kind: Kind, upper: int, tiling: Tiling, dtype: torch.dtype) -> None:
@@ -94,7 +93,7 @@ def test_every_tiling_gives_the_product(kind: Kind, upper: int, tiling: Tiling, 
     for num_outputs, num_inputs in SHAPES:
         quantized = Quantized(kind, num_outputs, num_inputs)
         x = quantized.x(max(1, upper - 3), dtype)
-        bias = torch.randn(num_outputs, device="cuda", dtype=dtype)
+        bias = torch.randn(num_outputs, device=DEVICE, dtype=dtype)
         fitting = tiling.fitting(kind, processor)
         for splits in {1, 3, fitting.splits or 1}:
             split = Tiling(**{name: getattr(fitting, name) for name in Tiling.__slots__} | {"splits": splits})
@@ -103,6 +102,7 @@ def test_every_tiling_gives_the_product(kind: Kind, upper: int, tiling: Tiling, 
             assert relative(got, quantized.expected(x, bias)) < ROUNDING[dtype], (num_outputs, splits)
 
 
+@needs_gpu
 @pytest.mark.parametrize("kind", ["int8", "int4", "w8a8"])
 @pytest.mark.parametrize("dtype", ROUNDING)
 @pytest.mark.parametrize("num_tokens", [1, 2, 7, 16, 33, 64, 100, 256, 300, 500, 2000])
@@ -113,6 +113,7 @@ def test_what_is_served_is_the_product(kind: Kind, dtype: torch.dtype, num_token
         assert relative(quantized.served(x), quantized.expected(x)) < ROUNDING[dtype]
 
 
+@needs_gpu
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_many_outputs_are_multiplied_in_parts(kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     from inference.quantization import weight_only_cuda
@@ -123,6 +124,7 @@ def test_many_outputs_are_multiplied_in_parts(kind: Kind, monkeypatch: pytest.Mo
     assert relative(quantized.served(x), quantized.expected(x)) < ROUNDING[torch.bfloat16]
 
 
+@needs_gpu
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_floats_are_what_the_weights_stand_for(dtype: torch.dtype) -> None:
     from inference.kernels.dequantize import int4_floats, int8_floats
@@ -134,6 +136,7 @@ def test_floats_are_what_the_weights_stand_for(dtype: torch.dtype) -> None:
             assert torch.equal(got, quantized.exact.to(torch.float32).to(dtype)), (kind, dtype)
 
 
+@needs_gpu
 @pytest.mark.parametrize("kind", ["int8", "int4", "w8a8"])
 def test_two_runs_give_the_same_bits_however_the_sum_is_split(kind: Kind) -> None:
     from inference.kernels.weight_only import _counters
@@ -150,6 +153,7 @@ def test_two_runs_give_the_same_bits_however_the_sum_is_split(kind: Kind) -> Non
     assert not _counters(quantized.weight.device).any()  # or the next product would wait for nobody
 
 
+@needs_gpu
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_a_graph_replays_the_product_with_new_tokens(kind: Kind) -> None:
     quantized = Quantized(kind, 4096, 4096)
@@ -168,12 +172,12 @@ def test_a_graph_replays_the_product_with_new_tokens(kind: Kind) -> None:
 
 PROMPTS = [tiny.prompt(length) for length in (30, 1, 11, 120, 30)]
 NUM_TOKENS = 24
-FAR = {"int8": 0.2, "int4": 0.2, "w8a8": 0.4}  # gaps between logits, of their spread, that rounding may close
+FAR = {"int8": 0.2, "int4": 0.2, "w8a8": 0.6}  # gaps between logits, of their spread, that rounding may close
 
 
 def outputs_of(folder: Path, *, one_by_one: bool = False, **settings: Any) -> list[list[int]]:
     engine = build_engine(
-        RevisionSpec("wide", folder, EngineConfig(device="cuda", num_blocks=200, **settings))
+        RevisionSpec("wide", folder, EngineConfig(device=DEVICE, num_blocks=200, **settings))
     )
     events: list[list[Event]] = [[] for _ in PROMPTS]
     sampling = Sampling(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True)
@@ -196,11 +200,22 @@ def gaps(model: Any, outputs: list[list[int]]) -> list[float]:
     found = []
     for prompt, output in zip(PROMPTS, outputs, strict=True):
         logits = (
-            model(torch.tensor([prompt + output], device="cuda")).logits[0, len(prompt) - 1 : -1].double()
+            model(torch.tensor([prompt + output], device=DEVICE)).logits[0, len(prompt) - 1 : -1].double()
         )
-        chosen = logits.gather(1, torch.tensor(output, device="cuda")[:, None])[:, 0]
+        chosen = logits.gather(1, torch.tensor(output, device=DEVICE)[:, None])[:, 0]
         found += ((logits.max(dim=1).values - chosen) / logits.std(dim=1)).tolist()
     return found
+
+
+def quantized_folder(folder: Path, target: Path, method: Any) -> Path:
+    """Quantized once, from float32: what is compared must be of the same numbers."""
+    config = EngineConfig(
+        device=DEVICE, dtype="float32", quantization=method, batching=False, fused_layers=False
+    )
+    made = load_model(folder, config)
+    made.model.save_pretrained(target)
+    made.tokenizer.save_pretrained(target)
+    return target
 
 
 @pytest.mark.parametrize("method", ["int8", "int4", "w8a8"])
@@ -209,9 +224,12 @@ def gaps(model: Any, outputs: list[list[int]]) -> list[float]:
 def test_an_engine_with_all_fast_paths_chooses_as_the_dequantized_model(
     tmp_path: Path, method: str, name: str, one_by_one: bool
 ) -> None:
-    folder = wide_folder(tmp_path, name)
-    outputs = outputs_of(folder, one_by_one=one_by_one, dtype="bfloat16", quantization=method)
-    exact = load_model(folder, EngineConfig(device="cuda", dtype="float32", quantization=method)).model
+    folder = quantized_folder(wide_folder(tmp_path / "exact", name), tmp_path / "quantized", method)
+    outputs = outputs_of(folder, one_by_one=one_by_one, dtype="bfloat16")
+    as_transformers_calls_it = EngineConfig(
+        device=DEVICE, dtype="float32", batching=False, fused_layers=False
+    )
+    exact = load_model(folder, as_transformers_calls_it).model
     layers = [module for module in exact.modules() if isinstance(module, QuantizedLinear)]
     assert len(layers) == 3 * 7
     found = gaps(exact, outputs)
@@ -232,10 +250,18 @@ def test_float32_is_served_by_the_reference(tmp_path: Path, method: str) -> None
 @pytest.mark.parametrize("method", ["int8", "int4", "w8a8"])
 def test_weights_are_the_same_after_saving_and_loading(tmp_path: Path, method: str) -> None:
     folder = wide_folder(tmp_path / "exact")
-    config = EngineConfig(device="cuda", dtype="bfloat16", quantization=method)  # type: ignore[arg-type]
+    # On a CPU fused int4 lies in memory as its layers read it, which is not how it is saved.
+    config = EngineConfig(
+        device=DEVICE,
+        dtype="bfloat16",
+        quantization=method,
+        fused_layers=not IS_DRY_RUN,  # type: ignore[arg-type]
+    )
     on_load = load_model(folder, config)
     on_load.model.save_pretrained(tmp_path / "quantized")
     on_load.tokenizer.save_pretrained(tmp_path / "quantized")
-    reloaded = load_model(tmp_path / "quantized", EngineConfig(device="cuda", dtype="bfloat16"))
+    reloaded = load_model(
+        tmp_path / "quantized", EngineConfig(device=DEVICE, dtype="bfloat16", fused_layers=not IS_DRY_RUN)
+    )
     for name, tensor in on_load.model.state_dict().items():
         assert torch.equal(tensor, reloaded.model.state_dict()[name]), name

@@ -19,7 +19,7 @@ from console.dashboard.views.catalog import find
 
 COMPUTING = (
     "device", "dtype", "quantization", "kv_dtype", "attention", "batching", "batch_invariant",
-    "prefix_caching",
+    "prefix_caching", "sampling_defaults",
 )  # fmt: skip
 CAPACITY = ("num_blocks", "max_model_len", "max_batch_tokens", "max_num_seqs", "num_draft_tokens")
 
@@ -34,7 +34,8 @@ def import_model(request: HttpRequest) -> HttpResponse:
         try:
             job = start_import(**by(request), **form.wish())
         except ImportRefused as refusal:
-            form.add_error(refusal.field if refusal.field in form.fields else None, str(refusal))
+            field = refusal.field.removeprefix("engine.")
+            form.add_error(field if field in form.fields else None, str(refusal))
         else:
             return redirect("dashboard:job", job.pk)
     return render(request, "catalog/import.html", {"form": form}, status=422)

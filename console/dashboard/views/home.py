@@ -15,6 +15,7 @@ import inference.client
 from console.catalog.models import Arm
 from console.dashboard.engine_state import current_stats
 from console.dashboard.events import events
+from console.dashboard.troubles import troubles
 from console.usage.log import name_people
 from console.usage.models import UsageRecord
 from console.usage.queries import recent_requests, totals_since
@@ -83,6 +84,7 @@ def newest_requests() -> list[UsageRecord]:
 def engine_figures() -> dict[str, Any]:
     stats, hour_ago = current_stats(), timezone.now() - timedelta(hours=1)
     return {
+        "troubles": troubles(),
         "rate_now": RECORDER.rate_now(),
         "revisions": loaded(stats),
         "num_running": sum(one.num_running for one in stats.revisions) if stats else None,

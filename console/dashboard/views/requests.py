@@ -6,12 +6,15 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
+from asgiref.sync import sync_to_async
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET
 
+from console.audit.write import write
+from console.dashboard.acting import by
 from console.dashboard.request_export import as_csv
 from console.dashboard.request_filter import RequestFilterForm
 from console.dashboard.waterfall_words import lines, sentences
@@ -30,7 +33,7 @@ def log(request: HttpRequest) -> HttpResponse:
     form = RequestFilterForm(request.GET)
     wanted = form.wanted()
     form.say_if_many()
-    filters = {name: value for name, value in request.GET.items() if value and name in form.fields}
+    filters = {name: str(value) for name, value in request.GET.items() if value and name in form.fields}
     if request.GET.get("show") == "refused":
         return refused_page(request, form, wanted, filters)
     if wanted.request_id and find_request(wanted.request_id):
@@ -69,13 +72,20 @@ def refused_page(
     return render(request, "dashboard/requests.html", context)
 
 
+@require_GET
 async def export(request: HttpRequest) -> StreamingHttpResponse:
     """The same rows, all of them, as they are read."""
     wanted = await read(lambda: RequestFilterForm(request.GET).wanted())
+    await sync_to_async(note_export)(request)
     response = StreamingHttpResponse(as_csv(wanted), content_type="text/csv; charset=utf-8")
     name = timezone.now().strftime("requests-%Y%m%d-%H%M%S.csv")
     response["content-disposition"] = f'attachment; filename="{name}"'
     return response
+
+
+def note_export(request: HttpRequest) -> None:
+    detail = {"format": "csv", "filters": request.GET.urlencode()[:500]}
+    write(**by(request), action="requests.exported", target="requests", detail=detail)
 
 
 @require_GET

@@ -5,7 +5,6 @@ whole.
 from __future__ import annotations
 
 import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -13,16 +12,24 @@ from typing import Any, ClassVar
 
 from console.gateway.choices import Accepted
 from console.gateway.pipeline import ChoiceEvent, Settled, Silence, Steps
-from inference.protocol import Delta, Finish, FinishReason, Timings, TokenLogprob, Usage
+from console.gateway.schemas.demand import UsageInStream
+from inference.protocol import Delta, Finish, FinishReason, Timings, Usage
 
 Json = dict[str, Any]
 Text = str  # JSON, written out
 
-encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_written = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+LINE_ENDS = {0x85: r"\u0085", 0x2028: r"\u2028", 0x2029: r"\u2029"}
 
+NO_USAGE = UsageInStream()
 # OpenAI's clients know no "budget": to them it is a length, and `stop_reason` says which.
 WIRE_REASON = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.BUDGET: "length"}
-LOWEST_LOGPROB = -9999.0  # JSON has no infinity; OpenAI's stand-in
+
+
+def encode(value: Any) -> Text:
+    """JSON on one line for everybody: for many clients that read lines, Unicode's own line ends are some."""
+    text = _written(value)
+    return text if text.isascii() else text.translate(LINE_ENDS)
 
 
 class Answer(ABC):
@@ -31,14 +38,15 @@ class Answer(ABC):
     OBJECT: ClassVar[str]
     CHUNK_OBJECT: ClassVar[str]
 
-    def __init__(self, accepted: Accepted, *, wants_usage: bool) -> None:
+    def __init__(self, accepted: Accepted, *, usage: UsageInStream = NO_USAGE) -> None:
         self._accepted = accepted
-        self._wants_usage = wants_usage
+        self._usage_in_stream = usage
+        self._num_tokens = 0  # of the output so far, all choices
         self.usage = Usage()  # known once everything is settled
         self.timings: list[Timings] = []  # of each choice that has ended
         # A stream's chunks differ in their choice alone: what is around it is written out once.
         self._before = encode(self._envelope(self.CHUNK_OBJECT))[:-1] + ',"choices":['
-        self._after = '],"usage":null}' if wants_usage else "]}"
+        self._after = '],"usage":null}' if usage.at_end else "]}"
 
     @abstractmethod
     def opening(self) -> list[Json]:
@@ -67,6 +75,7 @@ class Answer(ABC):
                         yield self._chunk(encode(choice))
                 match step:
                     case ChoiceEvent(index=index, event=Delta() as delta):
+                        self._num_tokens += len(delta.token_ids)
                         if (part := self.delta(index, delta)) is not None:
                             yield self._chunk(part)
                     case ChoiceEvent(index=index, event=Finish() as finish):
@@ -76,7 +85,7 @@ class Answer(ABC):
                         yield None
                     case Settled(usage=usage):
                         self.usage = usage
-                        if self._wants_usage:
+                        if self._usage_in_stream.at_end:
                             yield f'{self._before}],"usage":{encode(usage_json(usage))}}}'
 
     async def whole(self, steps: Steps) -> Json:
@@ -97,7 +106,17 @@ class Answer(ABC):
         return {**self._envelope(self.OBJECT), "choices": choices, "usage": usage_json(self.usage)}
 
     def _chunk(self, choice: Text) -> Text:
+        if self._usage_in_stream.so_far:
+            return f'{self._before}{choice}],"usage":{encode(self._usage_so_far())}}}'
         return f"{self._before}{choice}{self._after}"
+
+    def _usage_so_far(self) -> Json:
+        prompt_tokens = sum(len(one.token_ids) for one in self._accepted.prompts)
+        return {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": self._num_tokens,
+            "total_tokens": prompt_tokens + self._num_tokens,
+        }
 
     def _envelope(self, kind: str) -> Json:
         return {
@@ -136,7 +155,3 @@ def ending(finish: Finish) -> Json:
         "finish_reason": WIRE_REASON[finish.reason],
         "stop_reason": "budget" if is_spent else finish.matched_stop,
     }
-
-
-def finite(token: TokenLogprob) -> float:
-    return token.logprob if math.isfinite(token.logprob) else LOWEST_LOGPROB

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from console.gateway.answers.answer import Answer, Json, Text, encode, ending, finite
-from inference.protocol import Delta, Finish, TokenLogprob
+from console.gateway.answers.answer import Answer, Json, Text, encode, ending
+from console.gateway.answers.logprobs import chat_logprobs
+from inference.protocol import Delta, Finish
 
 
 class ChatAnswer(Answer):
@@ -40,15 +39,7 @@ class ChatAnswer(Answer):
         return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
 
     def _logprobs(self, delta: Delta) -> Json | None:
-        if self._accepted.demand.sampling.logprobs is None:
+        num_top = self._accepted.demand.sampling.logprobs
+        if num_top is None:
             return None
-        tokens = [{**_token(one), "top_logprobs": _tokens(one.top)} for one in delta.logprobs]
-        return {"content": tokens, "refusal": None}
-
-
-def _tokens(tokens: Sequence[TokenLogprob]) -> list[Json]:
-    return [_token(one) for one in tokens]
-
-
-def _token(token: TokenLogprob) -> Json:
-    return {"token": token.text, "logprob": finite(token), "bytes": list(token.raw)}
+        return {"content": chat_logprobs(delta.logprobs, num_top=num_top), "refusal": None}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from console.gateway.answers.answer import Answer, Json, Text, encode, ending, finite
+from collections import defaultdict
+
+from console.gateway.answers.answer import NO_USAGE, Answer, Json, Text, encode, ending
+from console.gateway.answers.logprobs import CompletionLogprobs
 from console.gateway.choices import Accepted
+from console.gateway.schemas.demand import UsageInStream
 from inference.protocol import Delta, Finish
 
 
@@ -13,10 +17,10 @@ class CompletionAnswer(Answer):
     OBJECT = "text_completion"
     CHUNK_OBJECT = "text_completion"
 
-    def __init__(self, accepted: Accepted, *, wants_usage: bool, echo: bool) -> None:
-        super().__init__(accepted, wants_usage=wants_usage)
+    def __init__(self, accepted: Accepted, *, usage: UsageInStream = NO_USAGE, echo: bool) -> None:
+        super().__init__(accepted, usage=usage)
         self._echo = echo
-        self._offsets: dict[int, int] = {}  # characters of each choice that went out already
+        self._told: defaultdict[int, CompletionLogprobs] = defaultdict(CompletionLogprobs)  # by choice
 
     def opening(self) -> list[Json]:
         if not self._echo:
@@ -35,7 +39,11 @@ class CompletionAnswer(Answer):
 
     def choice(self, index: int, delta: Delta, finish: Finish) -> Json:
         text = self._prompt(index) + delta.text if self._echo else delta.text
-        return {**self._part(index, text), "logprobs": self._logprobs(index, delta), **ending(finish)}
+        return {
+            **self._part(index, text),
+            "logprobs": self._logprobs(index, delta, delta.text),
+            **ending(finish),
+        }
 
     def _prompt(self, index: int) -> str:
         return self._accepted.prompts[index // self._accepted.demand.n].text or ""
@@ -44,16 +52,7 @@ class CompletionAnswer(Answer):
     def _part(index: int, text: str) -> Json:
         return {"index": index, "text": text, "logprobs": None, "finish_reason": None}
 
-    def _logprobs(self, index: int, delta: Delta) -> Json | None:
+    def _logprobs(self, index: int, delta: Delta, text: str | None = None) -> Json | None:
         if self._accepted.demand.sampling.logprobs is None:
             return None
-        offsets = []
-        for token in delta.logprobs:
-            offsets.append(self._offsets.get(index, 0))
-            self._offsets[index] = offsets[-1] + len(token.text)
-        return {
-            "tokens": [one.text for one in delta.logprobs],
-            "token_logprobs": [finite(one) for one in delta.logprobs],
-            "top_logprobs": [{top.text: finite(top) for top in one.top} for one in delta.logprobs],
-            "text_offset": offsets,
-        }
+        return self._told[index].lists(delta.logprobs, text=text)

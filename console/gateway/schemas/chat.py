@@ -17,6 +17,7 @@ from inference.protocol import ChatMessage, InvalidValue
 MAX_MESSAGES = 2048
 MAX_PARTS = 256
 MAX_TOP_LOGPROBS = 20
+EMPTY: tuple[Any, ...] = (None, [], {}, "")
 
 
 def refuse(fields: Any, name: str, why: str) -> None:
@@ -24,6 +25,13 @@ def refuse(fields: Any, name: str, why: str) -> None:
         raise PydanticCustomError(
             "unsupported_parameter", "'{name}' is not supported: {why}", {"name": name, "why": why}
         )
+
+
+def given(fields: Any) -> Any:
+    """`null` means "not given": clients hand back messages with all the fields of their classes."""
+    if not isinstance(fields, dict):
+        return fields
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 class TextPart(Strict):
@@ -35,12 +43,17 @@ class TextPart(Strict):
     def only_text(cls, part: Any) -> Any:
         for name in ("image_url", "input_audio", "file", "refusal"):
             refuse(part, name, "content parts are text here")
-        return part
+        return given(part)
 
 
 class Message(Strict):
     content: str | Annotated[list[TextPart], Field(min_length=1, max_length=MAX_PARTS)]
     name: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def null_is_not_given(cls, message: Any) -> Any:
+        return given(message)
 
     @property
     def text(self) -> str:
@@ -58,18 +71,20 @@ class UserMessage(Message):
 
 
 class AssistantMessage(Message):
+    """An answer that is handed back: what clients' classes hold beside its text passes where it is empty."""
+
     role: Literal["assistant"]
-    refusal: None = None
-    audio: None = None
-    function_call: None = None
-    tool_calls: Annotated[list[Any], Field(max_length=0)] | None = None
 
     @model_validator(mode="before")
     @classmethod
     def only_content(cls, message: Any) -> Any:
+        if not isinstance(message, dict):
+            return message
         for name in ("tool_calls", "function_call", "audio", "refusal"):
             refuse(message, name, "an assistant's message is text here")
-        return message
+        return {
+            name: value for name, value in message.items() if name in cls.model_fields or value not in EMPTY
+        }
 
 
 AnyMessage = Annotated[InstructionMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
@@ -109,7 +124,7 @@ class ChatRequest(GenerationRequest):
 
     @model_validator(mode="after")
     def fields_agree(self) -> ChatRequest:
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise invalid("'top_logprobs' needs 'logprobs' to be true.", param="top_logprobs")
         both = self.max_tokens is not None and self.max_completion_tokens is not None
         if both and self.max_tokens != self.max_completion_tokens:
@@ -131,8 +146,10 @@ class ChatRequest(GenerationRequest):
             prompts=(Prompt(messages=messages, param="messages"),),
             n=self.n,
             sampling=self._sampling(),
+            max_tokens_param="max_tokens" if self.max_completion_tokens is None else "max_completion_tokens",
             user=self.user,
             end_user=self.end_user,
+            silent_on=self.silent_on,
         )
 
     def _sampling(self) -> Any:

@@ -26,7 +26,7 @@ class CompletionRequest(GenerationRequest):
         | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
         | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
     )
-    max_tokens: Annotated[int, Field(ge=1, le=2**31)] = DEFAULT_MAX_TOKENS
+    max_tokens: Annotated[int, Field(ge=1, le=2**31)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: bool = False
     best_of: Annotated[int, Field(ge=1)] | None = None
@@ -43,6 +43,11 @@ class CompletionRequest(GenerationRequest):
             raise unsupported(
                 "echo", "the prompt's tokens have no logprobs here; leave out 'echo' or 'logprobs'"
             )
+        if self.max_tokens is None and self.min_tokens > DEFAULT_MAX_TOKENS:
+            raise invalid(
+                f"'min_tokens' is larger than 'max_tokens', which is {DEFAULT_MAX_TOKENS} when not given.",
+                param="min_tokens",
+            )
         return self
 
     def demand(self) -> Demand:
@@ -52,8 +57,10 @@ class CompletionRequest(GenerationRequest):
             prompts=tuple(self._prompts()),
             n=self.n,
             sampling=self.sampling(max_tokens=self.max_tokens, logprobs=self.logprobs),
+            default_max_tokens=DEFAULT_MAX_TOKENS,
             user=self.user,
             end_user=self.end_user,
+            silent_on=self.silent_on,
         )
 
     def _prompts(self) -> list[Prompt]:

@@ -8,11 +8,12 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from console.gateway.errors import unsupported
+from console.gateway.schemas.demand import UsageInStream
 from console.gateway.schemas.wire import Strict, Wire
 from inference.protocol import Sampling
 
 MAX_CHOICES = 8
-MAX_STOPS = 4
+MAX_STOPS = 64  # OpenAI's are 4; clients for other servers send more
 MAX_STOP_CHARACTERS = 256
 MAX_TOKEN_IDS = 1024  # in stop_token_ids and logit_bias
 NO_NUL = r"^[^\x00]*$"  # PostgreSQL stores no NUL
@@ -25,6 +26,7 @@ Label = Annotated[str, StringConstraints(max_length=200, pattern=NO_NUL)]
 
 class StreamOptions(Strict):
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None  # vLLM's: tokens so far, in every chunk
     include_obfuscation: Literal[False] | None = None  # padding against size side channels: not offered
 
 
@@ -73,13 +75,18 @@ class GenerationRequest(Wire):
         return self
 
     @property
-    def wants_usage(self) -> bool:
-        """Whether a stream ends with a usage chunk."""
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
+    def usage_in_stream(self) -> UsageInStream:
+        options = self.stream_options or StreamOptions()
+        return UsageInStream(bool(options.include_usage), bool(options.continuous_usage_stats))
 
     @property
     def end_user(self) -> str:
         return self.user
+
+    @property
+    def silent_on(self) -> frozenset[str]:
+        """What a model's own defaults may say instead."""
+        return frozenset(MODELS_OWN) - self.model_fields_set
 
     def sampling(self, *, max_tokens: int | None, logprobs: int | None) -> Sampling:
         """Bounds are the engine's own; it raises `InvalidValue` naming the field."""
@@ -108,3 +115,4 @@ SAME_NAME = (
     "include_stop_str_in_output",
     "skip_special_tokens",
 )
+MODELS_OWN = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")

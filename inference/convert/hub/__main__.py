@@ -31,7 +31,7 @@ from inference.convert.hub.snapshot import (
 )
 from inference.convert.hub.transfer import TIMEOUT, Transfer
 from inference.convert.output import CannotWrite, check_disk
-from inference.models.model_folder import UnsafeModel, check_descriptions
+from inference.models.model_folder import NotServed, UnsafeModel, check_descriptions
 
 KINDS: dict[str, type[huggingface.HuggingFace] | type[modelscope.ModelScope]] = {
     "huggingface": huggingface.HuggingFace,
@@ -44,6 +44,7 @@ WAIT_SECONDS = 0.5
 CODES: dict[type[Exception], str] = {
     **{kind: kind.code for kind in (TokenRefused, NotFound, Unreachable, NotAModel, WrongBytes, HubRefused)},
     UnsafeModel: "unsafe_model",
+    NotServed: "not_served",
     CannotWrite: "cannot_write",
     OSError: "input_output_error",
 }

@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from inference.models.model_folder import INDEX, MODEL_SUFFIXES
+from inference.models.kinds import why_not_served
+from inference.models.model_folder import CONVERT, check_quantization
+from inference.models.serving_files import INDEX, WHOLE, is_description
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,250}")
 WEIGHTS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")  # no second set beside them
 FOR_PEOPLE = re.compile(r"README\.md|LICEN[CS]E(\.md|\.txt)?")
-UNUSED = {"adapter_config.json"}
 MAX_FILES = 2000
 
 
@@ -78,17 +79,25 @@ def needed(files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
     weights = [file for file in top if file.name.endswith(".safetensors")]
     if not weights:
         raise NotAModel(_no_weights(top))
+    names = {file.name.partition("/")[0] for file in listed}
+    if why := why_not_served({}, names):
+        raise NotAModel(f"the repository's model is not served: {why}")
+    check_quantization({}, names)
     chosen = [file for file in weights if WEIGHTS.fullmatch(file.name)] or weights
-    if INDEX not in {file.name for file in top}:
-        chosen = [file for file in chosen if file.name == "model.safetensors"] or chosen
-    rest = [file for file in top if file not in weights and _is_wanted(file.name)]
+    chosen = [file for file in chosen if file.name == WHOLE] or chosen
+    is_whole = [file.name for file in chosen] == [WHOLE]
+    rest = [
+        file
+        for file in top
+        if file not in weights and _is_wanted(file.name) and not (is_whole and file.name == INDEX)
+    ]
     return tuple(sorted([*rest, *chosen], key=lambda file: (file in chosen, file.size, file.name)))
 
 
 def _is_wanted(name: str) -> bool:
     if FOR_PEOPLE.fullmatch(name):
         return True
-    return name not in UNUSED and any(name.endswith(suffix) for suffix in MODEL_SUFFIXES)
+    return is_description(name)
 
 
 def _no_weights(files: list[RemoteFile]) -> str:
@@ -98,5 +107,8 @@ def _no_weights(files: list[RemoteFile]) -> str:
     if gguf := next((name for name in names if name.lower().endswith(".gguf")), None):
         return f"the repository holds GGUF files only: download {gguf} and import it as a GGUF file"
     if pickled := next((name for name in names if name.endswith((".bin", ".pt", ".pth"))), None):
-        return f"{pickled} can carry code and is not fetched; the repository has no .safetensors weights"
+        return (
+            f"{pickled} can carry code and is not fetched; the repository has no .safetensors weights: take"
+            f" another one of the same model, or {CONVERT}"
+        )
     return "the repository has no .safetensors weights"

@@ -8,22 +8,24 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.management import call_command
-from django.db import connection
 from django.test import Client
 
 from console.accounts.models import User
 from console.accounts.roles import Role
+from console.audit.anchor import ANCHOR
+from console.audit.chain import code_of, coded_text, hash_of
 from console.audit.models import Entry, Head
 from console.audit.queries import known_actions
 from console.audit.verify import Verdict, verify, verify_export
 from console.audit.watch import WATCH, Watch
-from console.audit.write import hash_of, write
+from console.audit.write import write
+from tests.audit_triggers import lift_triggers, run
+from tests.counting import MOST_OF_A_PAGE, costs_of_pages
 
 pytestmark = pytest.mark.django_db
 
@@ -31,7 +33,6 @@ LIST = "/admin/audit/entry/"
 HOSTILE = "<script>alert(1)</script>"
 BACKEND = "django.contrib.auth.backends.ModelBackend"
 NUM_MANY = 100_000
-LIMIT_SECONDS = 0.3
 
 SignIn = Callable[[Role], Client]
 
@@ -135,10 +136,8 @@ def test_the_list_says_how_far_the_chain_was_checked(sign_in: SignIn, log: None)
 
 
 def tamper(statement: str) -> None:
-    with connection.cursor() as cursor:
-        for one in import_module("console.audit.migrations.0002_append_only").ALLOW[connection.vendor]:
-            cursor.execute(one)
-        cursor.execute(statement)
+    lift_triggers()
+    run([statement])
 
 
 def test_the_list_names_the_first_bad_entry(sign_in: SignIn, log: None) -> None:
@@ -232,18 +231,14 @@ def test_known_actions_are_each_named_once(log: None) -> None:
 
 
 @pytest.mark.slow
-def test_pages_are_quick_over_a_hundred_thousand_entries(sign_in: SignIn) -> None:
+def test_pages_cost_little_over_a_hundred_thousand_entries(sign_in: SignIn) -> None:
     client = sign_in(Role.VIEWER)
     client.get(LIST)
     grow(NUM_MANY)
     WATCH.forget()
-    for query in ("", "?p=1500", "?action=key.issued", "?actor=user-7", "?q=key%3A99999", "?q=nowhere"):
-        took = []
-        for _ in range(3):
-            started = time.process_time()
-            assert client.get(LIST + query).status_code == 200
-            took.append(time.process_time() - started)
-        assert min(took) <= LIMIT_SECONDS, (query, took)
+    queries = ("", "?p=1500", "?action=key.issued", "?actor=user-7", "?q=key%3A99999", "?q=nowhere")
+    costs = costs_of_pages(client, [LIST + query for query in queries])
+    assert {path: cost for path, cost in costs.items() if not cost.is_within(MOST_OF_A_PAGE)} == {}
     while WATCH.look().verdict is None:
         pass
     assert verify().is_intact
@@ -266,7 +261,9 @@ def grow(num_entries: int) -> None:
             prev_hash=last_hash,
         )
         entry.hash = last_hash = hash_of(entry)
+        entry.mac = code_of(coded_text(number, last_hash))
         entries.append(entry)
     Entry.objects.bulk_create(entries, batch_size=100)
     head.seq, head.hash = entries[-1].seq, last_hash
     head.save()
+    ANCHOR.advance(seq=head.seq)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from importlib import import_module
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,14 @@ from django.core.management import call_command
 from django.db import connection, transaction
 
 from console.audit import checkpoint
+from console.audit.anchor import ANCHOR
+from console.audit.chain import chained_hash, hash_of
+from console.audit.checkpoint import Checkpoint
 from console.audit.export import as_lines
-from console.audit.models import Entry, Head
-from console.audit.verify import in_order, verify
-from console.audit.write import chained_hash, hash_of, write
+from console.audit.models import Entry
+from console.audit.verify import verify
+from console.audit.write import write
+from tests.audit_triggers import lift_triggers
 
 pytestmark = pytest.mark.django_db
 
@@ -29,14 +32,11 @@ COLUMNS = ("at", "actor", "ip", "action", "target", "detail", "prev_hash", "hash
 
 
 @pytest.fixture
-def log() -> Iterator[None]:
+def log() -> None:
     """Forty entries, and a database whose triggers a powerful insider has dropped."""
     for number in range(NUM_ENTRIES):
         write(actor=f"user {number % 3}", action="key.issued", target=f"key:{number}", detail={"n": number})
-    with connection.cursor() as cursor:
-        for statement in import_module("console.audit.migrations.0002_append_only").ALLOW[connection.vendor]:
-            cursor.execute(statement)
-    yield
+    lift_triggers()
 
 
 def sql(statement: str, *values: Any) -> None:
@@ -75,8 +75,7 @@ def insert(draw: random.Random) -> int:
     entry = Entry(seq=seq, at=before.at, actor="mallory", action="x", target="", prev_hash=before.hash)
     entry.hash = hash_of(entry)
     entry.save()
-    # The forged one fits; the next does not follow from it. At the end there is no next: the head tells.
-    return min(seq + 1, NUM_ENTRIES)
+    return seq  # its hash is right, its code is missing
 
 
 def swap(draw: random.Random) -> int:
@@ -120,49 +119,40 @@ def rewrite_from(seq: int) -> None:
         )
 
 
-def test_a_rewritten_chain_no_longer_ends_where_its_head_says(log: None) -> None:
+def test_a_rewritten_chain_has_not_this_servers_codes(log: None) -> None:
     sql("UPDATE audit_entry SET actor = 'someone else' WHERE seq = 20")
     rewrite_from(20)
-    assert verify().first_bad == NUM_ENTRIES
-
-
-def test_a_rewritten_chain_with_a_rewritten_head_does_not_fit_the_signed_checkpoint(
-    log: None, tmp_path: Path, settings: Any
-) -> None:
-    settings.AUDIT_CHECKPOINT = tmp_path / "checkpoint.json"
-    last = Entry.objects.get(seq=NUM_ENTRIES)
-    checkpoint.keep(seq=last.seq, hash=last.hash)
-    sql("UPDATE audit_entry SET actor = 'someone else' WHERE seq = 20")
-    rewrite_from(20)
-    Head.objects.update(hash=Entry.objects.get(seq=NUM_ENTRIES).hash)
     verdict = verify()
-    assert verdict.first_bad == NUM_ENTRIES and "checkpoint" in verdict.reason
+    assert verdict.first_bad == 20 and "code" in verdict.reason
 
 
-def test_an_older_copy_of_the_database_does_not_fit_the_signed_checkpoint(
-    log: None, tmp_path: Path, settings: Any
-) -> None:
-    settings.AUDIT_CHECKPOINT = tmp_path / "checkpoint.json"
-    checkpoint.keep(seq=NUM_ENTRIES + 3, hash="f" * 64)
+def test_an_older_copy_of_the_database_does_not_fit_the_signed_checkpoint(log: None) -> None:
+    checkpoint.store(Checkpoint(NUM_ENTRIES + 3, "f" * 64, keyed_from=1))
     assert verify().first_bad == NUM_ENTRIES + 1
 
 
-def test_a_checkpoint_without_the_secret_is_worth_nothing(log: None, tmp_path: Path, settings: Any) -> None:
-    settings.AUDIT_CHECKPOINT = tmp_path / "checkpoint.json"
-    checkpoint.keep(seq=10, hash=Entry.objects.get(seq=10).hash)
+def test_a_checkpoint_without_the_secret_is_worth_nothing(log: None, settings: Any) -> None:
+    checkpoint.store(Checkpoint(10, Entry.objects.get(seq=10).hash, keyed_from=1))
     assert verify().is_intact
-    kept = json.loads(settings.AUDIT_CHECKPOINT.read_text())
-    settings.AUDIT_CHECKPOINT.write_text(json.dumps(kept | {"seq": 9}))
-    assert not verify().is_intact
-    settings.AUDIT_CHECKPOINT.write_text("nonsense")
+    path = Path(settings.AUDIT_CHECKPOINT)
+    kept = json.loads(path.read_text())
+    for forged in (
+        json.dumps(kept | {"seq": 9}),
+        json.dumps(kept | {"keyed_from": None}),
+        "nonsense",
+        "",
+        "[]",
+    ):
+        path.write_text(forged)
+        assert not verify().is_intact
+    path.unlink()
     assert not verify().is_intact
 
 
-def test_the_checkpoint_never_goes_backwards(tmp_path: Path, settings: Any) -> None:
-    settings.AUDIT_CHECKPOINT = tmp_path / "checkpoint.json"
-    checkpoint.keep(seq=5, hash="a" * 64)
-    checkpoint.keep(seq=4, hash="b" * 64)
-    assert checkpoint.load() == checkpoint.Checkpoint(5, "a" * 64)
+def test_the_checkpoint_never_goes_backwards(log: None) -> None:
+    ANCHOR.advance(seq=5)
+    ANCHOR.advance(seq=4)
+    assert checkpoint.load() == Checkpoint(5, Entry.objects.get(seq=5).hash, keyed_from=1)
 
 
 def test_an_empty_log_is_intact() -> None:
@@ -185,7 +175,7 @@ def test_the_export_can_be_checked_without_pilothouse(log: None) -> None:
     import hashlib
 
     prev_hash = "0" * 64
-    for line in as_lines(in_order()):
+    for line in as_lines(Entry.objects.order_by("seq")):
         row = json.loads(line)
         assert row["prev_hash"] == prev_hash
         columns = [

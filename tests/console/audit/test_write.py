@@ -8,7 +8,7 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 
 from console.audit import checkpoint
-from console.audit.models import AppendOnly, Entry
+from console.audit.models import AppendOnly, Entry, Head
 from console.audit.verify import verify
 from console.audit.write import write
 
@@ -96,3 +96,55 @@ def test_text_of_any_kind_is_kept_and_checked() -> None:
 def test_a_detail_that_cannot_be_written_down_exactly_is_refused() -> None:
     with pytest.raises(ValueError, match="Out of range"):
         write(actor="a", action="x", target="", detail={"n": float("nan")})
+
+
+SQLITE_ALONE = pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's own words")
+COLUMNS = "seq, at, actor, ip, action, target, detail, prev_hash, hash, mac"
+FORGED = "'2026-01-01', 'nobody', '', 'x', '', '{}', '', '', ''"
+
+
+@SQLITE_ALONE
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"REPLACE INTO audit_entry ({COLUMNS}) VALUES (2, {FORGED})",
+        f"INSERT OR REPLACE INTO audit_entry ({COLUMNS}) VALUES (1, {FORGED})",
+        f"INSERT OR IGNORE INTO audit_entry ({COLUMNS}) VALUES (1, {FORGED})",
+        f"REPLACE INTO audit_entry (rowid, {COLUMNS}) VALUES (2, 99, {FORGED})",
+        f"INSERT INTO audit_entry ({COLUMNS}) VALUES (1, {FORGED}) ON CONFLICT DO UPDATE SET actor = ''",
+        "UPDATE OR REPLACE audit_entry SET seq = 1 WHERE seq = 3",
+    ],
+)
+@pytest.mark.django_db
+def test_nothing_takes_the_place_of_an_entry(statement: str) -> None:
+    entries = [write(actor="a", action="x", target=str(number)) for number in range(3)]
+    refused = pytest.raises(DatabaseError, match="audit entries cannot be")
+    with refused, transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(statement)
+    assert [one.hash for one in Entry.objects.order_by("seq")] == [one.hash for one in entries]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE audit_head SET seq = 2",
+        "UPDATE audit_head SET seq = 9",
+        "UPDATE audit_head SET hash = 'e'",
+        "UPDATE audit_head SET seq = 2, hash = (SELECT hash FROM audit_entry WHERE seq = 2)",
+        "UPDATE audit_head SET id = 2",
+        "DELETE FROM audit_head",
+        "INSERT INTO audit_head (id, seq, hash) VALUES (2, 7, 'e')",
+        pytest.param("REPLACE INTO audit_head (id, seq, hash) VALUES (1, 0, 'e')", marks=SQLITE_ALONE),
+    ],
+)
+@pytest.mark.django_db
+def test_the_head_only_goes_forward_to_an_entry(statement: str) -> None:
+    for number in range(3):
+        write(actor="a", action="x", target=str(number))
+    before = list(Head.objects.values())
+    refused = pytest.raises(DatabaseError, match="the head of the audit log cannot be")
+    with refused, transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(statement)
+    assert list(Head.objects.values()) == before
+    write(actor="a", action="x", target="")
+    assert verify().is_intact

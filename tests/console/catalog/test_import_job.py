@@ -77,7 +77,42 @@ def test_a_folder_is_imported(folder: Path) -> None:
     assert revision.facts["architecture"] == "LlamaForCausalLM" and revision.facts["model_type"] == "llama"
     assert revision.facts["weight_bytes"] > 0 and revision.facts["max_model_len"] > 0
     assert Entry.objects.get(action="catalog.import").actor == "mia"
-    assert [line.text for line in job.lines.all()] == ["checking", "registering"]
+    assert [line.text for line in job.lines.all()] == [
+        "checking",
+        "trying tokenizer and template",
+        "trying it",
+        "registering",
+    ]
+
+
+def test_a_folder_of_training_says_what_was_ignored_and_assumed(folder: Path, data_dir: Path) -> None:
+    (folder / "optimizer.pt").write_bytes(PICKLE)
+    (folder / "generation_config.json").write_text('{"temperature": 0.6, "top_k": 20}')
+    job = done(queue(source="folder", location=str(folder), engine={"max_model_len": 64}))
+    assert job.state == "done", job.error
+    revision = Revision.objects.get()
+    assert revision.path.parent == data_dir / "models" and not (revision.path / "optimizer.pt").exists()
+    assert revision.engine == {"max_model_len": 64}
+    said = [line.text for line in job.lines.all()]
+    assert "ignored, and neither opened nor copied: optimizer.pt" in said
+    assert any("temperature 0.6, top_k 20" in line for line in said)
+    check_files(revision)
+
+
+def test_a_context_longer_than_the_models_is_refused_before_it_answers(folder: Path, data_dir: Path) -> None:
+    (folder / "optimizer.pt").write_bytes(PICKLE)
+    job = done(queue(source="folder", location=str(folder), engine={"max_model_len": 10**6}))
+    assert (job.state, job.error_code) == ("failed", "import_refused") and "own context holds" in job.error
+    assert not Route.objects.exists() and folders(data_dir) == []
+
+
+def test_a_kind_that_is_not_served_never_answers(folder: Path, data_dir: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    changed = config | {"architectures": ["LlamaForSequenceClassification"]}
+    (folder / "config.json").write_text(json.dumps(changed))
+    job = done(queue(source="folder", location=str(folder)))
+    assert (job.state, job.error_code) == ("failed", "not_served") and "reranker" in job.error
+    assert not Route.objects.exists() and not Revision.objects.exists()
 
 
 def test_a_repository_is_imported_at_its_commit(hub: Hub, data_dir: Path) -> None:
@@ -181,16 +216,13 @@ def test_what_cannot_be_is_refused_before_it_is_queued(
 
 
 def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(PICKLE)
-
-
-def own_code(folder: Path) -> None:
-    (folder / "modeling_evil.py").write_text(f"open({str(CANARY)!r}, 'w')")
 
 
 def auto_map(folder: Path) -> None:
     (folder / "modeling_evil.txt").write_text(f"open({str(CANARY)!r}, 'w')")
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "evil"}
     config["auto_map"] = {"AutoModelForCausalLM": "modeling_evil.Evil", "AutoConfig": "modeling_evil.Evil"}
     (folder / "config.json").write_text(json.dumps(config))
 
@@ -211,7 +243,6 @@ def escaping_link(folder: Path) -> None:
 
 HOSTILE: list[tuple[Callable[[Path], None], str, bool]] = [
     (pickled, "can carry code", False),
-    (own_code, "can carry code", False),
     (auto_map, "auto_map", True),
     (pickled_safetensors, "not a safetensors file", True),
     (lying_header, "described wrongly", True),

@@ -175,9 +175,9 @@ def test_a_revision_whose_installation_quantizes_may_say_no(operator: Client) ->
 def test_advice_follows_what_is_typed_before_anything_is_saved(operator: Client) -> None:
     answer = operator.post("/models/smol/smol-1/advice", {"num_blocks": "512", "dtype": "float32"})
     text = answer.content.decode()
-    assert "8,192 tokens" in text and "2 chats" in text and text.count("hx-swap-oob") == 14
+    assert "8,192 tokens" in text and "2 chats" in text and text.count("hx-swap-oob") == 15
     text = operator.post("/models/smol/smol-1/advice", {"num_blocks": "nonsense"}).content.decode()
-    assert text.count("hx-swap-oob") == 14
+    assert text.count("hx-swap-oob") == 15
     assert Revision.objects.count() == 2
 
 

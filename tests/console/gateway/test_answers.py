@@ -13,6 +13,7 @@ from console.gateway.answers.chat import ChatAnswer
 from console.gateway.answers.completion import CompletionAnswer
 from console.gateway.frames import chunk_frame, server_frame
 from console.gateway.pipeline import ChoiceEvent, Settled, Silence, Step
+from console.gateway.schemas.demand import UsageInStream
 from console.gateway.stream import frame
 from inference.protocol import Delta, Finish, FinishReason, Sampling, TokenLogprob, Usage
 from tests.console.gateway.accepted import accepted
@@ -23,6 +24,8 @@ TEXTS = [
     "line\nbreak\ttab\x00\x1f\x7f",
     "\u00e9\u4e2d\U0001f600",
     "\u2028 </script>",
+    "\u0085 and \u2029\u2028",
+    "".join(map(chr, [*range(0x20), *range(0x7F, 0xA1)])),
     "{}",
 ]
 ENVELOPE = {
@@ -45,12 +48,12 @@ async def told(answer: Answer, *made: Step) -> list[Any]:
 
 def chat(*, n: int = 1, wants_usage: bool = False, logprobs: int | None = None) -> ChatAnswer:
     one = accepted(n=n, sampling=Sampling(logprobs=logprobs), slice_tokens=8)
-    return ChatAnswer(one, wants_usage=wants_usage)
+    return ChatAnswer(one, usage=UsageInStream(at_end=wants_usage))
 
 
 def completion(*, wants_usage: bool = False, logprobs: int | None = None) -> CompletionAnswer:
     one = accepted(sampling=Sampling(logprobs=logprobs), slice_tokens=8, endpoint="completions")
-    return CompletionAnswer(one, wants_usage=wants_usage, echo=False)
+    return CompletionAnswer(one, usage=UsageInStream(at_end=wants_usage), echo=False)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -107,6 +110,7 @@ async def test_a_chunk_is_one_line_of_an_event(text: str) -> None:
     written = frame(chunk)
     assert written.startswith(b"data: {") and written.endswith(b"}\n\n")
     assert written.count(b"\n") == 2 and b"\r" not in written
+    assert len(written.decode().splitlines()) == 2  # nor for clients to whom Unicode has other line ends
 
 
 @pytest.mark.parametrize("stream_id", [None, "a.b-c_1"])
@@ -115,3 +119,19 @@ async def test_a_frame_of_a_socket(stream_id: str | None) -> None:
     written = chunk_frame(stream_id, 7, json.dumps(chunk))
     expected = server_frame("chat.completion.chunk", stream_id, 7, chunk=chunk)
     assert json.loads(written) == expected and list(json.loads(written)) == list(expected)
+
+
+async def test_each_chunk_can_tell_the_tokens_so_far() -> None:
+    one = accepted(n=2, sampling=Sampling(), slice_tokens=8)
+    answer = ChatAnswer(one, usage=UsageInStream(at_end=True, so_far=True))
+    made = [
+        ChoiceEvent(0, Delta("a", (1,))),
+        ChoiceEvent(1, Delta("", (2,))),  # shows nothing, and counts
+        ChoiceEvent(1, Delta("bc", (3, 4))),
+        ChoiceEvent(1, FINISH),
+        Settled(Usage(1, 0, 4)),
+    ]
+    chunks = await told(answer, *made)
+    assert [one["usage"]["completion_tokens"] for one in chunks] == [0, 0, 1, 4, 4, 4]
+    assert {one["usage"]["prompt_tokens"] for one in chunks} == {1}
+    assert chunks[-2]["usage"]["total_tokens"] == 5 and chunks[-1]["choices"] == []

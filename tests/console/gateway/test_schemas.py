@@ -127,7 +127,7 @@ def test_messages_become_what_the_template_sees() -> None:
     [
         ({"role": "tool", "content": "x"}, "invalid_value", "messages[0]"),
         ({"content": "x"}, "invalid_value", "messages[0]"),
-        ({"role": "user", "content": None}, "invalid_type", "messages[0].content"),
+        ({"role": "user", "content": None}, "missing_required_parameter", "messages[0].content"),
         ({"role": "user", "content": []}, "invalid_value", "messages[0].content"),
         (
             {"role": "user", "content": [{"type": "text", "text": 1}]},
@@ -230,5 +230,34 @@ def test_completions_refuse_what_they_cannot_do(fields: dict[str, Any], param: s
 
 
 def test_completions_stop_after_sixteen_tokens_unless_asked_otherwise() -> None:
-    assert completion().demand().sampling.max_tokens == 16
+    assert completion().demand().max_tokens == 16
     assert completion(best_of=2, n=2, suffix="").demand().n == 2
+
+
+SDK_FIELDS = [
+    {"annotations": None, "parsed": None, "reasoning_content": None},
+    {"annotations": [], "provider_specific_fields": {}, "tool_calls": []},
+    {"refusal": None, "audio": None, "function_call": None, "name": None, "reasoning": ""},
+]
+
+
+@pytest.mark.parametrize("fields", SDK_FIELDS)
+def test_an_answer_that_is_handed_back_with_empty_fields_of_an_sdk_passes(fields: dict[str, Any]) -> None:
+    messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello", **fields}]
+    (prompt,) = chat(messages=messages).demand().prompts
+    assert prompt.messages is not None and prompt.messages[1].content == "hello"
+
+
+@pytest.mark.parametrize("fields", [{"annotations": [1]}, {"parsed": {"a": 1}}, {"reasoning_content": "so"}])
+def test_what_such_a_field_says_is_not_ignored(fields: dict[str, Any]) -> None:
+    code, param = fault(messages=[{"role": "assistant", "content": "hello", **fields}])
+    assert (code, param) == ("unknown_parameter", f"messages[0].{next(iter(fields))}")
+
+
+def test_no_top_logprobs_asks_for_nothing() -> None:
+    assert chat(top_logprobs=0).demand().sampling.logprobs is None
+
+
+def test_a_completion_without_max_tokens_needs_no_room_for_sixteen() -> None:
+    demand = completion().demand()
+    assert demand.sampling.max_tokens is None and demand.max_tokens == 16

@@ -128,12 +128,16 @@ def int8_model(tmp_path: Path) -> Any:
     return quantized_model(CONFIGS["grouped"], tmp_path, "int8")
 
 
-def quantized_model(config: PretrainedConfig, folder: Path, method: str) -> Any:
+def plain_model(config: PretrainedConfig) -> Any:
     torch.manual_seed(config.hidden_size)
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.float32)
     for parameter in plain.parameters():
         parameter.data.normal_(0, 0.2) if parameter.dim() > 1 else parameter.data.uniform_(0.5, 1.5)
-    plain.save_pretrained(folder)
+    return plain.eval()
+
+
+def quantized_model(config: PretrainedConfig, folder: Path, method: str) -> Any:
+    plain_model(config).save_pretrained(folder)
     quantized = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, quantization_config=quantization_config(method, quantize_head=True)
     ).eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from inference.models import content_form
 from inference.models.chat import render_chat
 from inference.protocol import ChatMessage, InvalidValue
 from tests.inference import tiny
@@ -91,3 +92,59 @@ def test_gpt_oss_template() -> None:
     text, special = rendered(GPT_OSS, TALK)
     assert "Current date: 2" in text and text.endswith("<|start|>assistant")
     assert special == ["<|end|>"] * 4
+
+
+# SmolVLM and Idefics3: a loop over parts, in which a string has no words.
+PARTS = (
+    "{% for message in messages %}{{ message['role'] | capitalize }}"
+    "{% if message['content'][0]['type'] == 'image' %}{{ ':' }}{% else %}{{ ': ' }}{% endif %}"
+    "{% for line in message['content'] %}{% if line['type'] == 'text' %}{{ line['text'] }}"
+    "{% elif line['type'] == 'image' %}{{ '<image>' }}{% endif %}{% endfor %}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+# The system's words as a string, everybody else's in parts.
+MIXED = (
+    "{% for message in messages %}{% if message.role == 'system' %}{{ message.content + '|' }}"
+    "{% else %}{% for part in message.content %}{{ part.text }}{% endfor %}|{% endif %}{% endfor %}"
+)
+
+
+def test_a_template_that_loops_over_parts_gets_parts() -> None:
+    text, special = rendered(PARTS, TALK)
+    assert (
+        text == "User:  Hi <|end|>\nAssistant: Yes?<|end|>\nUser: a<|end|>b<end_of_turn>c<|end|>\nAssistant:"
+    )
+    assert special == ["<|end|>"] * 3  # the user's own stays text
+
+
+def test_each_role_gets_the_form_that_its_words_survive_in() -> None:
+    talk = [ChatMessage("system", "be kind"), ChatMessage("user", "one"), ChatMessage("assistant", "two")]
+    assert rendered(MIXED, talk)[0] == "be kind|one|two|"
+
+
+def test_a_template_that_takes_both_gets_a_string() -> None:
+    template = "{% for message in messages %}{{ message.content is string }}{{ message.content }}{% endfor %}"
+    assert rendered(template, [ChatMessage("user", "hi")])[0] == "Truehi"
+
+
+def test_words_that_no_form_lets_through_are_refused() -> None:
+    with pytest.raises(InvalidValue, match="leaves out what the user says"):
+        rendered("{% for message in messages %}{{ message.role }}{% endfor %}", [ChatMessage("user", "hi")])
+
+
+def test_a_template_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    real = content_form.render_jinja_template
+    monkeypatch.setattr(
+        content_form, "render_jinja_template", lambda *a, **k: (calls.append(a), real(*a, **k))[1]
+    )
+    for _ in range(3):
+        rendered(PARTS + "{# once #}", TALK)
+    assert len(calls) == 4  # two roles, two forms
+
+
+def test_several_templates_without_a_default_are_refused_with_the_reason() -> None:
+    tokenizer = tiny.tiny_tokenizer()
+    tokenizer.chat_template = {"tool_use": "{{ messages }}", "rag": "{{ messages }}"}
+    with pytest.raises(InvalidValue, match="refuses these messages"):
+        render_chat(tokenizer, [ChatMessage("user", "hi")])

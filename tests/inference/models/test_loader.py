@@ -34,6 +34,29 @@ def edit(path: Path, **values: object) -> None:
     path.write_text(json.dumps(content | values))
 
 
+@pytest.mark.parametrize(
+    ("generation", "config", "expected"),
+    [
+        ({"eos_token_id": 0}, {"eos_token_id": 2}, (0, 2, 257)),
+        ({"eos_token_id": [7, 5]}, {"eos_token_id": None}, (7, 5, 257)),
+        ({"eos_token_id": 257}, {"eos_token_id": [257, 3]}, (257, 3)),
+        (None, {"eos_token_id": 3}, (3, 257)),
+        (None, {"eos_token_id": None}, (257,)),
+    ],
+)
+def test_every_end_that_any_file_names_ends_a_text(
+    folder: Path,
+    generation: dict[str, object] | None,
+    config: dict[str, object],
+    expected: tuple[int, ...],
+) -> None:
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    if generation is not None:
+        edit(folder / "generation_config.json", **generation)
+    edit(folder / "config.json", **config)
+    assert load_model(folder, CONFIG).eos_token_ids == expected
+
+
 def test_a_folder_is_loaded_and_described(folder: Path) -> None:
     stages: list[LoadProgress] = []
     loaded = load_model(folder, CONFIG, stages.append)
@@ -88,18 +111,21 @@ def pickled(folder: Path) -> None:
 
 
 def remote_code(folder: Path) -> None:
-    edit(folder / "config.json", auto_map={"AutoModelForCausalLM": "modeling.Model"})
+    edit(folder / "config.json", model_type="own", auto_map={"AutoModelForCausalLM": "modeling.Model"})
 
 
 def remote_tokenizer(folder: Path) -> None:
-    edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": "tokenizer.Tokenizer"})
+    edit(folder / "config.json", model_type="mistral3_own")
+    edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["own.Tokenizer", None]})
+    edit(folder / "tokenizer_config.json", tokenizer_class="OwnTokenizer")
 
 
 def escaping_link(folder: Path) -> None:
-    (folder / "extra.json").symlink_to("/etc/hostname")
+    (folder / "added_tokens.json").symlink_to("/etc/hostname")
 
 
 def escaping_shard(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
     edit(folder / "model.safetensors.index.json", weight_map={"lm_head.weight": "../other.safetensors"})
 
 
@@ -143,10 +169,10 @@ def no_folder(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (pickled, "pytorch_model.bin: files that can carry code"),
+        (pickled, "pytorch_model.bin and its like can carry code"),
         (remote_code, "config.json wants to run its own code"),
         (remote_tokenizer, "tokenizer_config.json wants to run its own code"),
-        (escaping_link, "extra.json is a link that leaves"),
+        (escaping_link, "added_tokens.json is a link that leaves"),
         (escaping_shard, "other.safetensors"),
         (adapter, "adapter"),
         (no_config, "config.json is missing"),
@@ -154,7 +180,7 @@ def no_folder(folder: Path) -> None:
         (list_config, "config.json names no model_type"),
         (truncated, "model.safetensors: the tensors take"),
         (incomplete, "the weights lack model.layers.1.mlp.up_proj.weight"),
-        (unknown_kind, "not one that transformers knows"),
+        (unknown_kind, r"not one that transformers [0-9.]+ knows"),
         (no_folder, "is not a folder"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

@@ -38,6 +38,12 @@ def link_outside_deep_inside(folder: Path) -> None:
     (folder / "additional_chat_templates" / "x.jinja").symlink_to("/etc/passwd")
 
 
+def links_in_a_circle(folder: Path) -> None:
+    (folder / "more").mkdir()
+    (folder / "more" / "a.json").symlink_to("b.json")
+    (folder / "more" / "b.json").symlink_to("a.json")
+
+
 def replace_weights_by_pickle(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(PICKLE)
 
@@ -46,6 +52,24 @@ def split_weights_elsewhere(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
     places = {"model.norm.weight": "../outside.safetensors"}
     change_json(folder / "model.safetensors.index.json", weight_map=places)
+
+
+def an_index_of_nothing(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    change_json(folder / "model.safetensors.index.json", weight_map={})
+
+
+def only_pickled_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(PICKLE)
+
+
+def its_own_class(name: str) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        change_json(folder / "config.json", model_type="unheard_of")
+        change_json(folder / name, auto_map={"AutoModel": "evil.Model"}, tokenizer_class="EvilTokenizer")
+
+    return spoil
 
 
 def remove(name: str) -> Callable[[Path], None]:
@@ -61,22 +85,28 @@ def set_json(name: str, **values: Any) -> Callable[[Path], None]:
 
 
 HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
-    "pickled weights": (write("pytorch_model.bin", PICKLE), "can carry code"),
-    "a checkpoint beside": (write("extra.CKPT", PICKLE), "can carry code"),
-    "code": (write("modeling_evil.py", b"raise SystemExit"), "can carry code"),
+    "pickled weights": (only_pickled_weights, "pytorch_model.bin .* can carry code.*save_pre"),
     "a pickle called safetensors": (replace_weights_by_pickle, "not a safetensors file"),
     "a pickle called json": (write("config.json", PICKLE), "not JSON"),
     "endless nesting": (write("generation_config.json", b"[" * 200_000), "not JSON"),
-    "its own model class": (set_json("config.json", auto_map={"AutoModel": "evil.Model"}), "auto_map"),
-    "its own class deep inside": (set_json("config.json", text_config={"x": [{"auto_map": {}}]}), "auto_map"),
-    "its own tokenizer class": (set_json("tokenizer_config.json", auto_map={"A": []}), "auto_map"),
-    "its own processor": (set_json("processor_config.json", auto_map={}), "auto_map"),
+    "its own model class": (its_own_class("config.json"), "auto_map.*no model of type 'unheard_of'"),
+    "its own tokenizer class": (its_own_class("tokenizer_config.json"), "auto_map.*no such tokenizer"),
+    "weights of another name": (set_json("config.json", transformers_weights="x.pt"), "transformers_weights"),
     "a vocabulary elsewhere": (set_json("tokenizer_config.json", vocab_file="/etc/passwd"), "elsewhere"),
     "a base model elsewhere": (set_json("adapter_config.json", base_model_name_or_path="x/y"), "adapter"),
     "a link that leaves": (link_outside, "leaves the folder"),
     "a link deep inside": (link_outside_deep_inside, "leaves the folder"),
+    "a link to itself": (
+        lambda folder: (folder / "added_tokens.json").symlink_to("added_tokens.json"), "leads to itself"
+    ),
+    "links in a circle": (links_in_a_circle, "leads to itself"),
+    "more layers than any model has": (set_json("config.json", num_hidden_layers=10**9), "num_hidden_layers"),
+    "more experts than any model has": (
+        set_json("config.json", text_config={"num_local_experts": 1e12}), "num_local_experts is 1e.12"
+    ),
+    "a description of 40 MiB": (write("generation_config.json", b" " * (40 * 2**20) + b"{}"), "larger than"),
     "weights elsewhere": (split_weights_elsewhere, "is not in"),
-    "an index of nothing": (set_json("model.safetensors.index.json", weight_map={}), "no weight_map"),
+    "an index of nothing": (an_index_of_nothing, "no weight_map"),
     "no tokenizer": (remove("tokenizer.json"), "no tokenizer"),
     "no config": (remove("config.json"), "config.json is missing"),
     "no weights": (remove("model.safetensors"), "no weights"),

@@ -59,7 +59,7 @@ def same(one: Tensor, other: Tensor) -> bool:
 
 def random_layer(num_outputs: int, width: int, *, bias: bool = False) -> tuple[Fp8Linear, nn.Linear]:
     exact = nn.Linear(width, num_outputs, bias=bias)
-    layer = Fp8Linear.placeholder(exact, is_quantized=True)
+    layer = Fp8Linear.placeholder(exact, is_quantized=True, device=torch.device("cpu"))
     for name, tensor in Fp8Linear.quantize(exact.weight.detach()).items():
         layer.get_parameter(name).data.copy_(tensor)
     if bias:

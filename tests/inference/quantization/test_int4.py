@@ -166,7 +166,7 @@ def test_a_saved_model_comes_back_bit_by_bit(exact_folder: Path, tmp_path: Path,
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_product_is_that_of_the_dequantized_weight(dtype: torch.dtype) -> None:
     linear = nn.Linear(256, 96, dtype=dtype)
-    layer = Int4Linear.placeholder(linear, is_quantized=True)
+    layer = Int4Linear.placeholder(linear, is_quantized=True, device=torch.device("cpu"))
     for name, tensor in Int4Linear.quantize(linear.weight.detach()).items():
         layer.get_parameter(name).data = tensor
     layer.bias = linear.bias
@@ -182,7 +182,9 @@ def test_a_product_is_that_of_the_dequantized_weight(dtype: torch.dtype) -> None
 def test_joined_layers_give_their_products_side_by_side_and_become_views() -> None:
     layers = []
     for seed, num_outputs in ((1, 64), (2, 32), (3, 32)):
-        layer = Int4Linear(256, num_outputs, bias=True, dtype=torch.float32, is_quantized=True)
+        layer = Int4Linear(
+            256, num_outputs, bias=True, dtype=torch.float32, is_quantized=True, device=torch.device("cpu")
+        )
         for name, tensor in Int4Linear.quantize(random(num_outputs, 256, seed=seed)).items():
             layer.get_parameter(name).data = tensor
         layer.bias.data = random(num_outputs, seed=seed + 10)

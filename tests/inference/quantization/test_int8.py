@@ -89,8 +89,9 @@ def test_quantizing_on_load_gives_the_quantized_weights_of_the_file(
 
 def test_the_placeholder_is_float_while_quantizing_and_int8_for_a_quantized_file() -> None:
     for pre_quantized, dtype in ((False, torch.float32), (True, torch.int8)):
-        with torch.device("meta"):
-            placeholder = Int8Linear.placeholder(nn.Linear(4, 4), is_quantized=pre_quantized)
+        placeholder = Int8Linear.placeholder(
+            nn.Linear(4, 4), is_quantized=pre_quantized, device=torch.device("meta")
+        )
         assert placeholder.weight.dtype == dtype and placeholder.weight.is_meta
 
 

@@ -172,7 +172,12 @@ def test_a_joined_layer_multiplies_by_its_own_weight() -> None:
 
 def layer_of(weight: CpuWeight) -> Int8Linear:
     layer = Int8Linear(
-        NUM_INPUTS, len(weight.weight), bias=False, dtype=torch.float32, weight_dtype=torch.int8
+        NUM_INPUTS,
+        len(weight.weight),
+        bias=False,
+        dtype=torch.float32,
+        weight_dtype=torch.int8,
+        device=torch.device("cpu"),
     )
     layer.weight.data, layer.weight_scale.data = weight.weight, weight.scale[:, None]
     return layer

@@ -21,7 +21,7 @@ def layers(num_inputs: int = 96, num_outputs: int = 40) -> tuple[W8A8Linear, Int
     exact = nn.Linear(num_inputs, num_outputs)
     made = []
     for kind in (W8A8Linear, Int8Linear):
-        layer = kind.placeholder(exact, is_quantized=True)
+        layer = kind.placeholder(exact, is_quantized=True, device=torch.device("cpu"))
         for name, tensor in kind.quantize(exact.weight.detach()).items():
             layer.get_parameter(name).data = tensor
         layer.bias = nn.Parameter(exact.bias.detach(), requires_grad=False)
