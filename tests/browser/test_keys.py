@@ -67,7 +67,7 @@ def test_a_form_that_cannot_be_comes_back_open_and_says_why(visit: Visit) -> Non
     operator.page.get_by_role("button", name="Issue a key").click()
     dialog = operator.page.locator("dialog[open]")
     dialog.get_by_label("Name", exact=True).fill("yesterday's")
-    dialog.get_by_label("Last day").fill((datetime.now(UTC) - timedelta(days=1)).date().isoformat())
+    dialog.get_by_label("Expires").fill((datetime.now(UTC) - timedelta(days=1)).date().isoformat())
     dialog.get_by_role("button", name="Issue", exact=True).click()
     dialog.get_by_text("This day is over.").wait_for()
     assert dialog.get_by_label("Name", exact=True).input_value() == "yesterday's"
@@ -94,7 +94,7 @@ def test_limits_are_set_shown_and_hold_and_a_revoked_key_ends(visit: Visit, hous
     assert ask(house, secret).status_code == 200
 
     operator.page.get_by_role("button", name="Revoke").click()
-    operator.page.locator("dialog[open]").get_by_text("answered with 401").wait_for()
+    operator.page.locator("dialog[open]").get_by_text("will fail with 401").wait_for()
     operator.page.locator("dialog[open]").get_by_role("button", name="Revoke").click()
     operator.page.get_by_role("status").filter(has_text="limited is revoked").wait_for()
     assert ask(house, secret).status_code == 401
@@ -125,7 +125,7 @@ def test_the_list_is_searched_while_typing_and_its_address_says_so(visit: Visit,
     operator.page.wait_for_url("**/keys/?words=alpha*")
     expect(operator.page.locator("#found tbody tr")).to_have_count(1)
     operator.goto("/keys/?words=no-such-key")
-    operator.page.get_by_text("No key is like that").wait_for()
+    operator.page.get_by_text("No matching keys").wait_for()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

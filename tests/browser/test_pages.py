@@ -52,7 +52,7 @@ def test_on_a_phone_the_rail_is_a_drawer(visit: Visit) -> None:
     watched.goto("/")
     rail = watched.page.locator("#rail")
     assert not rail.is_visible()
-    watched.page.get_by_role("button", name="Rooms").click()
+    watched.page.get_by_role("button", name="Navigation").click()
     rail.get_by_role("link", name="Operators").wait_for(state="visible")
     watched.page.keyboard.press("Escape")
     rail.wait_for(state="hidden")

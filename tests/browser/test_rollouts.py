@@ -25,7 +25,7 @@ def test_a_canary_is_started_promoted_and_undone(visit: Visit) -> None:
     page = operator.page
     operator.goto("/rollouts/")
     page.get_by_role("link", name="Start a rollout").click()
-    page.get_by_label("Route").select_option("canary")
+    page.get_by_label("Route", exact=True).select_option("canary")
     page.locator("#about").get_by_text("canary-1").first.wait_for()
     page.get_by_label("Candidate").select_option("canary-2")
     page.locator("#about").get_by_text("not needed: an original").wait_for()
