@@ -57,7 +57,7 @@ def log(request: HttpRequest) -> HttpResponse:
 
 
 def refused_page(
-    request: HttpRequest, form: RequestFilterForm, wanted: Wanted, filters: dict[str, str]
+    request: HttpRequest, form: RequestFilterForm, wanted: Wanted, filters: dict[str, Any]
 ) -> HttpResponse:
     """Those that were refused, with the limit that refused them."""
     page = Paginator(refused(wanted), ROWS_PER_PAGE).get_page(request.GET.get("page"))
