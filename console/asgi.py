@@ -16,6 +16,7 @@ console_pages = get_asgi_application()  # before everything below: it fills Djan
 from channels.routing import ProtocolTypeRouter  # noqa: E402
 
 from console.accounts.sessions import with_sessions  # noqa: E402
+from console.door import Door  # noqa: E402
 from console.gateway.consumers import ResponsesConsumer  # noqa: E402
 from console.gateway.handler import GatewayHandler  # noqa: E402
 from console.keys.headers import KeyHeaders  # noqa: E402
@@ -70,16 +71,19 @@ async def websocket(scope: Any, receive: Receive, send: Send) -> None:
 
 application = TrustedProxies(
     RequestId(
-        Traced(
-            KeyHeaders(
-                ProtocolTypeRouter(
-                    {
-                        "http": http,
-                        "websocket": with_sessions(websocket),
-                        "lifespan": lifespan,
-                    }
+        Door(
+            Traced(
+                KeyHeaders(
+                    ProtocolTypeRouter(
+                        {
+                            "http": http,
+                            "websocket": with_sessions(websocket),
+                            "lifespan": lifespan,
+                        }
+                    )
                 )
-            )
+            ),
+            most_per_address=environment().connections_per_address,
         )
     ),
     proxies=environment().trusted_proxies,

@@ -6,16 +6,13 @@ lags, and its bytes would pile up here.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-STALL_SECONDS = 30.0  # a reader that takes nothing for this long has left
-
-
-class ReaderStalled(Exception):
-    """The connection took no byte for too long."""
+from console.channel.stall import StallWatch
 
 
 def write_chunk(request: Any, data: bytes) -> None:
@@ -51,34 +48,45 @@ def has_waiting_bytes(transport: Any) -> bool:
 class WriteGate:
     """Open while a connection can take more: Twisted tells its producer when the buffer is full or empty."""
 
-    def __init__(self, consumer: Any) -> None:
+    def __init__(
+        self,
+        consumer: Any,
+        *,
+        is_open: bool = True,
+        stall: StallWatch | None = None,
+        when_open: Callable[[], None] = lambda: None,
+    ) -> None:
         self._consumer = consumer
+        self._stall = stall
+        self._when_open = when_open
         self._is_open = asyncio.Event()
-        self._is_open.set()
+        if is_open:
+            self._is_open.set()
         consumer.registerProducer(self, True)
 
     def is_open(self) -> bool:
         return self._is_open.is_set()
 
-    async def passed(self, seconds: float) -> None:
-        """Wait until more may be written. Raises `ReaderStalled`."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._is_open.wait()
-        except TimeoutError:
-            raise ReaderStalled from None
+    async def passed(self) -> None:
+        """Wait until more may be written, or the connection is gone."""
+        await self._is_open.wait()
 
     def close(self) -> None:
         """Nothing more will be written through this gate."""
         self._consumer.unregisterProducer()
-        self._is_open.set()
+        self.stopProducing()
 
     def pauseProducing(self) -> None:  # Twisted's names
         self._is_open.clear()
+        if self._stall is not None:
+            self._stall.begin()
 
     def resumeProducing(self) -> None:
-        self._is_open.set()
+        self.stopProducing()
+        self._when_open()
 
     def stopProducing(self) -> None:
         """The connection is gone: who waits shall find out by writing."""
         self._is_open.set()
+        if self._stall is not None:
+            self._stall.end()

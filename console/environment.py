@@ -61,6 +61,14 @@ class Environment(BaseSettings):
     trusted_proxies: CommaSeparated = ()  # addresses or networks whose X-Forwarded-* are believed
     metrics_from: CommaSeparated = ()  # addresses or networks that may read /metrics, beside this machine
     cors_origins: CommaSeparated = ()  # origins whose browsers may call /v1 with a key
+    # What clients may take of this process before anybody asks who they are. docs/operations.md: "Bounds".
+    max_connections: AtLeastOne = 4096
+    connections_per_address: AtLeastOne = 512  # and requests being answered at once
+    sockets_per_key: AtLeastOne = 32
+    frames_per_second: AtLeastOne = 64  # of one WebSocket
+    request_head_seconds: Annotated[float, Field(gt=0)] = 20.0
+    request_body_seconds: Annotated[float, Field(gt=0)] = 60.0
+    stall_seconds: Annotated[float, Field(gt=0)] = 30.0
     drain_seconds: Annotated[float, Field(ge=0)] = 120.0
     prometheus_url: str = ""  # http://host:9090, asked by the server; empty: panels from own readings
     grafana_url: str = ""  # http://host:3000, as browsers reach it; empty: panels are drawn by the console
@@ -78,6 +86,9 @@ class Environment(BaseSettings):
     memory_share: Annotated[float, Field(gt=0, le=1)] = 0.45  # of the budget, for one revision
     idle_seconds: Annotated[int, Field(ge=0)] = 0  # without a request; 0: idle revisions stay
     wake_seconds: Annotated[float, Field(ge=0)] = 60.0
+
+    # Processor time that a model's chat template and tokenizer may take for one prompt.
+    prepare_seconds: Annotated[float, Field(ge=1, le=600)] = 5.0
 
     # What an engine runs with where its revision says nothing else; EngineConfig explains each.
     device: Literal["auto", "cpu", "cuda"] = "auto"

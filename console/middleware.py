@@ -8,7 +8,6 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 
 from django.contrib.auth.views import redirect_to_login
@@ -16,6 +15,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.deprecation import MiddlewareMixin
 
+from console.addresses import Networks
 from console.audit.refusals import REFUSALS
 from console.audit.write import write
 from console.policy import Who, is_near, permits, who_may
@@ -39,7 +39,7 @@ class TrustedProxies:
 
     def __init__(self, app: Application, *, proxies: Iterable[str]) -> None:
         self._app = app
-        self._networks: list[IPv4Network | IPv6Network] = [ip_network(one, strict=False) for one in proxies]
+        self._proxies = Networks(proxies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -48,21 +48,14 @@ class TrustedProxies:
         scope = {**scope, "headers": [one for one in scope["headers"] if one[0] not in FORWARDED]}
         scope["is_proxied"] = bool(forwarded)
         client = scope.get("client") or ("", 0)
-        if forwarded and self._trusts(client[0]):
+        if forwarded and client[0] in self._proxies:
             self._believe(scope, forwarded)
         await self._app(scope, receive, send)
-
-    def _trusts(self, host: str) -> bool:
-        try:
-            address = ip_address(host)
-        except ValueError:
-            return False
-        return any(address in network for network in self._networks)
 
     def _believe(self, scope: Scope, forwarded: dict[bytes, str]) -> None:
         """The client is the last address that no trusted proxy has: what stands left may be invented."""
         hops = [hop.strip() for hop in forwarded.get(b"x-forwarded-for", "").split(",") if hop.strip()]
-        strangers = [hop for hop in hops if not self._trusts(hop)]
+        strangers = [hop for hop in hops if hop not in self._proxies]
         if strangers:
             scope["client"] = [strangers[-1], 0]
         secure = forwarded.get(b"x-forwarded-proto", "").split(",")[-1].strip() == "https"

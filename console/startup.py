@@ -21,15 +21,17 @@ from django.db.migrations.executor import MigrationExecutor
 from console import traces
 from console.at_rest import OpenToOthers, close_to_others, private_paths
 from console.audit.refusals import REFUSALS
-from console.environment import environment
+from console.catalog.conversion import OFFLINE
+from console.environment import Environment, child_variables, environment
 from console.figures import provide_figures
 from console.gateway import flight
 from console.group_commit import ledger
 from console.jobs.runner import RUNNER
 from console.reconciler import RECONCILER, Report
+from console.storage import STORAGE
 from inference import client
 from inference.config import PlacementConfig
-from monitoring import tracing
+from monitoring import health, tracing
 from monitoring.grafana.tokens import publish
 from monitoring.series import RECORDER
 
@@ -92,7 +94,8 @@ def prepare_database(say: Say) -> None:
 
 
 def ensure_something_to_serve(say: Say) -> None:
-    """The default model is fetched and converted where the catalog is empty. What a crash left goes first.
+    """The default model is fetched and converted where the catalog is empty, and anew where an earlier
+    version converted it. What a crash left goes first.
 
     The files of what is served are then looked through while `start_engine` imports the engine.
     """
@@ -100,11 +103,19 @@ def ensure_something_to_serve(say: Say) -> None:
     from console.catalog.early_checks import EARLY_CHECKS, loaded_first
     from console.catalog.files import sweep
     from console.catalog.models import Revision
+    from console.rollouts.renewing import renew
 
     sweep()
     if not Revision.objects.exists():
         ensure_default_model(progress=_shown(say), actor="serve")
+    renew(progress=_shown(say), actor="serve")
     EARLY_CHECKS.begin(loaded_first())
+
+
+def _placement(env: Environment) -> PlacementConfig:
+    return PlacementConfig(
+        data_dir=env.data_dir, prepare_seconds=env.prepare_seconds, child_variables=child_variables(**OFFLINE)
+    )
 
 
 async def start_engine(say: Say) -> None:
@@ -115,11 +126,12 @@ async def start_engine(say: Say) -> None:
     from console.usage.refused import REFUSED_LOG
 
     env = environment()
-    engine = client.configure(env.engine, PlacementConfig(data_dir=env.data_dir))
+    engine = client.configure(env.engine, _placement(env))
     await engine.start()
     gc.freeze()
     gc.enable()  # all is imported, and stays: manage.py turned it off until here
     provide_figures()
+    health.why_no_writes = STORAGE.why_not
     if env.grafana_url:
         publish(env.data_dir)
     RECORDER.start()

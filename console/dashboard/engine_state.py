@@ -43,6 +43,13 @@ def current_stats() -> Stats | None:
         return None
 
 
+def prompts_error(revision: str) -> str:
+    """Why prompts of a revision cannot be prepared now; "" where they can, or it is not loaded here."""
+    stats = current_stats()
+    found = stats.revisions if stats is not None else ()
+    return next((one.prompts.error for one in found if one.revision == revision), "")
+
+
 def engine_state(stats: Stats | None, *, now: float | None = None) -> EngineState:
     """The sentence for a snapshot at `now` (time.monotonic())."""
     now = time.monotonic() if now is None else now
@@ -53,6 +60,10 @@ def engine_state(stats: Stats | None, *, now: float | None = None) -> EngineStat
         return EngineState("bad", _("Engine does not step"), fault)
     if stats.is_draining:
         return EngineState("warn", _("Draining: takes no new requests"))
+    for one in stats.revisions:
+        if one.prompts.error:
+            detail = f"{one.revision}: {one.prompts.error}"
+            return EngineState("warn", _("A model cannot prepare prompts"), detail)
     if not stats.revisions and health.sleepers:
         return EngineState("idle", _("Asleep: the next request loads its model"))
     if not stats.revisions:

@@ -6,9 +6,10 @@ import asyncio
 import json
 from typing import Any, NoReturn
 
+from console.channel.head import MOST_BODY_BYTES
 from console.gateway.errors import ApiError, invalid
 
-MAX_BODY_BYTES = 2 * 1024 * 1024
+MAX_BODY_BYTES = MOST_BODY_BYTES
 MAX_DEPTH = 64
 OFF_LOOP_BYTES = 32 * 1024  # above this, parsing costs more than a hop to a thread
 

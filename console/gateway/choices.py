@@ -25,6 +25,10 @@ from monitoring.tracing import Place
 
 Transport = Literal["rest", "sse", "websocket"]
 
+MOST_UNREAD_BYTES = 64 * 1024  # of a request's output, about, that wait for its reader
+LEAST_WINDOW = 4  # tokens
+TOKEN_BYTES = 64  # about, of text and id
+LOGPROB_BYTES = 160  # about, of one of a token's log-probabilities
 HEADROOM = 64  # tokens before the end of a slice at which the next one is asked for
 STOP_SECONDS = 5.0  # how long an aborted choice may take to report what it used
 
@@ -66,7 +70,12 @@ class Choice:
     id: str  # the engine's request id
     limit: int  # output tokens that it may ever have
     allowance: int  # of them, those that are granted
+    window: int  # tokens that may wait for the reader
     num_seen: int = 0
+    num_read: int = 0
+    reach: int = 0  # tokens that the engine may make: what is granted, and no more than a window unread
+    is_spent: bool = False  # the budget: nothing more is granted
+    is_told: bool = False  # that it is
     ask_at: float = 0  # at so many tokens the next slice is asked for; infinity while it is, and at the limit
     is_over: bool = False
     let_go: LetGo = field(default=lambda: None)
@@ -74,8 +83,20 @@ class Choice:
     def grant(self, num_tokens: int) -> None:
         """So many tokens more; 0: the budget is spent."""
         self.allowance += num_tokens
+        self.is_spent = not num_tokens
         self.limit = self.limit if num_tokens else self.allowance
         self.ask_at = self.allowance - HEADROOM if self.allowance < self.limit else math.inf
+
+    def move(self) -> bool:
+        """Let it reach as far as it may now. False: that is nothing worth telling the engine."""
+        reach = min(self.allowance, self.num_read + self.window)
+        is_end = self.is_spent and reach == self.allowance
+        is_short = self.reach - self.num_seen <= self.window // 2
+        is_news = reach > self.reach and (reach == self.allowance or is_short)
+        if not is_news and (not is_end or self.is_told):
+            return False
+        self.reach, self.is_told = max(reach, self.reach), is_end
+        return True
 
 
 class Choices:
@@ -107,8 +128,14 @@ class Choices:
         with.
         """
         item = await self._inbox.next(seconds)
-        if item is not None and isinstance(item[1], Finish):
-            self._unread.discard(item[0])
+        if item is None:
+            return None
+        index, event = item
+        if isinstance(event, Finish):
+            self._unread.discard(index)
+        else:
+            self._choices[index].num_read += len(event.token_ids)
+            self._move(self._choices[index])
         return item
 
     def abort(self) -> None:
@@ -177,8 +204,9 @@ class Choices:
         accepted = self._accepted
         prompt = accepted.prompts[index // accepted.demand.n]
         limit = min(accepted.demand.max_tokens or prompt.max_output_tokens, prompt.max_output_tokens)
-        choice = Choice(accepted.choice_ids[index], limit, allowance=0)
+        choice = Choice(accepted.choice_ids[index], limit, allowance=0, window=window_of(accepted.demand))
         choice.grant(self._take(min(accepted.slice_tokens, share)))
+        choice.move()
         return choice
 
     def _request(self, index: int) -> GenerateRequest:
@@ -195,7 +223,7 @@ class Choices:
             token_ids=accepted.prompts[index // accepted.demand.n].token_ids,
             owner=Owner(id=accepted.caller.id, salt=accepted.caller.salt),
             sampling=sampling,
-            allowance=self._choices[index].allowance,
+            allowance=self._choices[index].reach,
         )
 
     def _receive(self, index: int, event: Event | Exception) -> None:
@@ -250,7 +278,11 @@ class Choices:
             self._num_free += granted  # it ended meanwhile: what it does not need others may take
             return
         choice.grant(granted)
-        self._engine.extend(choice.id, allowance=choice.allowance, is_final=not granted)
+        self._move(choice)
+
+    def _move(self, choice: Choice) -> None:
+        if not choice.is_over and choice.move():
+            self._engine.extend(choice.id, allowance=choice.reach, is_final=choice.is_told)
 
     async def _grant(self, wanted: int) -> int:
         """Up to `wanted` more tokens: the ticket's free ones first, then a new slice; 0: the budget is spent.
@@ -269,6 +301,14 @@ class Choices:
         taken = min(wanted, self._num_free)
         self._num_free -= taken
         return taken
+
+
+def window_of(demand: Demand) -> int:
+    """Tokens of one choice that may wait for a reader. A request of many choices and log-probabilities has
+    few: the engine pauses it where its reader does not come along."""
+    num_logprobs = 0 if demand.sampling.logprobs is None else 1 + demand.sampling.logprobs
+    token_bytes = TOKEN_BYTES + num_logprobs * LOGPROB_BYTES
+    return max(LEAST_WINDOW, MOST_UNREAD_BYTES // (token_bytes * demand.num_choices))
 
 
 def seed_of_choice(seed: int, number: int) -> int:

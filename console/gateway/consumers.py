@@ -4,7 +4,6 @@ the path that REST takes. Frames, authentication, limits and close codes: docs/w
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from dataclasses import dataclass
@@ -12,8 +11,9 @@ from typing import Any
 
 from channels.generic.websocket import AsyncWebsocketConsumer
 
+from console.environment import environment
 from console.gateway import flight, pipeline
-from console.gateway.answers.answer import timings_json, usage_json
+from console.gateway.answers.answer import encode, timings_json, usage_json
 from console.gateway.answers.chat import ChatAnswer
 from console.gateway.body import MAX_BODY_BYTES, parse_object
 from console.gateway.doorkeeper import SUBPROTOCOL, AskCaller, offered_key, who_is_there
@@ -23,6 +23,7 @@ from console.gateway.handler import refuse_key_in_url
 from console.gateway.lanes import Lanes, TooMuch
 from console.gateway.refused import claimed_owner, list_refused, source_of, write_down
 from console.gateway.schemas.chat import ChatRequest
+from console.gateway.sockets import OPEN
 from monitoring import semconv, tracing
 from monitoring.metrics import SOCKETS
 
@@ -31,12 +32,13 @@ logger = logging.getLogger(__name__)
 ROUTE = "/v1/responses"
 MAX_LANES = 8
 MAX_WAITING = 8  # requests waiting in one lane
+MAX_WAITING_BYTES = 4 * 1024 * 1024  # of all that wait in a socket's lanes, as they came
 IDLE_SECONDS = 600.0
 MAX_SECONDS = 3600.0  # OpenAI's sockets live an hour, too
 TICK_SECONDS = 5.0
 MAX_NUMBERED = 1024  # lanes whose frames are numbered
 # Applications may only use 1000 and 4000-4999; the last three digits are those of the standard's own codes.
-RESTART, TOO_OLD, TOO_BIG, UNAUTHENTICATED = 4012, 4008, 4009, 4401
+RESTART, TOO_OLD, TOO_BIG, UNAUTHENTICATED, TOO_MANY = 4012, 4008, 4009, 4401, 4429
 
 
 @dataclass(slots=True)
@@ -52,14 +54,17 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
 
     async def connect(self) -> None:
         self._lanes: Lanes[dict[str, Any]] = Lanes(
-            self._respond, max_lanes=MAX_LANES, max_waiting=MAX_WAITING
+            self._respond,
+            max_lanes=MAX_LANES,
+            max_waiting=MAX_WAITING,
+            max_waiting_bytes=MAX_WAITING_BYTES,
         )
         self._is_open = False
         self._num_sent: dict[str | None, int] = {}
         try:
             refuse_key_in_url(self.scope.get("query_string", b"").decode("latin-1"))
             self._ask_caller: AskCaller = who_is_there(self.scope)
-            await self._ask_caller()
+            caller = await self._ask_caller()
             if flight.is_draining():
                 raise shutting_down()
         except Exception as error:
@@ -70,6 +75,11 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
             return await self.close()  # before accept: the handshake is answered with 403
         await self.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in self.scope["subprotocols"] else None)
         self._is_open = True
+        if not OPEN.enter(caller.id, most=environment().sockets_per_key):
+            await self._say_error(_too_many_sockets(), None)
+            self._is_open = False
+            return await self.close(TOO_MANY)
+        self._owner = caller.id
         SOCKETS.inc()
         flight.opened(self._land)
         self._clock = asyncio.create_task(self._watch_time())
@@ -78,6 +88,7 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         if not self._is_open:
             return
         self._is_open = False
+        OPEN.leave(self._owner)
         SOCKETS.dec()
         flight.closed(self._land)
         self._clock.cancel()
@@ -98,7 +109,7 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
             elif flight.is_draining():
                 raise shutting_down()
             else:
-                self._lanes.add(stream_id, body)
+                self._lanes.add(stream_id, body, num_bytes=len(raw))
         except TooMuch as limit:
             await self._say_error(_too_much(limit), stream_id)
         except ApiError as error:
@@ -168,7 +179,7 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         list_refused(error, cause, owner=owner, scope=self.scope, **about)
 
     async def _send(self, frame: dict[str, Any]) -> None:
-        await self._send_text(json.dumps(frame, ensure_ascii=False, separators=(",", ":")))
+        await self._send_text(encode(frame))
 
     async def _send_text(self, text: str) -> None:
         if self._is_open:
@@ -205,4 +216,12 @@ def _too_much(limit: TooMuch) -> ApiError:
         message = f"A connection has {MAX_LANES} lanes; wait for one or open another connection."
         return ApiError(400, "websocket_stream_limit_reached", message, "stream_id")
     message = f"This lane has {MAX_WAITING} requests waiting already."
+    if limit.what == "bytes":
+        message = f"What waits in this connection's lanes is larger than {MAX_WAITING_BYTES} bytes."
     return ApiError(429, "websocket_lane_full", message, "stream_id")
+
+
+def _too_many_sockets() -> ApiError:
+    most = environment().sockets_per_key
+    message = f"This key has {most} connections open already; use the lanes of one."
+    return ApiError(429, "too_many_connections", message)

@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import IO, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
 from django.core.exceptions import RequestAborted
@@ -18,7 +18,6 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.urls import set_script_prefix, set_urlconf
 
 from console.environment import environment
-from console.gateway.body import MAX_BODY_BYTES, too_large
 from console.gateway.errors import ApiError, as_api_error, invalid, unexpected
 from console.gateway.refused import claimed_owner, list_refused, source_of, write_down
 from console.gateway.schemas import fields
@@ -73,9 +72,6 @@ class GatewayHandler(ASGIHandler):
             body = await self.read_body(receive)
         except RequestAborted:
             return
-        except BodyTooLarge:
-            await self.send_response(render(too_large()), send)
-            return
         with body:
             set_script_prefix(get_script_prefix(scope))
             request, refusal = self.create_request(scope, body)
@@ -116,25 +112,6 @@ class GatewayHandler(ASGIHandler):
     async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
         set_urlconf(None)
         return await self._middleware_chain(request)
-
-    async def read_body(self, receive: Any) -> IO[bytes]:
-        """Django's, but it stops where the body is larger than any valid one."""
-        num_bytes = 0
-
-        async def bounded() -> Any:
-            nonlocal num_bytes
-            message = await receive()
-            num_bytes += len(message.get("body", b""))
-            if num_bytes > MAX_BODY_BYTES:
-                raise BodyTooLarge
-            return message
-
-        body: IO[bytes] = await super().read_body(bounded)
-        return body
-
-
-class BodyTooLarge(Exception):
-    """More bytes came than a valid request can have."""
 
 
 async def enforce_policy(request: GatewayRequest, view: Any, args: Any, kwargs: Any) -> None:

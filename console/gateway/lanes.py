@@ -11,7 +11,7 @@ Work = TypeVar("Work")
 
 
 class TooMuch(Exception):
-    """No room for another lane, or for another piece of work in one. `what` is "lanes" or "waiting"."""
+    """No room for another lane, or for another piece of work in one: "lanes", "waiting" or "bytes"."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -22,24 +22,35 @@ class Lanes(Generic[Work]):
     """Runs `perform` for each piece of work, in a task per busy lane."""
 
     def __init__(
-        self, perform: Callable[[str | None, Work], Awaitable[None]], *, max_lanes: int, max_waiting: int
+        self,
+        perform: Callable[[str | None, Work], Awaitable[None]],
+        *,
+        max_lanes: int,
+        max_waiting: int,
+        max_waiting_bytes: int,
     ) -> None:
         self._perform = perform
         self._max_lanes = max_lanes
         self._max_waiting = max_waiting
-        self._waiting: dict[str | None, deque[Work]] = {}
+        self._max_waiting_bytes = max_waiting_bytes  # of all lanes together
+        self._num_waiting_bytes = 0
+        self._waiting: dict[str | None, deque[tuple[Work, int]]] = {}
         self._running: dict[str | None, asyncio.Task[None]] = {}
 
     @property
     def are_idle(self) -> bool:
         return not self._waiting
 
-    def add(self, lane: str | None, work: Work) -> None:
+    def add(self, lane: str | None, work: Work, *, num_bytes: int = 0) -> None:
+        """`num_bytes`: what the work takes while it waits."""
         waiting = self._waiting.get(lane)
         if waiting is not None:
             if len(waiting) >= self._max_waiting:
                 raise TooMuch("waiting")
-            waiting.append(work)
+            if self._num_waiting_bytes + num_bytes > self._max_waiting_bytes:
+                raise TooMuch("bytes")
+            self._num_waiting_bytes += num_bytes
+            waiting.append((work, num_bytes))
             return
         if len(self._waiting) >= self._max_lanes:
             raise TooMuch("lanes")
@@ -61,6 +72,7 @@ class Lanes(Generic[Work]):
         """Cancel everything and wait until it has ended."""
         for waiting in self._waiting.values():
             waiting.clear()
+        self._num_waiting_bytes = 0
         for running in tuple(self._running.values()):
             running.cancel()
         await self.finish()
@@ -71,6 +83,8 @@ class Lanes(Generic[Work]):
 
     def _go_on(self, lane: str | None) -> None:
         if self._waiting[lane]:
-            self._start(lane, self._waiting[lane].popleft())
+            work, num_bytes = self._waiting[lane].popleft()
+            self._num_waiting_bytes -= num_bytes
+            self._start(lane, work)
         else:
             del self._waiting[lane], self._running[lane]

@@ -19,6 +19,7 @@ from console.gateway.schemas.demand import Demand, Prompt
 from console.gateway.settlement import conclude
 from console.keys.caller import Caller
 from console.keys.scopes import Scope, require
+from console.limits.ask import ask, check
 from console.limits.reserve import LimitExceeded, reserve
 from console.rollouts.choose import Arm, choose
 from inference import client
@@ -70,7 +71,7 @@ Steps = AsyncGenerator[Step, None]
 
 
 async def accept(*, caller: Caller, demand: Demand, transport: Transport, arrived: float) -> Accepted:
-    """Permit, choose, wake, prepare, reserve; then `run` must be called.
+    """Permit, choose, wake, ask, prepare, reserve; then `run` must be called.
 
     Raises what `errors.as_api_error` knows.
 
@@ -81,29 +82,48 @@ async def accept(*, caller: Caller, demand: Demand, transport: Transport, arrive
         raise shutting_down()
     require(SCOPES[demand.endpoint], caller=caller)
     laps.end("parse")
-    arm, hold, prompts = await _reach(caller=caller, demand=demand, laps=laps)
+    asked = Asked(caller)
+    arm, hold, prompts = await _reach(asked=asked, demand=demand, laps=laps)
     try:
         demand = demand.with_defaults(prompts[0].sampling)
-        return await _let_in(caller, demand, transport, laps, arm, hold, prompts)
+        return await _let_in(asked, demand, transport, laps, arm, hold, prompts)
     except BaseException:
         hold.release()
         raise
 
 
+class Asked:
+    """A caller whose rates are asked once, before anything is done about a prompt."""
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+        self.is_counted = False
+        self._is_asked = False
+
+    async def once(self) -> None:
+        """Raises `LimitExceeded`."""
+        if not self._is_asked:
+            self.is_counted = await ask(self.caller)
+            self._is_asked = True
+
+
 async def _reach(
-    *, caller: Caller, demand: Demand, laps: Laps
+    *, asked: Asked, demand: Demand, laps: Laps
 ) -> tuple[Arm, flight.Hold, tuple[Prepared, ...]]:
     """Choose a revision, wait until it is in memory, prepare the prompts with its tokenizer.
 
     Once more from the start where it vanished in between.
     """
     for has_another_try in (True, False):
-        arm = await choose(caller=caller, model=demand.model, user=demand.user)
+        arm = await choose(caller=asked.caller, model=demand.model, user=demand.user)
         laps.end("choose")
         hold = flight.Hold(arm.revision)
         try:
+            if not is_loaded(arm.revision):
+                await check(asked.caller)  # or it would be loaded for a request that is refused then
             if await wake(arm.revision):
                 laps.end("load")
+            await asked.once()
             prompts = tuple([await _prepare(arm, prompt) for prompt in demand.prompts])
         except BaseException as error:
             hold.release()
@@ -118,7 +138,7 @@ async def _reach(
 
 
 async def _let_in(
-    caller: Caller,
+    asked: Asked,
     demand: Demand,
     transport: Transport,
     laps: Laps,
@@ -132,7 +152,7 @@ async def _let_in(
     slice_tokens = min([SLICE_TOKENS, demand.max_tokens or SLICE_TOKENS, *_rooms(prompts)])
     created_at = time.time() - (time.monotonic() - laps.arrived)
     ticket = await reserve(
-        caller=caller,
+        caller=asked.caller,
         request_id=request_id,
         prompt_tokens=sum(len(one.token_ids) for one in prompts),
         output_tokens=slice_tokens * demand.num_choices,
@@ -140,11 +160,12 @@ async def _let_in(
         revision=arm.revision,
         endpoint=demand.endpoint,
         transport=transport,
+        is_counted=asked.is_counted,
     )
     laps.end("reserve")
     accepted = Accepted(
         request_id,
-        caller,
+        asked.caller,
         demand,
         arm,
         prompts,

@@ -30,7 +30,7 @@ def list_refused(
     """Note it for the list of refused requests: who, which limit, and when another try may pass."""
     client = scope.get("client") or ("", 0)
     now = timezone.now()
-    is_limit = isinstance(cause, LimitExceeded)
+    exceeded = cause if isinstance(cause, LimitExceeded) else None
     milliseconds = error.headers.get("retry-after-ms")
     REFUSED_LOG.note(
         Refused(
@@ -43,15 +43,15 @@ def list_refused(
             transport=transport,
             param=(error.param or "")[:100],
             ip=str(client[0])[:64],
-            limit=cause.limit if is_limit else "",
-            limit_value=cause.limit_value if is_limit else None,
+            limit=exceeded.limit if exceeded else "",
+            limit_value=exceeded.limit_value if exceeded else None,
             frees_at=now + timedelta(milliseconds=int(milliseconds)) if milliseconds else None,
         )
     )
 
 
 def claimed_owner(authorization: str | None) -> str:
-    """The public part of a well-formed key, whoever sent it; the log keeps it only where such a key exists."""
+    """The public part of a well-formed key, whoever sent it; kept only where such a key exists."""
     token = parse((authorization or "").partition(" ")[2].strip())
     return "" if token is None else token.public_id
 

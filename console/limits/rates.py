@@ -1,8 +1,9 @@
 """Requests and tokens per minute in the Limit's row: conditional UPDATEs, so that no race can pass too many.
 
-Requests count when they are let in. Tokens count as they are used; what requests in flight have reserved
-and not used yet is held beside the level, and weighs like it when another wants in. A rate never cuts an
-answer short: what a long one takes beyond the limit delays the requests after it.
+Requests count when they come, before their prompts are worked on. Tokens count as they are used; what
+requests in flight have reserved and not used yet is held beside the level, and weighs like it when another
+wants in. A rate never cuts an answer short: what a long one takes beyond the limit delays the requests after
+it.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ def now_ms() -> int:
     return int(time.time() * 1000)
 
 
-def admit(limit_pk: int, *, tokens: int, now: int) -> bool:
-    """Count a request and hold its tokens if both rates have room for them. False: nothing was taken."""
-    return bool(_ADMIT(pk=limit_pk, held=tokens, **added(now=now, requests=1)))
+def admit(limit_pk: int, *, tokens: int, now: int, requests: int = 1) -> bool:
+    """Count a request and hold its tokens if both rates have room for them. False: nothing was taken.
+
+    `requests`: 0 for one that was counted before its tokens were known.
+    """
+    return bool(_ADMIT(pk=limit_pk, held=tokens, **added(now=now, requests=requests)))
 
 
 def added(*, now: int, requests: int = 0, used: int = 0) -> dict[str, int]:
@@ -57,7 +61,7 @@ def drained(unit: str) -> Combinable:
 
 
 def _with_room() -> QuerySet[Limit]:
-    requests = drained("requests") + UNIT
+    requests = drained("requests") + Slot("requests")
     tokens = drained("tokens") + (F("held_tokens") + Slot("held")) * UNIT
     return Limit.objects.filter(
         Q(requests_per_minute=None) | Q(LessThanOrEqual(requests, F("requests_per_minute") * UNIT)),

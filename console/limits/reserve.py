@@ -7,7 +7,6 @@ rates per minute (`rates.py`) are asked in the same transaction.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -70,10 +69,12 @@ async def reserve(
     revision: str = "",
     endpoint: str = "",
     transport: str = "",
+    is_counted: bool = False,
 ) -> Ticket:
     """Reserve the prompt and up to `output_tokens` of output; raises LimitExceeded.
 
-    What the request is for (model, revision, endpoint, transport) is kept for the ledger row of a crash.
+    `is_counted`: the request counts against its key's rate already (`ask.py`). What it is for (model,
+    revision, endpoint, transport) is kept for the ledger row of a crash.
     """
     ticket = Ticket(
         request_id=request_id,
@@ -90,12 +91,9 @@ async def reserve(
         server=own_lease().server,
         created_at=timezone.now(),
     )
-    future = ledger().submit(lambda: _reserve(ticket, output_tokens=output_tokens))
-    try:
-        return await asyncio.shield(asyncio.wrap_future(future))
-    except asyncio.CancelledError:
-        future.add_done_callback(_give_back)  # nobody will ever use this ticket
-        raise
+    return await ledger().admit(
+        lambda: _reserve(ticket, output_tokens=output_tokens, is_counted=is_counted), undo=_give_back
+    )
 
 
 async def extend(ticket: Ticket, *, output_tokens: int, used_tokens: int = 0) -> bool:
@@ -110,13 +108,15 @@ async def extend(ticket: Ticket, *, output_tokens: int, used_tokens: int = 0) ->
     return granted > 0
 
 
-def _reserve(ticket: Ticket, *, output_tokens: int) -> Ticket:
+def _reserve(ticket: Ticket, *, output_tokens: int, is_counted: bool = False) -> Ticket:
     if _RECORDED(request_id=ticket.request_id):
         raise DuplicateRequest(ticket.request_id)
-    limit = _limit(_OF_KEY.first(key=ticket.key_id)) if ticket.key_id else None
+    limit = limit_of_key(ticket.key_id) if ticket.key_id else None
     granted = output_tokens
     if limit is not None:
-        granted, ticket.buckets = _let_in(limit, prompt_tokens=ticket.prompt_tokens, wanted=output_tokens)
+        granted, ticket.buckets = _let_in(
+            limit, prompt_tokens=ticket.prompt_tokens, wanted=output_tokens, is_counted=is_counted
+        )
     ticket.pk, ticket.limit, ticket.output_tokens = None, limit, granted  # pk: this may be a second attempt
     try:
         ticket.save(force_insert=True)
@@ -125,7 +125,9 @@ def _reserve(ticket: Ticket, *, output_tokens: int) -> Ticket:
     return ticket
 
 
-def _let_in(limit: Limit, *, prompt_tokens: int, wanted: int) -> tuple[int, tuple[Bucket, ...]]:
+def _let_in(
+    limit: Limit, *, prompt_tokens: int, wanted: int, is_counted: bool
+) -> tuple[int, tuple[Bucket, ...]]:
     """What of `wanted` the budget and the rates grant, and how the rates stand then; raises LimitExceeded."""
     if (per_minute := limit.tokens_per_minute) is not None:
         wanted = min(wanted, per_minute - prompt_tokens)
@@ -133,17 +135,19 @@ def _let_in(limit: Limit, *, prompt_tokens: int, wanted: int) -> tuple[int, tupl
             raise _too_large(limit, needed=prompt_tokens + 1)
     now = rates.now_ms()
     buckets = limit.buckets(now_ms=now)
-    if _wait(buckets, tokens=prompt_tokens + 1):  # most of a flood ends here, before anything is written
-        raise _too_fast(buckets, tokens=prompt_tokens + wanted)
+    asked = tuple(one for one in buckets if one.unit == "tokens" or not is_counted)
+    if wait_of(asked, tokens=prompt_tokens + 1):  # most of a flood ends here, before anything is written
+        raise too_fast(asked, tokens=prompt_tokens + wanted, standing=buckets)
     granted = _take(limit.pk, fixed=prompt_tokens, wanted=wanted)
     if not granted:
-        raise _refusal(limit.pk, needed=prompt_tokens + 1)
+        raise no_room(Limit.objects.get(pk=limit.pk), needed=prompt_tokens + 1)
     tokens = prompt_tokens + granted
-    is_admitted = rates.admit(limit.pk, tokens=tokens, now=now)
+    is_admitted = rates.admit(limit.pk, tokens=tokens, now=now, requests=0 if is_counted else 1)
     standing = _limit(_OF_PK.first(pk=limit.pk)) if buckets else None
     buckets = standing.buckets(now_ms=now) if standing else ()
     if buckets and not is_admitted:  # what was reserved is given back with the savepoint
-        raise _too_fast(buckets, tokens=tokens)
+        asked = tuple(one for one in buckets if one.unit == "tokens" or not is_counted)
+        raise too_fast(asked or buckets, tokens=tokens, standing=buckets)
     return granted, buckets
 
 
@@ -173,13 +177,14 @@ def _too_large(limit: Limit, *, needed: int) -> LimitExceeded:
     )
 
 
-def _wait(buckets: tuple[Bucket, ...], *, tokens: int) -> float:
+def wait_of(buckets: tuple[Bucket, ...], *, tokens: int) -> float:
     """Seconds until every rate has room for a request of so many tokens; 0: now."""
     return max((one.seconds_until_room_for(one.cost(tokens)) for one in buckets), default=0.0)
 
 
-def _too_fast(buckets: tuple[Bucket, ...], *, tokens: int) -> LimitExceeded:
-    wait = _wait(buckets, tokens=tokens)
+def too_fast(buckets: tuple[Bucket, ...], *, tokens: int, standing: tuple[Bucket, ...] = ()) -> LimitExceeded:
+    """`standing`: all of the key's rates, where not all were asked."""
+    wait = wait_of(buckets, tokens=tokens)
     slowest = next(one for one in buckets if one.seconds_until_room_for(one.cost(tokens)) == wait)
     rate = f"{slowest.limit} {slowest.unit} a minute"
     message = f"This key is limited to {rate}; try again in {duration(wait)}."
@@ -187,14 +192,14 @@ def _too_fast(buckets: tuple[Bucket, ...], *, tokens: int) -> LimitExceeded:
         message,
         code="rate_limit_exceeded",
         retry_after_seconds=wait,
-        buckets=buckets,
+        buckets=standing or buckets,
         limit=f"{slowest.unit}_per_minute",
         limit_value=slowest.limit,
     )
 
 
-def _refusal(limit_pk: int, *, needed: int) -> LimitExceeded:
-    limit = Limit.objects.get(pk=limit_pk)
+def no_room(limit: Limit, *, needed: int) -> LimitExceeded:
+    """The budget is spent, or reserved."""
     budget: dict[str, Any] = {"limit": "budget_tokens", "limit_value": limit.budget_tokens}
     if limit.budget_tokens is not None and limit.used_tokens + needed > limit.budget_tokens:
         spent = f"This key has used {limit.used_tokens} of its {limit.budget_tokens} tokens"
@@ -224,6 +229,10 @@ def _extend(ticket: Ticket, *, output_tokens: int, now: datetime, used_tokens: i
     return granted
 
 
+def limit_of_key(key_pk: int) -> Limit | None:
+    return _limit(_OF_KEY.first(key=key_pk))
+
+
 def _limit(row: tuple[Any, ...] | None) -> Limit | None:
     return None if row is None else Limit.from_db(DEFAULT_DB_ALIAS, LIMIT_COLUMNS, row)
 
@@ -245,7 +254,7 @@ def _kept(of_living_owner: Callable[[], QuerySet[Any]]) -> Select:
 
 
 def _give_back(future: Future[Ticket]) -> None:
-    """The client left while its reservation was being written: no work was done, so nothing is charged."""
+    """Nobody waits for this ticket any more: no work was done, so nothing is charged."""
     if future.exception() is None:
         ticket = future.result()
         ledger().submit(lambda: release(ticket.request_id))

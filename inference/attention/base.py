@@ -90,6 +90,8 @@ def store(pool: Tensor, slots: Tensor, states: Tensor) -> None:
     """Put `states` into rows of a pool; into one of 8 bits, as far as its numbers reach."""
     if pool.dtype == states.dtype:
         pool.index_copy_(0, slots, states)
+    elif pool.dtype.itemsize > 1:
+        raise TypeError(f"layers give keys and values in {states.dtype}, but the KV pool is of {pool.dtype}")
     else:
         pool.view(torch.uint8).index_copy_(0, slots, saturated(states, pool.dtype).view(torch.uint8))
 

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from inference.config import Quantization
+from inference.config import GGUF_CONVERTER, Quantization
 from inference.convert.child import progress, report
 from inference.convert.facts import facts, licence
-from inference.convert.gguf_header import check_gguf
+from inference.convert.gguf_header import CannotConvert, GgufHeader
+from inference.convert.gguf_parts import check_gguf, part_paths
 from inference.convert.output import CannotWrite, check_disk, whole_folder
+from inference.convert.prompt_trial import try_prompts
 from inference.models.model_folder import (
     CannotLoad,
     NotServed,
@@ -38,6 +40,7 @@ CODES: dict[type[Exception], str] = {
     UnsafeModel: "unsafe_model",
     NotServed: "not_served",
     CannotLoad: "cannot_load",
+    CannotConvert: "cannot_convert",
     CannotWrite: "cannot_write",
     OSError: "input_output_error",
 }
@@ -53,6 +56,7 @@ def main(arguments: list[str]) -> int:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Checks the source and, where a target is given, writes it; returns folder, manifest and facts."""
     progress("checking", 0.0)
+    header = None
     if options.gguf:
         source = options.gguf.resolve(strict=True)
         header = check_gguf(source)
@@ -64,8 +68,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         files = check_folder(source)
         passed_over = ignored(source, files)
         num_bytes = sum(path.stat().st_size for path in files.values())
+        progress("trying tokenizer and template", 0.02)
+        of_prompts = try_prompts(source)
         if options.target is None or not (options.quantize or passed_over):
-            return {"folder": str(source), "files": manifest(files), "facts": _described(source, files)}
+            found = _described(source, files) | of_prompts
+            return {"folder": str(source), "files": manifest(files), "facts": found}
         named = licence(source)
     target = options.target.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -74,16 +81,19 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     )
     with whole_folder(target) as part:
         is_made = options.gguf or options.quantize
-        receipt = _write(source, part, options) if is_made else _copy(files, part)
+        receipt = _write(source, part, options, header) if is_made else _copy(files, part)
         progress("checking the result", 0.9)
         files = check_folder(part)
-        written, found = manifest(files), _described(part, files)
+        written = manifest(files)
+        (part / RECEIPT).write_text(json.dumps({**receipt, "files": written}, indent=2) + "\n")
+        if options.gguf:
+            of_prompts = try_prompts(part)
+        found = _described(part, files) | of_prompts
         if named:
             found["licence"] = named  # a target holds no README
         if passed_over:
             found["ignored"] = passed_over[:MAX_SAID]
             found["num_ignored"] = len(passed_over)
-        (part / RECEIPT).write_text(json.dumps({**receipt, "files": written}, indent=2) + "\n")
         progress("moving into place", 0.99)
     return {"folder": str(target), "files": written, "facts": found}
 
@@ -108,7 +118,9 @@ def _copy(files: Mapping[str, Path], part: Path) -> dict[str, Any]:
     return {"copied": sorted(files)}
 
 
-def _write(source: Path, part: Path, options: argparse.Namespace) -> dict[str, Any]:
+def _write(
+    source: Path, part: Path, options: argparse.Namespace, header: GgufHeader | None
+) -> dict[str, Any]:
     progress("starting torch", 0.05)
     import torch
     import transformers
@@ -118,14 +130,20 @@ def _write(source: Path, part: Path, options: argparse.Namespace) -> dict[str, A
     if options.num_threads:
         torch.set_num_threads(options.num_threads)
     receipt: dict[str, Any] = {"source": source.name, "transformers": transformers.__version__}
-    if options.gguf:
+    if header is not None:
         from inference.convert.gguf import convert_gguf
 
-        receipt["source_sha256"] = sha256(source)
+        receipt["converter"] = GGUF_CONVERTER
+        hashes = {path.name: sha256(path) for path in part_paths(header)}
+        receipt["source_sha256"] = hashes if len(hashes) > 1 else next(iter(hashes.values()))
         floats = part / "floats" if options.quantize else part
-        floats.mkdir(exist_ok=True)
         progress("converting", 0.2)
-        convert_gguf(source, floats, dtype=getattr(torch, options.dtype))
+        convert_gguf(
+            header,
+            floats,
+            dtype=getattr(torch, options.dtype),
+            progress=lambda done: progress("converting", 0.2 + 0.4 * done),
+        )
         source = floats
     if options.quantize:
         from inference.convert.quantize import quantize_folder

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.models.safetensors_header import Tensor, read_header
+from inference.models.serving_files import RECEIPT
 
 INT4 = "pilothouse_int4"  # as config.json names it: inference/quantization/int4.py
 CACHE_ELEMENT_BYTES = 2  # of an unquantized KV cache
@@ -45,6 +46,7 @@ def facts(folder: Path, files: Mapping[str, Path]) -> dict[str, Any]:
         "quantization": method,
         "licence": licence(folder, config),
         "own_code": _own_code(files) or None,
+        "converter": _converter(folder),
     }
     found |= _sequence_facts(_text_config(config))
     return {name: value for name, value in found.items() if value is not None}
@@ -54,6 +56,18 @@ def _own_code(files: Mapping[str, Path]) -> list[str]:
     """The files that name code of the model's own (`auto_map`), which is never run."""
     named = (name for name in ("config.json", "tokenizer_config.json") if name in files)
     return [name for name in named if "auto_map" in json.loads(files[name].read_bytes())]
+
+
+def _converter(folder: Path) -> int | None:
+    """Which of our converters made the folder of a GGUF file; None where it was made otherwise."""
+    try:
+        receipt = json.loads(_text(folder / RECEIPT) or "{}")
+    except ValueError:
+        return None
+    if not isinstance(receipt, dict) or "source_sha256" not in receipt:
+        return None
+    number = receipt.get("converter", 1)  # the first did not say so
+    return number if type(number) is int else None
 
 
 def licence(folder: Path, config: Mapping[str, Any] | None = None) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from io import BufferedReader
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from gguf.constants import GGML_QUANT_SIZES
 
@@ -17,6 +18,7 @@ MAX_KEYS = 65_536
 MAX_NAME_BYTES = 65_535
 MAX_DIMENSIONS = 4
 MAX_ARRAY_DEPTH = 2
+MAX_KEYS_BYTES = 256 * 2**20  # of all keys with their values, which are kept: vocabularies take some 10 MB
 DEFAULT_ALIGNMENT = 32
 
 # value type -> struct format; 8 is a string, 9 an array
@@ -39,14 +41,58 @@ BLOCK_SIZES = {
 }  # type -> (weights, bytes) of a block
 
 
+class CannotConvert(ValueError):
+    """A GGUF file that would become another model than it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class GgufTensor:
+    """Where a tensor's blocks lie."""
+
+    name: str
+    shape: tuple[int, ...]  # the fastest dimension first, as GGUF says it
+    kind: int  # of its blocks, as GGML numbers them
+    file: Path
+    start: int  # from the beginning of the file
+    num_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """What the sanity check learns on its way through."""
+    """All that a file says before its weights; of arrays in arrays only that they are there."""
 
-    architecture: str
-    num_weights: int
-    has_tokenizer: bool
-    licence: str
+    keys: dict[str, Any]
+    tensors: dict[str, GgufTensor]
+
+    @property
+    def architecture(self) -> str:
+        return self.text("general.architecture")
+
+    @property
+    def licence(self) -> str:
+        return self.text("general.license")[:60].lower()
+
+    @property
+    def num_weights(self) -> int:
+        return sum(prod(tensor.shape) for tensor in self.tensors.values())
+
+    @property
+    def has_tokenizer(self) -> bool:
+        return "tokenizer.ggml.tokens" in self.keys
+
+    def text(self, key: str) -> str:
+        """ "" where the file does not say, or says something else than text."""
+        value = self.keys.get(key)
+        return value if isinstance(value, str) else ""
+
+    def number(self, key: str) -> int | None:
+        """None where the file does not say, or says something else than a whole number."""
+        value = self.keys.get(key)
+        return value if type(value) is int else None
+
+    def of_model(self, name: str) -> Any:
+        """A figure of the architecture's own; None where the file does not say."""
+        return self.keys.get(f"{self.architecture}.{name}")
 
 
 class _Reader:
@@ -55,19 +101,19 @@ class _Reader:
     def __init__(self, file: BufferedReader, size: int) -> None:
         self.file = file
         self.size = size
+        self.position = 0
 
     def take(self, num_bytes: int) -> bytes:
         self.need(num_bytes)
+        self.position += num_bytes
         return self.file.read(num_bytes)
 
-    def skip(self, num_bytes: int) -> None:
-        self.need(num_bytes)
-        self.file.seek(num_bytes, 1)
-
     def need(self, num_bytes: int) -> None:
-        left = self.size - self.file.tell()
+        left = self.size - self.position
         if num_bytes > left:
             raise BadHeader(f"the header asks for {num_bytes} bytes where the file has {left} left")
+        if self.position + num_bytes > MAX_KEYS_BYTES:
+            raise BadHeader(f"the header is larger than {MAX_KEYS_BYTES} bytes")
 
     def number(self, form: str) -> int:
         return int(struct.unpack(form, self.take(struct.calcsize(form)))[0])
@@ -76,33 +122,41 @@ class _Reader:
         length = self.number("<Q")
         if length > MAX_NAME_BYTES:
             raise BadHeader(f"a name of {length} bytes")
+        return self._utf8(length)
+
+    def text(self) -> str:
+        return self._utf8(self.number("<Q"))
+
+    def _utf8(self, length: int) -> str:
         try:
             return self.take(length).decode()
         except UnicodeDecodeError as error:
-            raise BadHeader("a name that is not UTF-8") from error
+            raise BadHeader("a text that is not UTF-8") from error
 
-    def skip_value(self, kind: int, *, depth: int = 0) -> None:
+    def value(self, kind: int, *, depth: int = 0) -> Any:
         if kind in SCALARS:
-            self.skip(struct.calcsize(SCALARS[kind]))
-        elif kind == STRING:
-            self.skip(self.number("<Q"))
-        elif kind == ARRAY and depth < MAX_ARRAY_DEPTH:
-            self.skip_array(depth=depth + 1)
-        else:
-            raise BadHeader(f"an unknown value type {kind}, or arrays nested too deeply")
+            form = SCALARS[kind]
+            return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+        if kind == STRING:
+            return self.text()
+        if kind == ARRAY and depth < MAX_ARRAY_DEPTH:
+            return self._array(depth=depth + 1)
+        raise BadHeader(f"an unknown value type {kind}, or arrays nested too deeply")
 
-    def skip_array(self, *, depth: int) -> None:
+    def _array(self, *, depth: int) -> list[Any]:
         kind, length = self.number("<I"), self.number("<Q")
         if kind in SCALARS:
-            self.skip(length * struct.calcsize(SCALARS[kind]))
-            return
+            form = SCALARS[kind][1]
+            raw = self.take(length * struct.calcsize(f"<{form}"))
+            return list(struct.unpack(f"<{length}{form}", raw))
         self.need(length * 8)  # a string or an array takes 8 bytes at least
-        for _ in range(length):
-            self.skip_value(kind, depth=depth)
+        if kind == STRING:
+            return [self.text() for _ in range(length)]
+        return [self.value(kind, depth=depth) for _ in range(length)]
 
 
-def check_gguf(path: Path) -> GgufHeader:
-    """Raises `BadHeader` where the header does not fit the file or the format."""
+def read_gguf(path: Path) -> GgufHeader:
+    """One file's header. Raises `BadHeader` where it does not fit the file or the format."""
     size = path.stat().st_size
     with path.open("rb") as file:
         reader = _Reader(file, size)
@@ -112,62 +166,53 @@ def check_gguf(path: Path) -> GgufHeader:
         if version not in (2, 3):
             raise BadHeader(f"GGUF version {version} is not 2 or 3 (or the file is big-endian)")
         num_tensors, num_keys = reader.number("<Q"), reader.number("<Q")
-        if not 0 < num_tensors <= MAX_TENSORS or num_keys > MAX_KEYS:
+        if num_tensors > MAX_TENSORS or num_keys > MAX_KEYS:
             raise BadHeader(f"{num_tensors} tensors and {num_keys} keys are not a model")
-        architecture, licence, alignment, has_tokenizer = _read_keys(reader, num_keys)
-        num_weights = _check_tensors(reader, num_tensors, alignment)
-        return GgufHeader(architecture, num_weights, has_tokenizer, licence)
+        keys = _read_keys(reader, num_keys)
+        return GgufHeader(keys, _read_tensors(reader, num_tensors, path, _alignment(keys)))
 
 
-def _read_keys(reader: _Reader, num_keys: int) -> tuple[str, str, int, bool]:
-    architecture, licence, alignment = "", "", DEFAULT_ALIGNMENT
-    seen: set[str] = set()
+def _read_keys(reader: _Reader, num_keys: int) -> dict[str, Any]:
+    keys: dict[str, Any] = {}
     for _ in range(num_keys):
         key, kind = reader.name(), reader.number("<I")
-        if key in seen:
+        if key in keys:
             raise BadHeader(f"the key {key!r} comes twice")
-        seen.add(key)
-        if key == "general.architecture" and kind == STRING:
-            architecture = reader.name()
-        elif key == "general.license" and kind == STRING:
-            licence = reader.name()[:60].lower()
-        elif key == "general.alignment" and kind == 4:
-            alignment = reader.number("<I")
-        else:
-            reader.skip_value(kind)
-    if not architecture:
-        raise BadHeader("no general.architecture")
-    if alignment < 8 or alignment > 2**20 or alignment & (alignment - 1):
+        keys[key] = reader.value(kind)
+    return keys
+
+
+def _alignment(keys: dict[str, Any]) -> int:
+    alignment = keys.get("general.alignment", DEFAULT_ALIGNMENT)
+    if type(alignment) is not int or not 8 <= alignment <= 2**20 or alignment & (alignment - 1):
         raise BadHeader(f"an alignment of {alignment} bytes")
-    return architecture, licence, alignment, "tokenizer.ggml.tokens" in seen
+    return alignment
 
 
-def _check_tensors(reader: _Reader, num_tensors: int, alignment: int) -> int:
-    """Checks that every tensor lies inside the file and on its own; returns the number of weights."""
-    extents: list[tuple[int, int, str]] = []
-    names: set[str] = set()
-    num_weights = 0
+def _read_tensors(reader: _Reader, num_tensors: int, path: Path, alignment: int) -> dict[str, GgufTensor]:
+    """Each lies inside the file and on its own."""
+    found: list[tuple[str, tuple[int, ...], int, int, int]] = []
     for _ in range(num_tensors):
         name, num_dimensions = reader.name(), reader.number("<I")
-        if name in names:
-            raise BadHeader(f"the tensor {name!r} comes twice")
-        names.add(name)
         if not 1 <= num_dimensions <= MAX_DIMENSIONS:
             raise BadHeader(f"the tensor {name!r} has {num_dimensions} dimensions")
-        shape = [reader.number("<Q") for _ in range(num_dimensions)]
+        shape = tuple(reader.number("<Q") for _ in range(num_dimensions))
         kind, offset = reader.number("<I"), reader.number("<Q")
         if kind not in BLOCK_SIZES:
             raise BadHeader(f"the tensor {name!r} has an unknown type {kind}")
         weights_per_block, bytes_per_block = BLOCK_SIZES[kind]
         if 0 in shape or shape[0] % weights_per_block or offset % alignment:
             raise BadHeader(f"the tensor {name!r} has a shape or an offset that its type does not allow")
-        num_bytes = prod(shape) // weights_per_block * bytes_per_block
-        extents.append((offset, offset + num_bytes, name))
-        num_weights += prod(shape)
-    data_start = -(-reader.file.tell() // alignment) * alignment
-    end = 0
-    for start, stop, name in sorted(extents):
-        if start < end or data_start + stop > reader.size:
+        found.append((name, shape, kind, offset, prod(shape) // weights_per_block * bytes_per_block))
+    data_start = -(-reader.position // alignment) * alignment
+    tensors: dict[str, GgufTensor] = {}
+    end = data_start
+    for name, shape, kind, offset, num_bytes in sorted(found, key=lambda one: one[3]):
+        start = data_start + offset
+        if start < end or start + num_bytes > reader.size:
             raise BadHeader(f"the tensor {name!r} overlaps another or lies outside the file")
-        end = stop
-    return num_weights
+        if name in tensors:
+            raise BadHeader(f"the tensor {name!r} comes twice")
+        tensors[name] = GgufTensor(name, shape, kind, path, start, num_bytes)
+        end = start + num_bytes
+    return tensors

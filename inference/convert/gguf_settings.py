@@ -1,4 +1,4 @@
-"""What a GGUF file says of its model and transformers does not read: put into the config, or refused.
+"""What a GGUF file says of its model as transformers' config, whole: what would get lost is refused.
 
 Without it a converted model answers, only worse: Llama 3.1 would turn its heads by the wrong frequencies.
 """
@@ -6,54 +6,81 @@ Without it a converted model answers, only worse: Llama 3.1 would turn its heads
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGUFReader
-from transformers import PretrainedConfig
+from transformers import CONFIG_MAPPING, PretrainedConfig
+from transformers.integrations import GGUF_CONFIG_MAPPING
+
+from inference.convert.gguf_blocks import read_tensor
+from inference.convert.gguf_families import FAMILIES, Family
+from inference.convert.gguf_header import CannotConvert, GgufHeader
 
 # What all of Llama 3.1, 3.2 and 3.3 are published with; only the factor differs.
 LLAMA3_CONTEXT, LLAMA3_LOW, LLAMA3_HIGH = 8192, 1.0, 4.0
 LAYERS_OF_27B = {"gemma2": 46, "gemma3": 62}  # whose scores are scaled by another width than the head's
+NAMED_TOKENS = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
 
 
-class CannotConvert(ValueError):
-    """A GGUF file that would become another model than it is."""
+def family_of(header: GgufHeader) -> Family:
+    """Raises `CannotConvert` for an architecture that is not converted."""
+    family = FAMILIES.get(header.architecture)
+    if family is None:
+        raise CannotConvert(
+            f"GGUF files of the architecture {header.architecture!r} are not converted (those that are:"
+            f" {', '.join(sorted(FAMILIES))}): take the model's folder of safetensors"
+        )
+    return family
 
 
-def complete(config: PretrainedConfig, path: Path) -> None:
-    """Add to `config`, as transformers read it, what else `path` says. Raises `CannotConvert`."""
-    file = GGUFReader(path)
-    architecture = str(_value(file, "general.architecture"))
-    if architecture == "gpt-oss":
-        return  # transformers reads all of it
-    scaling = _rotary_scaling(file, architecture, config)
-    if scaling:
+def read_config(header: GgufHeader) -> PretrainedConfig:
+    """Raises `CannotConvert`."""
+    family = family_of(header)
+    values = _values(header, family)
+    config: PretrainedConfig = CONFIG_MAPPING[family.model_type].from_dict(values)
+    if header.architecture == "gpt-oss":
+        return config
+    if scaling := _rotary_scaling(header):
         parameters = config.rope_parameters
         parameters.get("full_attention", parameters).update(scaling)
-    if head_dim := _value(file, f"{architecture}.attention.key_length"):
-        config.head_dim = head_dim
-    if architecture == "phi3":
-        config.sliding_window = _value(file, "phi3.attention.sliding_window") or None
-    if architecture in LAYERS_OF_27B:
-        is_27b = config.num_hidden_layers == LAYERS_OF_27B[architecture]
+    if header.architecture in LAYERS_OF_27B:
+        is_27b = config.num_hidden_layers == LAYERS_OF_27B[header.architecture]
         width = config.hidden_size // config.num_attention_heads if is_27b else config.head_dim
         config.query_pre_attn_scalar = width
-    if architecture == "gemma2":
-        config.attn_logit_softcapping = _value(file, "gemma2.attn_logit_softcapping")
-        config.final_logit_softcapping = _value(file, "gemma2.final_logit_softcapping")
+    return config
 
 
-def _rotary_scaling(file: GGUFReader, architecture: str, config: PretrainedConfig) -> dict[str, Any]:
-    tensors = {tensor.name: tensor for tensor in file.tensors}
-    if any(name.startswith("rope_factors_") for name in tensors):
+def _values(header: GgufHeader, family: Family) -> dict[str, Any]:
+    names = family.keys if family.keys is not None else GGUF_CONFIG_MAPPING[family.known_as]
+    values: dict[str, Any] = dict(family.defaults)
+    for key, name in names.items():
+        if name is not None and (value := header.of_model(key)) is not None:
+            values[name] = value
+    lacking = [key for key in family.needed if header.of_model(key) is None]
+    if lacking:
+        raise CannotConvert(f"the file does not say {header.architecture}.{lacking[0]}")
+    if (head_dim := header.of_model("attention.key_length")) and family.has_head_dim:
+        values["head_dim"] = head_dim
+    values["tie_word_embeddings"] = "output.weight" not in header.tensors or family.is_always_tied
+    if (embedding := header.tensors.get("token_embd.weight")) is not None and len(embedding.shape) == 2:
+        values["vocab_size"] = embedding.shape[1]
+    for name, key in NAMED_TOKENS.items():
+        token_id = header.number(f"tokenizer.ggml.{key}_token_id")
+        is_token = token_id is not None and token_id < values.get("vocab_size", 0)
+        values[name] = token_id if is_token else None
+    if family.adjust is not None:
+        family.adjust(header, values)
+    return values
+
+
+def _rotary_scaling(header: GgufHeader) -> dict[str, Any]:
+    if any(name.startswith("rope_factors_") for name in header.tensors):
         raise CannotConvert("the rotary embedding is longrope, which is not converted from GGUF")
-    if "rope_freqs.weight" in tensors:
-        theta = _value(file, f"{architecture}.rope.freq_base") or 10_000.0
-        return _llama3(np.asarray(tensors["rope_freqs.weight"].data, dtype=np.float64).ravel(), theta)
-    kind = _value(file, f"{architecture}.rope.scaling.type") or "none"
-    factor = _value(file, f"{architecture}.rope.scaling.factor") or 1.0
+    if "rope_freqs.weight" in header.tensors:
+        divisors = read_tensor(header.tensors["rope_freqs.weight"]).astype(np.float64).ravel()
+        return _llama3(divisors, header.of_model("rope.freq_base") or 10_000.0)
+    kind = header.of_model("rope.scaling.type") or "none"
+    factor = header.of_model("rope.scaling.factor") or 1.0
     if kind == "none" or (kind == "linear" and factor == 1.0):
         return {}
     if kind == "linear":
@@ -77,9 +104,3 @@ def _llama3(divisors: np.ndarray[Any, Any], theta: float) -> dict[str, Any]:
     if not np.allclose(divisors, 1 / ((1 - share) / factor + share), rtol=1e-3):
         raise CannotConvert("the frequencies of the rotary embedding follow no rule that is known here")
     return parameters
-
-
-def _value(file: GGUFReader, key: str) -> Any:
-    """None where the file does not say."""
-    field = file.get_field(key)
-    return None if field is None else field.contents()

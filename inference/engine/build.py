@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from inference.config import EngineConfig, RevisionSpec
@@ -76,7 +77,7 @@ def assemble(
         stepper=stepper,
         speculation=_speculation(runner, config),
         borders=_borders(runner, config),
-        detokenizer_factory=lambda sampling: StreamDetokenizer(loaded.vocabulary, sampling),
+        detokenizer_factory=partial(StreamDetokenizer, loaded.vocabulary),
     )
 
 

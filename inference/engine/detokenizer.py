@@ -11,6 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from inference.models.vocabulary import TokenBytes
 from inference.protocol import Sampling
 
+NUM_TOKENS_BEFORE = 8  # of the prompt, which may change how the first of the output is written
+REPLACEMENT = "\ufffd"
+
 
 class Decoder(Protocol):
     """Tokens to text, one at a time, holding back unfinished characters."""
@@ -20,47 +23,74 @@ class Decoder(Protocol):
 
 
 class ByteDecoder:
-    """For vocabularies whose tokens are known bytes: their concatenation, decoded as UTF-8."""
+    """For vocabularies whose tokens are known bytes: their concatenation, decoded as UTF-8.
 
-    def __init__(self, vocabulary: TokenBytes, *, skip_special_tokens: bool) -> None:
+    A space at the beginning, which SentencePiece puts before a text, is taken away where nothing precedes:
+    what follows a prompt begins in the middle of a text. A character that was cut off is never shown.
+    """
+
+    def __init__(self, vocabulary: TokenBytes, prompt: Sequence[int], *, skip_special_tokens: bool) -> None:
         self._vocabulary = vocabulary
         self._skipped = vocabulary.special_ids if skip_special_tokens else frozenset()
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._is_between_characters = True
-        self._strip = vocabulary.strips_first_space
+        takes_spaces = vocabulary.strips_first_space or vocabulary.drops_first_spaces
+        self._is_first = takes_spaces and all(token_id in self._skipped for token_id in prompt)
 
     def push(self, token_id: int) -> str:
         if token_id in self._skipped:
             return ""
+        text = self._decode(token_id)
+        if self._is_first:
+            return self._first(text)
+        return text
+
+    def flush(self) -> str:
+        return ""
+
+    def _decode(self, token_id: int) -> str:
         text = self._vocabulary.whole_text(token_id) if self._is_between_characters else None
         if text is None:  # few tokens are less than whole characters, and the decoder is slow
             text = self._utf8.decode(self._vocabulary.raw(token_id))
             self._is_between_characters = not self._utf8.getstate()[0]
-        if self._strip and text:
-            self._strip = False
-            text = text.removeprefix(" ")
         return text
 
-    def flush(self) -> str:
-        return self._utf8.decode(b"", final=True)
+    def _first(self, text: str) -> str:
+        """What remains of a text's beginning: one kind of decoder drops all spaces of the first token, the
+        other takes one from the text.
+        """
+        if self._vocabulary.drops_first_spaces:
+            self._is_first = False
+            return text.replace(" ", "")
+        self._is_first = not text
+        return text.removeprefix(" ")
 
 
 class WholeDecoder:
-    """For all other vocabularies: decodes the whole output each time, so it is slow on long ones."""
+    """For all other vocabularies: decodes the whole output each time, so it is slow on long ones.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, skip_special_tokens: bool) -> None:
+    It is decoded behind the end of the prompt, since what is put between two tokens depends on both.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], *, skip_special_tokens: bool
+    ) -> None:
         self._tokenizer = tokenizer
         self._skip_special_tokens = skip_special_tokens
-        self._token_ids: list[int] = []
-        self._num_emitted = 0
+        self._token_ids = list(prompt[-NUM_TOKENS_BEFORE:])
+        self._num_emitted = len(self._decode())
 
     def push(self, token_id: int) -> str:
         self._token_ids.append(token_id)
         text = self._decode()
-        return "" if text.endswith("\ufffd") else self._emit(text)
+        return "" if text.endswith(REPLACEMENT) else self._emit(text)
 
     def flush(self) -> str:
-        return self._emit(self._decode())
+        """Whatever ends in a replacement was cut off, unless the last token is one itself."""
+        last = self._tokenizer.convert_ids_to_tokens(self._token_ids[-1:])
+        is_own = any(REPLACEMENT in token for token in last if token)
+        text = self._decode()
+        return self._emit(text if is_own else text.rstrip(REPLACEMENT))
 
     def _decode(self) -> str:
         return str(
@@ -78,18 +108,18 @@ class WholeDecoder:
 
 
 class StreamDetokenizer:
-    """One sequence's output as text, ending at its first stop string.
+    """One sequence's output as text: what it adds to the prompt's, ending at its first stop string.
 
     The stop string that is complete first wins, however the text is cut into tokens. None counts
     before `min_tokens` tokens.
     """
 
-    def __init__(self, vocabulary: TokenBytes, sampling: Sampling) -> None:
+    def __init__(self, vocabulary: TokenBytes, sampling: Sampling, prompt: Sequence[int]) -> None:
         skip = sampling.skip_special_tokens
         self._decoder: Decoder = (
-            ByteDecoder(vocabulary, skip_special_tokens=skip)
+            ByteDecoder(vocabulary, prompt, skip_special_tokens=skip)
             if vocabulary.is_exact
-            else WholeDecoder(vocabulary.tokenizer, skip_special_tokens=skip)
+            else WholeDecoder(vocabulary.tokenizer, prompt, skip_special_tokens=skip)
         )
         self._stops = sampling.stop
         self._includes_stop = sampling.include_stop_str_in_output

@@ -8,6 +8,7 @@ import secrets
 import time
 import traceback
 from collections.abc import Callable
+from collections.abc import Sequence as Seq
 
 from inference.config import EngineConfig
 from inference.engine.block_pool import BlockPool
@@ -59,7 +60,7 @@ class Engine:
         eos_token_ids: frozenset[int],
         runner: Runner,
         sampler: Sampler,
-        detokenizer_factory: Callable[[Sampling], Detokenizer],
+        detokenizer_factory: Callable[[Sampling, Seq[int]], Detokenizer],  # what follows which prompt
         stepper: Stepper | None = None,
         speculation: Speculation | None = None,
         borders: Borders | None = None,
@@ -116,7 +117,7 @@ class Engine:
         flight = Flight(
             sequence,
             on_event=on_event,
-            detokenizer=self.detokenizer_factory(request.sampling),
+            detokenizer=self.detokenizer_factory(request.sampling, request.token_ids),
             eos_token_ids=self.eos_token_ids,
             now=now,
         )

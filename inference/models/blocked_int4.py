@@ -42,16 +42,19 @@ class BlockedInt4Linear(StoredLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, self.in_features)
-        return self.product()(rows).view(*x.shape[:-1], self.out_features).to(x.dtype)
+        return self.product()(rows).view(*x.shape[:-1], self.out_features)
 
     def product(self) -> Callable[[Tensor], Tensor]:
         from inference.cpu.whole_product import multiply_int4
 
         weight, scale, bias = self.weight, self.weight_scale, self.bias
         num_outputs, rounds = self.out_features, self.rounds
-        if bias is None:
-            return lambda x: multiply_int4(x, weight, scale, num_outputs, rounds=rounds)
-        return lambda x: multiply_int4(x, weight, scale, num_outputs, rounds=rounds) + bias
+
+        def multiply(x: Tensor) -> Tensor:
+            exact = multiply_int4(x, weight, scale, num_outputs, rounds=rounds)
+            return (exact if bias is None else exact + bias).to(x.dtype)
+
+        return multiply
 
 
 def lay_out(model: Any) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from inference.models.content_form import as_content, content_form
-from inference.models.tokenizer import encode
+from inference.models.tokenizer import encode_all
 from inference.protocol import ChatMessage, InvalidValue
 
 # Private-use characters around a number stand for a special token's string while the template runs.
@@ -29,14 +30,11 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[ChatMessa
     special = special_strings(tokenizer)
     marked, escaped = _mark(messages, special)
     text = _render(tokenizer, _in_form(tokenizer, marked))
-    ids: list[int] = []
+    pieces: list[str] = []
     for index, piece in enumerate(MARK.split(text) if escaped else [text]):
-        if index % 2 and int(piece) < len(special):  # a mark: its characters, never the token
-            for character in special[int(piece)]:
-                ids += encode(tokenizer, character, add_special_tokens=False)
-        elif piece:
-            ids += encode(tokenizer, piece, add_special_tokens=False)
-    return ids
+        is_mark = index % 2 and int(piece) < len(special)  # its characters, never the token
+        pieces += special[int(piece)] if is_mark else [piece]
+    return list(chain.from_iterable(encode_all(tokenizer, pieces)))
 
 
 def special_strings(tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -73,12 +73,13 @@ class LoadedModel:
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
-        """Tokens that end a text, as `generate` would take them."""
-        for owner in (self.model.generation_config, self.text_config, self.tokenizer):
+        """Tokens that end a text: all that any file names, since each may know of one that others do not."""
+        found: dict[int, None] = {}
+        for owner in (self.model.generation_config, self.config, self.text_config, self.tokenizer):
             ids = getattr(owner, "eos_token_id", None)
             if ids is not None:
-                return tuple(ids) if isinstance(ids, list | tuple) else (ids,)
-        return ()
+                found.update(dict.fromkeys(ids if isinstance(ids, list | tuple) else [ids]))
+        return tuple(found)
 
     @property
     def weight_bytes(self) -> int:
@@ -111,7 +112,10 @@ class LoadedModel:
 
 
 def load_model(
-    folder: Path, config: EngineConfig, progress: Callable[[LoadProgress], None] = lambda _: None
+    folder: Path,
+    config: EngineConfig,
+    progress: Callable[[LoadProgress], None] = lambda _: None,
+    read_tokenizer: Callable[[Path], PreTrainedTokenizerBase] = load_tokenizer,
 ) -> LoadedModel:
     """Load a folder as `config` says; no network, no code of the folder. Raises `CannotLoad`."""
     files = check_folder(folder)
@@ -132,27 +136,18 @@ def load_model(
     )
     read_as = torch.bfloat16 if is_narrow else dtype
     with ThreadPoolExecutor(1, thread_name_prefix="tokenizer") as beside:
-        read_tokenizer = beside.submit(load_tokenizer, folder)  # leaves Python to the weights as it parses
+        reading = beside.submit(read_tokenizer, folder)  # leaves Python to the weights as it parses
         model = _read_weights(folder, model_config, config, device, read_as, batching=not note)
     progress(LoadProgress("reading weights", 0.8))
     if is_narrow:
         packed.widen(model)
-    if device.type == "cpu" and config.fused_layers:
-        blocked_int4.lay_out(model)
-    if config.dtype == "auto":
-        allow_rounding(model)
-    model.requires_grad_(False).eval().to(device)  # what the files do not hold, such as rotary tables
-    if device.type == "cpu":
-        if not (can_fuse_layers and can_fuse(model)):  # fusing does it as well
-            transpose_linear_weights(model)
-    else:
-        torch.cuda.empty_cache()  # of quantizing while loading: the KV pool is planned from what is free
+    _lay_out(model, config, device, is_fused=can_fuse_layers)
     context = context_length.of_folder(model_config, folder)
     max_model_len = choose_max_model_len(context, config)
     if not note:
         settle_frequencies(model, max_model_len)
     with in_our_words(NO_TOKENIZER):
-        tokenizer = read_tokenizer.result()
+        tokenizer = reading.result()
     progress(LoadProgress("reading weights", 1.0))
     return LoadedModel(
         model=model,
@@ -168,6 +163,19 @@ def load_model(
         remark="" if config.max_model_len else context.remark,
         sampling=sampling_defaults.of_folder(folder) if config.sampling_defaults == "model" else {},
     )
+
+
+def _lay_out(model: Any, config: EngineConfig, device: torch.device, *, is_fused: bool) -> None:
+    """Weights as the device reads them fastest, and nothing that only training needs."""
+    if device.type == "cpu" and config.fused_layers:
+        blocked_int4.lay_out(model)
+    if config.dtype == "auto":
+        allow_rounding(model)
+    model.requires_grad_(False).eval().to(device)  # what the files do not hold, such as rotary tables
+    if device.type != "cpu":
+        torch.cuda.empty_cache()  # of quantizing while loading: the KV pool is planned from what is free
+    elif not (is_fused and can_fuse(model)):  # fusing does it as well
+        transpose_linear_weights(model)
 
 
 def _why_alone(model_config: PretrainedConfig, config: EngineConfig) -> str:

@@ -48,15 +48,18 @@ class PackedLinear(StoredLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        return self.product()(rows).view(*x.shape[:-1], self.out_features).to(x.dtype)
+        return self.product()(rows).view(*x.shape[:-1], self.out_features)
 
     def product(self) -> Callable[[Tensor], Tensor]:
         from inference.cpu.whole_product import multiply_packed
 
         weight, bias, num_outputs = self.weight, self.bias, self.out_features
-        if bias is None:
-            return lambda x: multiply_packed(x, weight, num_outputs)
-        return lambda x: multiply_packed(x, weight, num_outputs) + bias
+
+        def multiply(x: Tensor) -> Tensor:
+            exact = multiply_packed(x, weight, num_outputs)
+            return (exact if bias is None else exact + bias).to(x.dtype)
+
+        return multiply
 
 
 class NarrowEmbedding(Stored):

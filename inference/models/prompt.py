@@ -39,7 +39,7 @@ def prepare(facts: PromptFacts, request: PrepareRequest) -> Prepared:
     else:
         ids = list(request.token_ids or ())
         check_vocabulary(ids, vocab_size=facts.vocab_size)
-        text = tokenizer.decode(ids)
+        text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
         param = "prompt"
     if not ids:
         raise InvalidValue("the prompt is empty", param=param)

@@ -8,7 +8,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 32 * 2**20  # of 100,000 tensors they take some 15 MB
+MAX_TENSORS = 262_144
+MAX_DIMENSIONS = 16
 DTYPE_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I16": 2, "U16": 2,
     "F16": 2, "BF16": 2, "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
@@ -17,6 +19,10 @@ DTYPE_BYTES = {
 
 class BadHeader(ValueError):
     """A file that is not what it claims to be."""
+
+
+class TwiceNamed(ValueError):
+    """Of two entries of the same name one reader takes the first, another the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +43,16 @@ def read_header(path: Path) -> dict[str, Tensor]:
         if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
             raise BadHeader(f"{path.name}: not a safetensors file, or its header claims {length} bytes")
         try:
-            header = json.loads(file.read(length))
+            header = json.loads(file.read(length), object_pairs_hook=_each_name_once)
+        except TwiceNamed as error:
+            raise BadHeader(f"{path.name}: {error}") from error
         except (ValueError, RecursionError) as error:
             raise BadHeader(f"{path.name}: the header is not JSON") from error
     if not isinstance(header, dict):
         raise BadHeader(f"{path.name}: the header is not an object")
     header.pop("__metadata__", None)
+    if len(header) > MAX_TENSORS:
+        raise BadHeader(f"{path.name}: {len(header)} tensors are more than {MAX_TENSORS}")
     extents = sorted(_extent(path.name, name, entry) for name, entry in header.items())
     end = 0
     for start, stop in extents:
@@ -62,9 +72,20 @@ def read_header(path: Path) -> dict[str, Tensor]:
     }
 
 
+def _each_name_once(entries: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in entries:
+        if name in found:
+            raise TwiceNamed(f"{name[:80]!r} is there twice")
+        found[name] = value
+    return found
+
+
 def _extent(file_name: str, name: str, entry: Any) -> tuple[int, int]:
     try:
         shape, (start, stop) = entry["shape"], entry["data_offsets"]
+        if len(shape) > MAX_DIMENSIONS:
+            raise ValueError(f"{len(shape)} dimensions")
         numbers = [*shape, start, stop]
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise ValueError("a size that is not a whole number")

@@ -25,8 +25,10 @@ class TokenBytes:
         )
         self._byte_fallback = "ByteFallback" in kinds
         self.is_exact = bool(self._byte_level or self._metaspace)  # else `raw` is the token's text on its own
-        self.strips_first_space = self._metaspace and any(
-            decoder["type"] == "Strip" or decoder.get("prepend_scheme") in ("always", "first")
+        # What decoders take from the beginning of a text, which is that of the prompt.
+        self.strips_first_space = self._metaspace and "Strip" in kinds
+        self.drops_first_spaces = any(
+            decoder["type"] == "Metaspace" and decoder.get("prepend_scheme") != "never"
             for decoder in decoders
         )
         self._added = dict(tokenizer.added_tokens_decoder)

@@ -7,7 +7,7 @@ import fcntl
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import IO, TypeVar
 
@@ -27,16 +27,14 @@ from inference.protocol import (
     NotReady,
     Prepared,
     PrepareRequest,
-    QueueFull,
     Refusal,
+    RevisionStats,
     Stats,
     UnknownRevision,
 )
 
 T = TypeVar("T")
 
-NUM_TOKENIZERS = 2  # threads; tokenizers release the GIL
-MAX_PREPARING = 256  # prompts that wait for a tokenizer
 CANCEL_SECONDS = 10.0  # how long a drain waits for what it has cancelled
 
 ALREADY_TAKEN = (
@@ -57,6 +55,14 @@ class Residence:
     thread: EngineThread
     is_leaving: bool = False
 
+    def stats(self) -> RevisionStats:
+        return replace(self.thread.stats, prompts=self.served.prompts.stats())
+
+    def stop(self) -> None:
+        """Blocks until its thread and its process have ended."""
+        self.thread.stop()
+        self.served.prompts.close()
+
 
 class InProcess(EngineClient):
     """Engines as threads. One process holds a data directory: two would plan the same memory twice."""
@@ -69,8 +75,6 @@ class InProcess(EngineClient):
         self._load_turn = threading.Lock()  # one load at a time: each plans by the memory that is free
         self._lock_file: IO[str] | None = None
         self._device: Device | None = None
-        self._tokenizers: ThreadPoolExecutor | None = None
-        self._num_preparing = 0
         self._num_open: dict[str, int] = {}  # generate iterators not closed yet, by revision
         self._rest = threading.Condition()  # notified when one of them closes
         self._is_draining = False
@@ -79,7 +83,6 @@ class InProcess(EngineClient):
         self._is_draining = False
         if self._lock_file is None:
             self._lock_file = await asyncio.to_thread(self._take_data_dir)
-            self._tokenizers = ThreadPoolExecutor(NUM_TOKENIZERS, thread_name_prefix="tokenizer")
             self._device = await _in_a_thread_that_ends(device)
 
     def device(self) -> Device:
@@ -116,7 +119,7 @@ class InProcess(EngineClient):
         await asyncio.to_thread(self._wait_for_rest, revision, None)
         if self._residences.pop(revision, None) is None:
             return  # somebody else waited for the same
-        await asyncio.to_thread(residence.thread.stop)
+        await asyncio.to_thread(residence.stop)
         del residence
         await asyncio.to_thread(give_back)
 
@@ -130,14 +133,7 @@ class InProcess(EngineClient):
     async def prepare(self, request: PrepareRequest) -> Prepared:
         residence = self._find(request.revision)
         check_size(request, max_model_len=residence.thread.card.max_model_len)
-        if self._num_preparing >= MAX_PREPARING:
-            raise QueueFull(f"{self._num_preparing} prompts wait to be tokenized already")
-        self._num_preparing += 1
-        try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._tokenizers, residence.served.prepare, request)
-        finally:
-            self._num_preparing -= 1
+        return await residence.served.prepare(request)
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Event]:
         thread = self._find(request.revision).thread
@@ -186,7 +182,7 @@ class InProcess(EngineClient):
 
     def stats(self) -> Stats:
         residences = tuple(self._residences.values())
-        return Stats(tuple(residence.thread.stats for residence in residences), self._is_draining)
+        return Stats(tuple(residence.stats() for residence in residences), self._is_draining)
 
     async def drain(self, deadline_seconds: float) -> None:
         self._is_draining = True
@@ -200,10 +196,7 @@ class InProcess(EngineClient):
         self._is_draining = True
         residences, self._residences = tuple(self._residences.values()), {}
         for residence in residences:
-            await asyncio.to_thread(residence.thread.stop)
-        if self._tokenizers is not None:
-            self._tokenizers.shutdown(wait=False, cancel_futures=True)
-            self._tokenizers = None
+            await asyncio.to_thread(residence.stop)
         if self._lock_file is not None:
             self._lock_file.close()
             self._lock_file = None
@@ -224,8 +217,9 @@ class InProcess(EngineClient):
         with self._load_turn:
             residence = self._residences.get(spec.revision)
             if residence is None:
-                served = load(spec, progress)
+                served = load(spec, progress, self.config)
                 if given_up.is_set():
+                    served.prompts.close()
                     raise LoadGivenUp
                 residence = Residence(served, EngineThread(served.engine, self._turns))
                 self._residences[spec.revision] = residence

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from inference.config import RevisionSpec
 from inference.engine.detokenizer import StreamDetokenizer
@@ -16,7 +17,7 @@ from inference.engine.kv_cache import token_bytes
 from inference.engine.sampler import BatchSampler
 from inference.models.loader import LoadedModel
 from inference.models.model_folder import CannotLoad
-from inference.protocol import Event, Finish, GenerateRequest, ModelCard, Sampling
+from inference.protocol import Event, Finish, GenerateRequest, ModelCard
 from inference.tasks.generation import GenerateRunner
 
 
@@ -35,16 +36,13 @@ class SequentialEngine(Engine):
         num_blocks = -(-loaded.max_model_len // config.block_size) + 1
         self._generate = GenerateRunner(loaded, num_blocks=num_blocks, block_size=config.block_size)
 
-        def detokenizer(sampling: Sampling) -> StreamDetokenizer:
-            return StreamDetokenizer(loaded.vocabulary, sampling)
-
         super().__init__(
             config,
             card=_card(loaded, spec.revision),
             eos_token_ids=eos_token_ids,
             runner=self._generate,
             sampler=BatchSampler(loaded.vocab_size, loaded.vocabulary, eos_token_ids=tuple(eos_token_ids)),
-            detokenizer_factory=detokenizer,
+            detokenizer_factory=partial(StreamDetokenizer, loaded.vocabulary),
         )
 
     def submit(self, request: GenerateRequest, on_event: Callable[[Event], None]) -> None:

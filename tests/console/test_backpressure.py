@@ -20,6 +20,8 @@ NUM_CHUNKS = 200
 SERVER = """
 import asyncio, json, sys
 import django; django.setup()
+from console.channel.connections import Connections
+from console.channel.limits import Limits
 from console.server import DrainingServer
 
 sent = {"n": 0, "ended": ""}
@@ -56,8 +58,8 @@ async def wait_for_disconnect(receive):
     while (await receive())["type"] != "http.disconnect":
         pass
 
-server = DrainingServer(application, host="127.0.0.1", port=0, announce=lambda: None)
-server.stall_seconds = STALL_SECONDS
+limits = Limits(Connections(most=100, most_per_address=100), stall_seconds=STALL_SECONDS)
+server = DrainingServer(application, host="127.0.0.1", port=0, limits=limits, announce=lambda: None)
 def announce():
     print(server._ports[0].getHost().port, flush=True)
 server._announce = announce

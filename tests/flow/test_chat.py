@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 import pytest
 
 from tests.flow.house import House
-from tests.flow.requests import body, events, post
+from tests.flow.requests import body, create, events, post, socket
 
 pytestmark = pytest.mark.server
 
@@ -89,6 +91,26 @@ def test_completions_take_several_prompts_and_echo_them(house: House) -> None:
     for chunk in streamed[:-1]:
         texts[chunk["choices"][0]["index"]] += chunk["choices"][0]["text"]
     assert texts == [one["text"] for one in answer["choices"]]
+
+
+def test_clients_that_read_lines_get_whole_events_whatever_the_text_is(house: House) -> None:
+    prompt = "a\u2028b\u2029c\u0085d\x0be\x1cf\r\ng"
+    payload = {"model": "stub", "prompt": prompt, "echo": True, "stream": True, "max_tokens": 2}
+    answer = post(house, payload, path="completions")
+    lines = [line for line in answer.iter_lines() if line]
+    assert lines == answer.text.rstrip().split("\n\n")
+    assert "".join(one["choices"][0]["text"] for one in events(answer)[:-1]).startswith(prompt)
+
+
+def test_errors_keep_to_one_line_on_every_door(house: House) -> None:
+    strange = "no\u2028such\u0085model"
+    plain = post(house, {**body(), "model": strange})
+    assert len(plain.text.splitlines()) == 1 and strange in plain.json()["error"]["message"]
+    with socket(house) as connection:
+        connection.send(create(model=strange))
+        frame = connection.recv(timeout=60)
+    assert isinstance(frame, str) and len(frame.splitlines()) == 1
+    assert strange in json.loads(frame)["error"]["message"]
 
 
 def test_completions_take_token_ids(house: House) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
 from inference.engine.engine import Engine
-from inference.host import load
+from inference.host import Served, load
 from inference.models.model_folder import CannotLoad
 from inference.placements.inprocess import InProcess
 from inference.protocol import Finish, GenerateRequest, LoadProgress, Owner, PrepareRequest, Sampling
@@ -52,22 +52,32 @@ async def test_a_folder_is_served_through_the_door(folder: Path, tmp_path: Path,
     assert news[0].stage == "reading weights"
 
 
-def test_batching_decides_the_engine_and_the_pool_bounds_the_context(folder: Path) -> None:
-    served = load(RevisionSpec("tiny", folder, EngineConfig(num_blocks=8, **SETTINGS)), lambda news: None)  # type: ignore[arg-type]
-    assert type(served.engine) is Engine
-    assert served.engine.card.max_model_len == 32
-    assert served.prepare(PrepareRequest("tiny", token_ids=(1, 2))).max_output_tokens == 30
+def served(spec: RevisionSpec, data_dir: Path) -> Served:
+    return load(spec, lambda news: None, PlacementConfig(data_dir))
+
+
+async def test_batching_decides_the_engine_and_the_pool_bounds_the_context(
+    folder: Path, tmp_path: Path
+) -> None:
+    batched = served(RevisionSpec("tiny", folder, EngineConfig(num_blocks=8, **SETTINGS)), tmp_path)  # type: ignore[arg-type]
+    assert type(batched.engine) is Engine
+    assert batched.engine.card.max_model_len == 32
+    assert (await batched.prepare(PrepareRequest("tiny", token_ids=(1, 2)))).max_output_tokens == 30
+    batched.prompts.close()
     spec = RevisionSpec("tiny", folder, EngineConfig(batching=False, **SETTINGS))  # type: ignore[arg-type]
-    assert type(load(spec, lambda news: None).engine) is SequentialEngine
+    sequential = served(spec, tmp_path)
+    assert type(sequential.engine) is SequentialEngine
+    sequential.prompts.close()
 
 
-def test_warming_up_leaves_no_trace_in_the_pool(folder: Path) -> None:
-    engine = load(RevisionSpec("tiny", folder, EngineConfig(**SETTINGS)), lambda news: None).engine  # type: ignore[arg-type]
-    engine.check_integrity()
-    assert engine.stats().num_blocks_used == engine.stats().num_blocks_cached == 0
-    assert engine.stats().num_steps == 0
+def test_warming_up_leaves_no_trace_in_the_pool(folder: Path, tmp_path: Path) -> None:
+    one = served(RevisionSpec("tiny", folder, EngineConfig(**SETTINGS)), tmp_path)  # type: ignore[arg-type]
+    one.prompts.close()
+    one.engine.check_integrity()
+    assert one.engine.stats().num_blocks_used == one.engine.stats().num_blocks_cached == 0
+    assert one.engine.stats().num_steps == 0
 
 
 def test_what_cannot_be_loaded_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(CannotLoad):
-        load(RevisionSpec("empty", tmp_path), lambda news: None)
+        served(RevisionSpec("empty", tmp_path), tmp_path)

@@ -43,7 +43,7 @@ class Words(TokenBytes):
     """Each token is a short word."""
 
     def __init__(self) -> None:
-        self.is_exact, self.strips_first_space = True, False
+        self.is_exact, self.strips_first_space, self.drops_first_spaces = True, False, False
         self.special_ids = frozenset()
         self._texts = {}
 

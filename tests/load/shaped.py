@@ -21,6 +21,7 @@ from inference.engine.engine import Engine
 from inference.host import Served
 from inference.placements import inprocess
 from inference.protocol import Event, GenerateRequest, LoadProgress, Owner, Sampling
+from tests.inference.plain_desk import PlainDesk
 from tests.load.paced import TEMPLATE
 from tests.stub_engine import steering
 
@@ -82,7 +83,9 @@ class ShapedPlacement(inprocess.InProcess):
         self._log = Log()
         inprocess.load = self._load_shaped
 
-    def _load_shaped(self, spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> Served:
+    def _load_shaped(
+        self, spec: RevisionSpec, progress: Callable[[LoadProgress], None], _: PlacementConfig
+    ) -> Served:
         wanted = steering(spec)
         config = EngineConfig(quantization=wanted["quantization"], prefix_caching=False)
         loaded = random_model(wanted["shape"], config, max_model_len=MAX_MODEL_LEN)
@@ -96,7 +99,7 @@ class ShapedPlacement(inprocess.InProcess):
             log.alone[num_streams] = speed
         log.steps.clear()
         log.submitted.clear()
-        return Served(engine, loaded)
+        return Served(engine, loaded, PlainDesk(loaded))
 
     async def stop(self) -> None:
         await super().stop()

@@ -8,7 +8,7 @@ import time
 import pytest
 from django.db import DatabaseError
 
-from inference.protocol import RevisionStats, Stats
+from inference.protocol import PromptStats, RevisionStats, Stats
 from monitoring import health
 from monitoring.health import engine_fault, why_not_ready, why_unhealthy
 from tests.monitoring.conftest import Configure
@@ -51,6 +51,12 @@ def test_one_hung_revision_among_healthy_ones_is_a_fault() -> None:
     assert "hung" in str(engine_fault(Stats(revisions=(well, hung)), now=NOW))
 
 
+def test_a_prompt_that_nobody_ends_is_a_fault() -> None:
+    assert fault(prompts=PromptStats(num_waiting=3, oldest_since=NOW - 60, due_at=NOW - 4)) is None
+    stuck = PromptStats(num_waiting=3, oldest_since=NOW - 60, due_at=NOW - 6)
+    assert "prompts of r1 do not move: one is overdue by 6 s" in str(fault(prompts=stuck))
+
+
 def test_process_without_an_engine_is_unhealthy(no_engine: None) -> None:
     assert why_unhealthy() == "no engine is configured in this process"
 
@@ -74,6 +80,16 @@ async def test_not_ready_before_a_model_is_loaded(engine_tells: Configure) -> No
 async def test_not_ready_when_the_engine_hangs(engine_tells: Configure) -> None:
     engine_tells(RevisionStats("r1", has_work=True, last_step_at=time.monotonic() - 60))
     assert "has not stepped" in str(await why_not_ready())
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_not_ready_when_no_model_can_prepare_prompts(engine_tells: Configure) -> None:
+    broken = RevisionStats("r1", prompts=PromptStats(error="its chat template took longer than 5 s"))
+    engine_tells(broken, RevisionStats("r2"))
+    assert await why_not_ready() is None, "one model takes the others out of service"
+    engine_tells(broken)
+    assert await why_not_ready() == f"prompts cannot be prepared: r1: {broken.prompts.error}"
+    assert why_unhealthy() is None, "nothing is mended by another process"
 
 
 async def test_not_ready_when_the_database_fails(

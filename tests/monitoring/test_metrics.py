@@ -10,7 +10,7 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from inference.protocol import RevisionStats, Timings, Usage
+from inference.protocol import PromptStats, RevisionStats, Timings, Usage
 from monitoring import collect, views
 from monitoring.collect import VLLM_NAMES, EngineCollector, exposition
 from monitoring.metrics import observe_refusal, observe_request, observe_response
@@ -139,6 +139,16 @@ def test_heartbeat_age_counts_only_while_there_is_work(engine_tells: Configure) 
         collector = EngineCollector(engine.stats, clock=lambda: 100.0)
         ages.append(samples(collector.collect())["pilothouse_engine_heartbeat_age_seconds", ARM])
     assert ages == [10.0, 0.0]
+
+
+def test_prompts_that_wait_and_processes_that_were_ended_are_told(engine_tells: Configure) -> None:
+    prompts = PromptStats(num_waiting=2, oldest_since=90.0, num_ended=3, error="stopped")
+    engine = engine_tells(RevisionStats("r1", prompts=prompts))
+    told = samples(EngineCollector(engine.stats, clock=lambda: 100.0).collect())
+    assert told["pilothouse_prompts_waiting", ARM] == 2
+    assert told["pilothouse_prompt_oldest_age_seconds", ARM] == 10.0
+    assert told["pilothouse_prompts_up", ARM] == 0
+    assert told["pilothouse_prompt_processes_ended_total", ARM] == 3
 
 
 ARM = frozenset({("model", "r1"), ("revision", "r1")})

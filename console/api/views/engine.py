@@ -20,6 +20,12 @@ from monitoring.live import BOARD, State, sights
 MAX_SHOWN = 200
 
 
+class PromptsShown(Base):
+    num_waiting = serializers.IntegerField(help_text="prompts that are being tokenized, or wait for that")
+    num_ended = serializers.IntegerField(help_text="processes that took too much or died, since the load")
+    error = serializers.CharField(allow_blank=True, help_text="why prompts cannot be prepared")
+
+
 class RevisionShown(Base):
     revision = serializers.CharField()
     is_alive = serializers.BooleanField()
@@ -37,6 +43,7 @@ class RevisionShown(Base):
     num_steps = serializers.IntegerField()
     last_step_seconds = serializers.FloatField()
     last_step_age_seconds = serializers.SerializerMethodField()
+    prompts = PromptsShown()
 
     def get_last_step_age_seconds(self, one: RevisionStats) -> float | None:
         return None if one.last_step_at is None else round(time.monotonic() - one.last_step_at, 3)

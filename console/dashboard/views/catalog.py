@@ -25,6 +25,7 @@ from console.catalog.overview import (
     with_standing,
 )
 from console.dashboard.catalog_forms import FindModelsForm, KeepingForm
+from console.dashboard.engine_state import prompts_error
 from console.dashboard.revision_deeds import deeds, is_on_the_way
 from console.jobs.models import Job
 from console.policy import Who, permits
@@ -80,6 +81,7 @@ def about(
 ) -> HttpResponse:
     context = rows([revision])[0] | {
         "forced": forced_revision(),
+        "prompts_error": prompts_error(revision.pk),
         "entries": find_entries(target=revision.pk).order_by("-seq")[:NUM_ENTRIES],
         "jobs": Job.objects.filter(subject=revision.pk).order_by("-created_at")[:NUM_JOBS],
         "children": revision.children.order_by("-created_at").values_list("pk", "model__name")[:NUM_CHILDREN],

@@ -18,11 +18,18 @@ from inference.protocol import Delta, Finish, FinishReason, Timings, Usage
 Json = dict[str, Any]
 Text = str  # JSON, written out
 
-encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_written = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+LINE_ENDS = {0x85: r"\u0085", 0x2028: r"\u2028", 0x2029: r"\u2029"}
 
 NO_USAGE = UsageInStream()
 # OpenAI's clients know no "budget": to them it is a length, and `stop_reason` says which.
 WIRE_REASON = {FinishReason.STOP: "stop", FinishReason.LENGTH: "length", FinishReason.BUDGET: "length"}
+
+
+def encode(value: Any) -> Text:
+    """JSON on one line for everybody: for many clients that read lines, Unicode's own line ends are some."""
+    text = _written(value)
+    return text if text.isascii() else text.translate(LINE_ENDS)
 
 
 class Answer(ABC):

@@ -43,10 +43,12 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _serve(self) -> None:
+        from console.channel.limits import limits_of
         from console.server import DrainingServer, check_port, loop
 
         env = environment()
         check_port(env.host, env.port)
+        limits = limits_of(env)
         start_tracing()
         prepare_database(self._say)
         try:
@@ -60,7 +62,11 @@ class Command(BaseCommand):
         from console.asgi import application
 
         server = DrainingServer(
-            application, host=env.host, port=env.port, announce=lambda: self._announce(first)
+            application,
+            host=env.host,
+            port=env.port,
+            limits=limits,
+            announce=lambda: self._announce(first),
         )
         server.run()
         if server.failure:

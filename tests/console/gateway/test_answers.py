@@ -24,6 +24,8 @@ TEXTS = [
     "line\nbreak\ttab\x00\x1f\x7f",
     "\u00e9\u4e2d\U0001f600",
     "\u2028 </script>",
+    "\u0085 and \u2029\u2028",
+    "".join(map(chr, [*range(0x20), *range(0x7F, 0xA1)])),
     "{}",
 ]
 ENVELOPE = {
@@ -108,6 +110,7 @@ async def test_a_chunk_is_one_line_of_an_event(text: str) -> None:
     written = frame(chunk)
     assert written.startswith(b"data: {") and written.endswith(b"}\n\n")
     assert written.count(b"\n") == 2 and b"\r" not in written
+    assert len(written.decode().splitlines()) == 2  # nor for clients to whom Unicode has other line ends
 
 
 @pytest.mark.parametrize("stream_id", [None, "a.b-c_1"])

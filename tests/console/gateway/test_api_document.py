@@ -81,6 +81,7 @@ ABOUT_DELIVERY = {"stream", "stream_options", "echo"}
 LOGPROBS: dict[str, Any] = {CHAT: True, COMPLETION: 5}
 
 WHERE_CODES_ARE_RAISED = (
+    "console/channel/head.py",
     "console/gateway",
     "console/keys",
     "console/accounts",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ class Engine:
         self.allowances: list[tuple[str, int, bool]] = []
         self.aborted: list[str] = []
         self.num_let_go = 0
+        self.said: Counter[int] = Counter()
 
     def follow(self, request: GenerateRequest, receive: Receive) -> LetGo:
         self.requests.append(request)
@@ -40,7 +42,11 @@ class Engine:
     def _let_go(self) -> None:
         self.num_let_go += 1
 
+    def num_said(self, index: int) -> int:
+        return self.said[index]
+
     def say(self, num_tokens: int, *, index: int = 0) -> None:
+        self.said[index] += num_tokens
         for number in range(num_tokens):
             self.receivers[index](Delta("x", (number,)))
 
@@ -67,11 +73,17 @@ class Ledger:
 
 
 def began(
-    monkeypatch: pytest.MonkeyPatch, *, budget: int, n: int = 1, max_tokens: int = 1000
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    budget: int,
+    n: int = 1,
+    max_tokens: int = 1000,
+    logprobs: int | None = None,
 ) -> tuple[Choices, Engine, Ledger]:
     engine, ledger = Engine(), Ledger(budget)
     monkeypatch.setattr(module, "extend", ledger.extend)
-    made = accepted(n=n, sampling=Sampling(max_tokens=max_tokens), slice_tokens=SLICE)
+    sampling = Sampling(max_tokens=max_tokens, logprobs=logprobs)
+    made = accepted(n=n, sampling=sampling, slice_tokens=SLICE)
     return Choices(made, engine), engine, ledger  # type: ignore[arg-type]
 
 
@@ -176,6 +188,70 @@ async def test_a_ledger_that_fails_ends_the_choice(monkeypatch: pytest.MonkeyPat
     assert isinstance((await choices.next(1) or (0, None))[1], Delta)
     with pytest.raises(OSError, match="gone"):
         await choices.next(1)
+
+
+@pytest.mark.parametrize(("n", "logprobs"), [(8, 20), (1, 20), (8, None), (3, 5)])
+async def test_the_engine_waits_for_a_reader_who_lags_and_what_waits_is_small(
+    monkeypatch: pytest.MonkeyPatch, n: int, logprobs: int | None
+) -> None:
+    choices, engine, _ = began(monkeypatch, budget=10**6, n=n, max_tokens=4000, logprobs=logprobs)
+    said = 0
+    while True:  # as the engine does: to where it may, and no further
+        reach = allowed(engine)
+        more = [reach[index] - engine.num_said(index) for index in range(n)]
+        if not any(more):
+            break
+        for index, num_tokens in enumerate(more):
+            engine.say(num_tokens, index=index)
+            said += num_tokens
+        await settle()
+    num_logprobs = 0 if logprobs is None else 1 + logprobs
+    a_token_each = n * (module.TOKEN_BYTES + num_logprobs * module.LOGPROB_BYTES)
+    least = module.LEAST_WINDOW * a_token_each
+    assert 0 < said / n * a_token_each <= max(module.MOST_UNREAD_BYTES, least)
+    for _ in range(n):
+        await choices.next(1)
+    assert all(allowed(engine)[index] > engine.num_said(index) for index in range(n))
+
+
+async def test_a_reader_who_comes_along_never_stops_the_engine_and_gets_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    choices, engine, _ = began(monkeypatch, budget=10**6, n=2, max_tokens=600, logprobs=20)
+    for _ in range(600):
+        for index in range(2):
+            assert allowed(engine)[index] > engine.num_said(index)
+            engine.say(1, index=index)
+        await settle()
+        for _ in range(2):
+            await choices.next(1)
+    assert [allowed(engine)[index] for index in range(2)] == [600, 600]
+
+
+async def test_a_spent_budget_is_told_once_the_reader_has_come_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    choices, engine, _ = began(monkeypatch, budget=0, n=8, max_tokens=4000, logprobs=20)
+    while allowed(engine)[0] < SLICE:
+        assert not any(is_final for _, _, is_final in engine.allowances)
+        for index in range(8):
+            engine.say(allowed(engine)[index] - engine.num_said(index), index=index)
+        await settle()
+        for _ in range(8):
+            await choices.next(1)
+    for index in range(8):
+        engine.say(SLICE - engine.num_said(index), index=index)
+    await settle()
+    for _ in range(8):
+        await choices.next(1)
+    last = {request_id: (reach, is_final) for request_id, reach, is_final in engine.allowances}
+    assert set(last.values()) == {(SLICE, True)}
+
+
+def allowed(engine: Engine) -> list[int]:
+    """How far each choice may go, as the engine was told last."""
+    reach = {request.request_id: request.allowance or 0 for request in engine.requests}
+    for request_id, allowance, _ in engine.allowances:
+        reach[request_id] = max(allowance, reach[request_id])
+    return list(reach.values())
 
 
 def requests_of(monkeypatch: pytest.MonkeyPatch, *, n: int, **fields: Any) -> list[GenerateRequest]:

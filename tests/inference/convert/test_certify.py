@@ -259,7 +259,7 @@ def test_the_default_model_passes_in_int8_and_a_spoilt_layer_is_named(
     assert 2000 < figures["num_tokens"] <= 13 * 200
     assert 0.99 < figures["perplexity_ratio"] < 1.02
     assert 10 < figures["parent_perplexity"] < 40
-    assert figures["top1_agreement"] > 0.94 and figures["kl_mean"] < 0.01 and figures["kl_p99"] < 0.1
+    assert figures["top1_agreement"] > 0.92 and figures["kl_mean"] < 0.01 and figures["kl_p99"] < 0.1
     assert figures["worst_weight_error"] < 0.02 and figures["greedy_prefix"] > 15
     assert figures["weight_bytes"] < 0.65 * figures["parent_weight_bytes"]
     spoilt = changed(

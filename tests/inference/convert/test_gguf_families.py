@@ -21,7 +21,8 @@ from transformers import (
 
 from inference.config import EngineConfig
 from inference.convert.gguf import convert_gguf
-from inference.convert.gguf_settings import CannotConvert
+from inference.convert.gguf_header import CannotConvert
+from inference.convert.gguf_parts import check_gguf
 from inference.models.chat import render_chat
 from inference.models.loader import load_model
 from inference.models.vocabulary import byte_level_alphabet
@@ -170,7 +171,7 @@ def write_tensors(writer: gguf.GGUFWriter, model: Any, arch: gguf.MODEL_ARCH) ->
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_gguf_file_becomes_the_model_that_it_was_made_of(family: str, tmp_path: Path) -> None:
     exact = write_gguf(tmp_path / "tiny.gguf", family)
-    convert_gguf(tmp_path / "tiny.gguf", tmp_path / "made", dtype=torch.float32)
+    convert_gguf(check_gguf(tmp_path / "tiny.gguf"), tmp_path / "made", dtype=torch.float32)
     made = AutoModelForCausalLM.from_pretrained(tmp_path / "made", attn_implementation="eager")
     token_ids = torch.randint(3, len(SENTENCEPIECE), (1, 50), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -180,7 +181,7 @@ def test_a_gguf_file_becomes_the_model_that_it_was_made_of(family: str, tmp_path
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_was_converted_is_batched_and_chats(family: str, tmp_path: Path) -> None:
     write_gguf(tmp_path / "tiny.gguf", family)
-    convert_gguf(tmp_path / "tiny.gguf", tmp_path / "made", dtype=torch.float32)
+    convert_gguf(check_gguf(tmp_path / "tiny.gguf"), tmp_path / "made", dtype=torch.float32)
     loaded = load_model(tmp_path / "made", EngineConfig(device="cpu", dtype="float32"))
     assert loaded.batching and loaded.eos_token_ids == (2,)
     token_ids = render_chat(loaded.tokenizer, [ChatMessage(role="user", content="bb")])
@@ -190,4 +191,4 @@ def test_what_was_converted_is_batched_and_chats(family: str, tmp_path: Path) ->
 def test_a_rotary_embedding_that_would_get_lost_is_refused(tmp_path: Path) -> None:
     write_gguf(tmp_path / "tiny.gguf", "qwen3", qwen3__rope__scaling__type="yarn")
     with pytest.raises(CannotConvert, match="is yarn, which is not converted"):
-        convert_gguf(tmp_path / "tiny.gguf", tmp_path / "made", dtype=torch.float32)
+        convert_gguf(check_gguf(tmp_path / "tiny.gguf"), tmp_path / "made", dtype=torch.float32)

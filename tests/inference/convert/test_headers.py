@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import tempfile
 from contextlib import suppress
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.convert.gguf_header import check_gguf
+from inference.convert.gguf_parts import check_gguf
 from inference.models.safetensors_header import BadHeader, read_header
 from tests.inference.convert.hostile import gguf_bytes, key, safetensors_bytes, string
 
@@ -57,6 +58,7 @@ def tensor(*, dtype: str = "F32", shape: object = (4,), offsets: object = (0, 16
     return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
 
 
+PLAIN = json.dumps(tensor()).encode()
 LYING_SAFETENSORS = {
     "nothing": b"",
     "a pickle": b"\x80\x04\x95\x1f\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94.",
@@ -71,6 +73,17 @@ LYING_SAFETENSORS = {
     "an unknown dtype": safetensors_bytes({"w": tensor(dtype="PICKLE")}),
     "no shape": safetensors_bytes({"w": {"dtype": "F32", "data_offsets": [0, 16]}}),
     "tensors that overlap": safetensors_bytes({"w": tensor(), "v": tensor()}),
+    "a shape of many numbers": safetensors_bytes({"w": tensor(shape=[2**62] * 100_000)}),
+    "a shape of many ones": safetensors_bytes({"w": tensor(shape=[4] + [1] * 100_000)}),
+    "a tensor twice": safetensors_bytes(b'{"w": %s, "w": %s}' % (PLAIN, PLAIN)),
+    "a shape twice": safetensors_bytes(
+        b'{"w": {"dtype": "F32", "shape": [9], "shape": [4], "data_offsets": [0, 16]}}'
+    ),
+    "metadata twice": safetensors_bytes(b'{"__metadata__": {}, "__metadata__": {}, "w": %s}' % PLAIN),
+    "more tensors than any model has": safetensors_bytes(
+        {str(number): tensor(shape=[0], offsets=[0, 0]) for number in range(300_000)}, data_bytes=0
+    ),
+    "a header of spaces": safetensors_bytes(b" " * (40 * 2**20) + b'{"w": %s}' % PLAIN),
     "bytes that belong to none": safetensors_bytes({"w": tensor()}, data_bytes=20),
 }
 

@@ -170,3 +170,35 @@ def test_the_child_cancels_itself_when_its_parent_is_gone(tmp_path: Path) -> Non
         process.stdin.close()
         assert process.wait(30) == 128 + signal.SIGTERM
     assert left_in(tmp_path) == {"model"}
+
+
+def test_a_template_that_never_ends_is_refused_by_name(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "model")
+    (folder / "chat_template.jinja").write_text(
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    )
+    outcome = run("--folder", folder)
+    assert outcome.exit_code == 1 and outcome.last["code"] == "unsafe_model"
+    assert outcome.last["message"].startswith("chat_template: trying it took longer than 5 s")
+
+
+def test_a_tokenizer_that_explodes_is_refused_by_name(run: Callable[..., Outcome], tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "model")
+    described = json.loads((folder / "tokenizer.json").read_text())
+    grow = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 1000}
+    described["normalizer"] = {"type": "Sequence", "normalizers": [grow] * 4}
+    (folder / "tokenizer.json").write_text(json.dumps(described))
+    outcome = run("--folder", folder)
+    assert outcome.exit_code == 1 and outcome.last["code"] == "unsafe_model"
+    assert outcome.last["message"].startswith("tokenizer: trying it took more memory than it may")
+
+
+def test_a_template_that_is_broken_is_flagged_and_the_model_taken(
+    run: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    folder = model_folder(tmp_path / "model")
+    assert "template_note" not in run("--folder", folder).last["facts"]
+    (folder / "chat_template.jinja").write_text("{% for m in %}")
+    outcome = run("--folder", folder)
+    assert outcome.exit_code == 0
+    assert "template refuses these messages" in outcome.last["facts"]["template_note"]

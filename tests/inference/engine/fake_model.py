@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,7 +170,7 @@ class FakeSampler:
 class FakeDetokenizer:
     """Each token is `<id>`; one stop string at most is looked for, nothing is held back."""
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(self, sampling: Sampling, prompt: Seq[int] = ()) -> None:
         self.matched_stop: str | None = None
         self.stop = sampling.stop
         self.held = ""
@@ -273,7 +274,7 @@ def make_bench(
     num_blocks: int = 16,
     block_size: int = 4,
     faults: Callable[[Plan], None] | None = None,
-    detokenizer_factory: Callable[[Sampling], Any] = FakeDetokenizer,
+    detokenizer_factory: Callable[[Sampling, Seq[int]], Any] = FakeDetokenizer,
     overlaps: bool = False,
     borders: Borders | None = None,
     num_draft_tokens: int = 0,

@@ -34,6 +34,29 @@ def edit(path: Path, **values: object) -> None:
     path.write_text(json.dumps(content | values))
 
 
+@pytest.mark.parametrize(
+    ("generation", "config", "expected"),
+    [
+        ({"eos_token_id": 0}, {"eos_token_id": 2}, (0, 2, 257)),
+        ({"eos_token_id": [7, 5]}, {"eos_token_id": None}, (7, 5, 257)),
+        ({"eos_token_id": 257}, {"eos_token_id": [257, 3]}, (257, 3)),
+        (None, {"eos_token_id": 3}, (3, 257)),
+        (None, {"eos_token_id": None}, (257,)),
+    ],
+)
+def test_every_end_that_any_file_names_ends_a_text(
+    folder: Path,
+    generation: dict[str, object] | None,
+    config: dict[str, object],
+    expected: tuple[int, ...],
+) -> None:
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    if generation is not None:
+        edit(folder / "generation_config.json", **generation)
+    edit(folder / "config.json", **config)
+    assert load_model(folder, CONFIG).eos_token_ids == expected
+
+
 def test_a_folder_is_loaded_and_described(folder: Path) -> None:
     stages: list[LoadProgress] = []
     loaded = load_model(folder, CONFIG, stages.append)

@@ -32,6 +32,7 @@ from inference.protocol import (
     Owner,
     Prepared,
     PrepareRequest,
+    PromptStats,
     Sampling,
     UnknownRevision,
 )
@@ -52,6 +53,16 @@ class Gate:
         time.sleep(self.step_seconds)
         if self.error is not None:
             raise self.error
+
+
+class Prompts:
+    """Stands for the desk of a revision that has no tokenizer."""
+
+    def stats(self) -> PromptStats:
+        return PromptStats()
+
+    def close(self) -> None:
+        pass
 
 
 class House:
@@ -95,16 +106,15 @@ class House:
 async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     house = House(InProcess(PlacementConfig(data_dir=tmp_path)))
 
-    def prepare(request: PrepareRequest) -> Prepared:
-        assert threading.current_thread().name.startswith("tokenizer")
+    async def prepare(request: PrepareRequest) -> Prepared:
         return Prepared(token_ids=request.token_ids or (1,), max_output_tokens=9)
 
-    def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> Any:
+    def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], _: PlacementConfig) -> Any:
         house.loader = threading.current_thread()
         progress(LoadProgress("warming up", 0.5))
         house.bench = make_bench(faults=house.gate, num_blocks=16)
         house.bench.engine.clock = time.monotonic
-        return SimpleNamespace(engine=house.bench.engine, prepare=prepare)
+        return SimpleNamespace(engine=house.bench.engine, prepare=prepare, prompts=Prompts())
 
     monkeypatch.setattr(inprocess, "load", load)
     await house.client.start()
@@ -132,11 +142,11 @@ async def test_a_load_that_is_given_up_serves_nothing(
 ) -> None:
     begun, go_on, engines = threading.Event(), threading.Event(), list[Bench]()
 
-    def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> Any:
+    def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], _: PlacementConfig) -> Any:
         begun.set()
         assert go_on.wait(60)
         engines.append(make_bench())
-        return SimpleNamespace(engine=engines[0].engine)
+        return SimpleNamespace(engine=engines[0].engine, prompts=Prompts())
 
     monkeypatch.setattr(inprocess, "load", load)
     loading = asyncio.create_task(house.client.load(RevisionSpec("other", Path()), lambda news: None))
@@ -178,7 +188,7 @@ async def test_revisions_take_turns_in_one_thread_and_leave_it_one_by_one(
     gate = Gate()
     gate.is_open.clear()
 
-    def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> Any:
+    def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], _: PlacementConfig) -> Any:
         def step(plan: Plan) -> None:
             gate(plan)
             turns.append(spec.revision)
@@ -186,7 +196,7 @@ async def test_revisions_take_turns_in_one_thread_and_leave_it_one_by_one(
 
         bench = make_bench(faults=step, num_blocks=16)
         bench.engine.clock = time.monotonic
-        return SimpleNamespace(engine=bench.engine)
+        return SimpleNamespace(engine=bench.engine, prompts=Prompts())
 
     monkeypatch.setattr(inprocess, "load", load)
     for revision in ("one", "two"):
@@ -217,10 +227,10 @@ async def test_revisions_take_turns_in_one_thread_and_leave_it_one_by_one(
 async def test_an_engine_that_dies_takes_no_other_with_it(
     house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> Any:
+    def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], _: PlacementConfig) -> Any:
         bench = make_bench(faults=Gate(), num_blocks=16)
         monkeypatch.setattr(bench.engine, "step", lambda: 1 / 0)
-        return SimpleNamespace(engine=bench.engine)
+        return SimpleNamespace(engine=bench.engine, prompts=Prompts())
 
     monkeypatch.setattr(inprocess, "load", load)
     await house.client.load(RevisionSpec("ill", Path()), lambda news: None)
@@ -474,7 +484,7 @@ async def test_loading_twice_builds_once_and_tells_its_progress(house: House) ->
     assert [item.stage for item in news] == ["warming up"]
 
 
-async def test_prepare_runs_off_the_loop_and_within_bounds(house: House) -> None:
+async def test_prepare_keeps_within_bounds(house: House) -> None:
     prepared = await house.client.prepare(PrepareRequest("fake", token_ids=(5, 6)))
     assert prepared.token_ids == (5, 6)
     with pytest.raises(ContextLengthExceeded):
