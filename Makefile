@@ -41,7 +41,7 @@ test-clients: ## real client libraries, in environments of their own, against th
 	@.ci/install dev
 	$(BIN)/python -m pytest tests/clients
 
-test-reliability: ## long runs: ten canaries under traffic, kill -9 in imports (about 15 minutes; wants a machine of its own)
+test-reliability: ## long runs: ten canaries under traffic, kill -9 in imports, attacks and floods (about 25 minutes; wants a machine of its own)
 	@.ci/install dev
 	@.ci/services
 	$(BIN)/python -m pytest tests/reliability -s -p no:logging

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 ROOMS: tuple[tuple[str | Promise, tuple[tuple[str | Promise, str, str], ...]], ...] = (
     (
-        _("Prove"),
+        _("Observe"),
         (
             (_("Audit log"), "receipt_long", "admin:audit_entry_changelist"),
             (_("Usage"), "data_usage", "admin:usage_usagerecord_changelist"),

@@ -13,6 +13,7 @@ from typing import Any
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
+from console.addresses import client_of
 from console.channel.head import TOO_MANY, Refused, body_bound, too_large, why_refused
 from monitoring.metrics import observe_refusal, observe_response
 
@@ -71,7 +72,7 @@ class Door:
     @contextmanager
     def _counted(self, scope: Scope) -> Iterator[bool]:
         """Whether there is room for another of its address, where it has one."""
-        address = (scope.get("client") or ("",))[0]
+        address = client_of((scope.get("client") or ("",))[0])
         if self._counts[address] >= self._most_per_address and address:
             yield False
             return

@@ -12,12 +12,13 @@ from typing import Any
 
 from django.contrib.auth.views import redirect_to_login
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseNotAllowed
 from django.utils.deprecation import MiddlewareMixin
 
 from console.addresses import Networks
 from console.audit.refusals import REFUSALS
 from console.audit.write import write
+from console.dashboard.wrong_method import instead
 from console.policy import Who, is_near, permits, who_may
 from console.runs import stamp
 from monitoring.metrics import observe_response
@@ -30,6 +31,7 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+METHODS = ("GET", "HEAD", "POST")  # of the console; the management API names its own
 PAGES = (Who.STAFF, Who.OPERATOR, Who.ADMIN, Who.ADMIN_SITE)
 FORWARDED = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-port", b"forwarded")
 
@@ -102,8 +104,15 @@ class PolicyMiddleware(MiddlewareMixin):
         self, request: HttpRequest, view: Any, args: Any, kwargs: Any
     ) -> HttpResponseBase | None:
         assert request.resolver_match is not None
-        route = request.resolver_match.view_name
-        match who_may(route):
+        who = who_may(request.resolver_match.view_name)
+        refused = self._refuse(request, who)
+        if refused is None and who is not Who.MANAGEMENT and request.method not in METHODS:
+            return HttpResponseNotAllowed(METHODS)  # or a view that asks for none would answer as to GET
+        return refused
+
+    @staticmethod
+    def _refuse(request: HttpRequest, who: Who | None) -> HttpResponseBase | None:
+        match who:
             case Who.ANYONE | Who.ADMIN_SITE | Who.MANAGEMENT:
                 return None
             case Who.NEAR_OR_STAFF if is_near(request) or permits(Who.STAFF, request.user):
@@ -122,6 +131,9 @@ class PolicyMiddleware(MiddlewareMixin):
         if who_may(route) in PAGES and request.user.is_authenticated:
             stamp(response, person=request.user.pk)
         observe_response(route=route, method=request.method or "", status=response.status_code)
+        if who_may(route) in PAGES:
+            response = instead(request, response)
+        response.setdefault("Cache-Control", "no-store")  # nearly all is for the one who asked
         return response
 
 

@@ -82,6 +82,7 @@ class DrainingServer(Server):  # type: ignore[misc]  # Daphne has no types
         sockets.setProtocolOptions(
             autoPingTimeout=PONG_SECONDS,
             allowNullOrigin=True,
+            failByDrop=False,  # a close frame says why
             openHandshakeTimeout=self.websocket_handshake_timeout,
             maxMessagePayloadSize=MOST_BODY_BYTES,
             maxFramePayloadSize=MOST_BODY_BYTES,

@@ -244,6 +244,7 @@ ACCOUNT_RATE_LIMITS = {"login_failed": None, "login": None}  # axes counts, and 
 AXES_FAILURE_LIMIT = 8
 AXES_COOLOFF_TIME = 0.25  # hours
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]  # nobody can lock somebody else out from elsewhere
+AXES_USERNAME_CALLABLE = "console.accounts.sign_in_bounds.counted_name"
 AXES_RESET_ON_SUCCESS = True
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_CLIENT_IP_CALLABLE = "console.audit.signals.address"

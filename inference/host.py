@@ -12,11 +12,12 @@ from transformers import PreTrainedTokenizerBase
 from inference import transformers_index
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
 from inference.cpu import compiler
+from inference.engine import dtype_choice
 from inference.engine.build import assemble
 from inference.engine.engine import Engine
-from inference.engine.memory import free_host_bytes, total_host_bytes
+from inference.engine.memory import free_host_bytes, return_freed_pages, total_host_bytes
 from inference.models.device import choose_device, choose_dtype
-from inference.models.loader import LoadedModel, load_model
+from inference.models.loader import LoadedModel
 from inference.models.tokenizer import load_tokenizer
 from inference.prompts.desk import PromptDesk
 from inference.prompts.process import PromptSettings
@@ -54,7 +55,8 @@ def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], placement
         return load_tokenizer(folder)
 
     try:
-        loaded = load_model(spec.folder, spec.engine, progress, read_tokenizer)
+        loaded = dtype_choice.load(spec.folder, spec.engine, progress, read_tokenizer)
+        give_back()  # the pool is planned from what is free
         engine = assemble(loaded, spec, progress) if loaded.batching else SequentialEngine(loaded, spec)
     except BaseException:
         prompts.close()
@@ -90,6 +92,7 @@ def device() -> Device:
 
 
 def give_back() -> None:
-    """After an unload: memory that torch keeps for itself goes back to the device."""
+    """After loads and unloads: memory that allocators keep for themselves goes back to device and system."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    return_freed_pages()

@@ -296,7 +296,7 @@ class Device:
     """Where models are loaded, as it was when the placement started."""
 
     name: str  # "cpu" or "cuda"
-    dtype: str  # what "auto" means on it
+    dtype: str  # what "auto" counts as on it; on a CPU each model's own steps decide, when it is loaded
     total_bytes: int
     free_bytes: int  # on a machine, of its control group where that has a limit
     keeps_bfloat16: bool = False  # matrices of such files, beside float32 activations
@@ -320,6 +320,7 @@ class ModelCard:
     kv_bytes: int = 0  # the KV pool
     memory_bytes: int = 0  # measured after the load: weights and KV pool, and on a GPU what its steps need
     sampling: Mapping[str, float] = field(default_factory=dict)  # its own, where a request is silent
+    why_dtype: str = ""  # what the dtype was chosen by, where the settings left that open
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,5 +374,7 @@ class Stats:
 class LoadProgress:
     """How far a load has come."""
 
-    stage: str  # "reading weights", "planning memory", "compiling layers, once", "warming up", "ready"
+    # "measuring dtypes, once", "reading weights", "planning memory", "compiling layers, once", "warming up",
+    # "ready"
+    stage: str
     fraction: float  # 0..1

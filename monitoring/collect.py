@@ -18,7 +18,7 @@ from prometheus_client.samples import Sample
 
 import inference.client
 from inference.protocol import ModelCard, RevisionStats, Stats
-from monitoring.metrics import ARM, REGISTRY
+from monitoring.metrics import ARM, REGISTRY, begin_failures
 from monitoring.provided import PROVIDED
 
 Reading = Callable[[RevisionStats, float], float]  # the snapshot and time.monotonic() -> value
@@ -127,7 +127,9 @@ _model_names: dict[str, str] = {}
 
 def name_revision(*, revision: str, model: str) -> None:
     """Show the engine's figures of a revision under its public model name, instead of its own id."""
-    _model_names[revision] = model
+    if _model_names.get(revision) != model:
+        _model_names[revision] = model
+        begin_failures(model=model, revision=revision)
 
 
 class EngineCollector(Collector):

@@ -6,6 +6,8 @@ or anything else that a caller can choose freely.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from inference.protocol import Timings, Usage
@@ -231,6 +233,54 @@ def _observe_timings(model: str, revision: str, timings: Timings) -> None:
     inter_token = INTER_TOKEN.labels(model, revision)
     for gap in gaps:
         inter_token.observe(gap)
+
+
+# What a request is commonly refused for, and what fails one: counted from 0 on, for the first is a rise, too.
+REFUSAL_CODES = (
+    "invalid_value",
+    "invalid_type",
+    "invalid_json",
+    "missing_required_parameter",
+    "unknown_parameter",
+    "unsupported_parameter",
+    "context_length_exceeded",
+    "invalid_api_key",
+    "missing_scope",
+    "model_not_found",
+    "request_too_large",
+    "rate_limit_exceeded",
+    "insufficient_quota",
+    "engine_unavailable",
+    "model_loading",
+    "engine_overloaded",
+    "queue_timeout",
+    "server_shutting_down",
+)
+FAILURE_CODES = (
+    "engine_error",
+    "non_finite_logits",
+    "out_of_memory",
+    "request_cancelled",
+    "queue_timeout",
+    "first_token_timeout",
+    "token_timeout",
+    "request_timeout",
+    "server_shutting_down",
+    "server_died",
+)
+
+
+def begin_refusals(endpoints: Iterable[str]) -> None:
+    """Count the refusals of these endpoints from 0 on."""
+    for endpoint in endpoints:
+        for code in REFUSAL_CODES:
+            REFUSALS.labels(endpoint, code)
+
+
+def begin_failures(*, model: str, revision: str) -> None:
+    """Count an arm's failures from 0 on."""
+    for code in FAILURE_CODES:
+        FAILURES.labels(model, revision, code)
 
 
 def observe_refusal(*, endpoint: str, error_code: str) -> None:

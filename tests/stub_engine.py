@@ -2,9 +2,11 @@
 
 A request steers it by words in its prompt: `slow` (50 ms a token), `fail-after-3`, `refuse`, `hang`,
 `hang-after-3`, `queue` (300 ms in the queue), `echo` (the output is what follows that word, three
-characters a token), `who` (the output is its revision's id, three characters a token).
+characters a token), `who` (the output is its revision's id, three characters a token), `sampled` (the output
+is temperature, top_p, top_k and repetition_penalty as they reach the engine).
 A file `stub.json` in a revision's folder steers its load: {"load_seconds": 2, "memory_bytes": 1000,
-"error": "why it cannot be loaded"}; it is read again at each load.
+"error": "why it cannot be loaded", "code": "kind_not_served", "sampling": {"top_k": 5}}; it is read again at
+each load.
 """
 
 from __future__ import annotations
@@ -88,6 +90,7 @@ class StubEngine(EngineClient):
     def __init__(self, config: PlacementConfig) -> None:
         super().__init__(config)
         self._cards: dict[str, ModelCard] = {}
+        self._sampling: dict[str, dict[str, float]] = {}
         self._running: dict[str, Running] = {}
         self._is_draining = False
         self._num_generated = 0
@@ -105,8 +108,11 @@ class StubEngine(EngineClient):
             progress(LoadProgress("reading weights", step / LOAD_STEPS))
             await asyncio.sleep(steered["load_seconds"] / LOAD_STEPS)
         if error := steered.get("error"):
-            raise CannotServe(error)
+            refusal = CannotServe(error)
+            refusal.code = steered.get("code", refusal.code)
+            raise refusal
         progress(LoadProgress("ready", 1.0))
+        self._sampling[spec.revision] = steered.get("sampling", {})
         self._cards[spec.revision] = ModelCard(
             revision=spec.revision,
             architecture="stub",
@@ -145,7 +151,12 @@ class StubEngine(EngineClient):
             raise InvalidValue(f"token ids must be between 0 and {VOCAB_SIZE - 1}")
         if len(ids) >= MAX_MODEL_LEN:
             raise ContextLengthExceeded(f"the prompt has {len(ids)} tokens of {MAX_MODEL_LEN}")
-        return Prepared(ids, max_output_tokens=MAX_MODEL_LEN - len(ids), text=text or text_of(ids))
+        return Prepared(
+            ids,
+            max_output_tokens=MAX_MODEL_LEN - len(ids),
+            text=text or text_of(ids),
+            sampling=self._sampling[request.revision],
+        )
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Event]:
         prompt = bytes(one for one in request.token_ids if one < FIRST_WORD).decode(errors="replace")
@@ -172,6 +183,9 @@ class StubEngine(EngineClient):
         pause = SLOW_SECONDS if "slow" in prompt else 0.0
         said = prompt.rpartition("echo ")[2] if "echo " in prompt else None
         said = request.revision if prompt.startswith("who") else said
+        if prompt.startswith("sampled"):
+            chosen = (sampling.temperature, sampling.top_p, sampling.top_k, sampling.repetition_penalty)
+            said = " ".join(f"{one:g}" for one in chosen)
         started, stamps = time.monotonic(), list[float]()
         if "queue" in prompt:
             running.is_queued = True

@@ -155,3 +155,17 @@ def test_no_pickle_anywhere() -> None:
                 assert not banned & {alias.name.split(".")[0] for alias in node.names}, path
             elif isinstance(node, ast.ImportFrom):
                 assert (node.module or "").split(".")[0] not in banned, path
+
+
+def test_no_test_bounds_the_time_that_something_takes() -> None:
+    """Seconds depend on the machine and on who else uses it: tests/counting.py counts what a thing costs."""
+    clocks = {"process_time", "thread_time", "perf_counter", "process_time_ns", "thread_time_ns"}
+    of_their_own = {"load", "reliability", "gpu"}  # where measuring is the purpose
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        if of_their_own.isdisjoint(path.relative_to(ROOT / "tests").parts):
+            called = {
+                node.attr if isinstance(node, ast.Attribute) else node.id
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.Attribute | ast.Name)
+            }
+            assert not called & clocks, path

@@ -12,6 +12,7 @@ class SignInForm(LoginForm):  # type: ignore[misc]  # allauth ships no types
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["login"].label = _("Name")
+        self.fields["login"].widget.attrs["autofocus"] = True
         self.fields["password"].help_text = ""
         drop_placeholders(self)
 

@@ -6,8 +6,10 @@ from allauth.account import views
 from allauth.usersessions.views import list_usersessions
 from django.urls import path
 
+from console.accounts.sign_in_bounds import bounded
+
 urlpatterns = [
-    path("sign-in/", views.login, name="account_login"),
+    path("sign-in/", bounded(views.login), name="account_login"),
     path("sign-out/", views.logout, name="account_logout"),
     path("disabled/", views.account_inactive, name="account_inactive"),
     path("password/", views.password_change, name="account_change_password"),

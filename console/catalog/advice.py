@@ -10,7 +10,7 @@ from django.template.defaultfilters import filesizeformat
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from inference.architectures import BATCHED, WITH_EXPERTS
+from inference.architectures import BATCHED, FUSED, WITH_EXPERTS
 from inference.config import EngineConfig
 from inference.footprint import Pool
 from inference.protocol import Device
@@ -103,24 +103,24 @@ def device(plan: Plan) -> Advice:
 
 
 def dtype(plan: Plan) -> Advice:
-    asked, fastest = plan.config.dtype, plan.device.dtype
+    asked = plan.config.dtype
     if plan.is_on_gpu:
         if plan.dtype == "float32":
             text = _("Twice the memory of bfloat16 and a small part of its speed on a GPU.")
             return Advice(text, "warn")
         return Advice(_("%(dtype)s is what GPUs are fast in.") % {"dtype": plan.dtype})
+    if asked == "auto":
+        return Advice(
+            _("Float32 or bfloat16, by decode steps of this model that are measured at its first load.")
+        )
     if asked == "float16":
         return Advice(_("CPUs are slow in float16: take float32, or leave the choice to the engine."), "warn")
-    if asked == "bfloat16" and fastest == "float32":
-        text = _("On a CPU without AVX512-BF16 or AMX, as here, 2 to 5 times slower than float32 (measured).")
+    if asked == "float32":
+        return Advice(_("Rounds least. If left open, the engine measures whether bfloat16 is faster here."))
+    if plan.device.keeps_bfloat16 and plan.architecture in FUSED:
+        text = _("Leaves the compiled layers of this family unused, mostly the fastest: better left open.")
         return Advice(text, "warn")
-    if asked == "float32" and fastest == "bfloat16":
-        text = _("This CPU multiplies bfloat16 up to 3 times faster, in half the memory.")
-        return Advice(text, "warn")
-    if asked == "auto":
-        text = _("The faster of float32 and bfloat16 on this CPU, measured: %(dtype)s.")
-        return Advice(text % {"dtype": fastest})
-    return Advice(_("%(dtype)s is what this CPU is fast in.") % {"dtype": asked})
+    return Advice(_("Fast where the CPU has instructions for it. If left open, the engine measures that."))
 
 
 def attention(plan: Plan) -> Advice:
@@ -282,6 +282,8 @@ def sampling_defaults(plan: Plan) -> Advice:
     if plan.config.sampling_defaults == "openai":
         return Advice(_("Where a request is silent: temperature 1, and no token is ruled out, as at OpenAI."))
     own = plan.facts.get("sampling")
+    if own is None:  # imported before this was read
+        return Advice(_("Where a request is silent, what generation_config.json says holds."))
     if not own:
         return Advice(
             _("The files name no sampling settings of their own: where a request is silent, OpenAI's hold.")

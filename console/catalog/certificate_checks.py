@@ -20,12 +20,12 @@ THRESHOLDS: dict[str, dict[str, float]] = {
     "num_broken": {"most": 0},
 }
 LABELS: dict[str, Promise] = {
-    "top1_agreement": gettext_lazy("Same likeliest token"),
+    "top1_agreement": gettext_lazy("Top-1 agreement"),
     "perplexity_ratio": gettext_lazy("Perplexity against the parent's"),
     "kl_mean": gettext_lazy("Divergence, mean"),
     "kl_p99": gettext_lazy("Divergence, 99th percentile"),
     "worst_weight_error": gettext_lazy("Weight error of the worst layer"),
-    "num_broken": gettext_lazy("Answers that are no numbers"),
+    "num_broken": gettext_lazy("NaN outputs"),
 }
 BEST = {"top1_agreement": 1.0, "perplexity_ratio": 1.0}  # of a model that is its parent; 0 for the others
 

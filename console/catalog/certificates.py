@@ -185,7 +185,7 @@ def _standing(revision: Revision) -> Standing:
         "passed",
         revision,
         certificate,
-        _("It does what its parent %(parent)s does.") % {"parent": subject.parent_id},
+        _("Quality matches the original, %(parent)s (within all limits).") % {"parent": subject.parent_id},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,8 @@ from typing import IO, Any
 
 import inference
 from console.environment import child_variables
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, float], None]  # stage, fraction of the whole (0..1)
 
@@ -119,12 +122,15 @@ def _cancel(child: subprocess.Popen[str]) -> None:
 
 
 def _result(last: dict[str, Any], log: IO[bytes]) -> dict[str, Any]:
+    log.seek(max(0, log.seek(0, 2) - KEPT_LOG_BYTES))
+    words = log.read().decode(errors="replace").strip()
     match last.get("event"):
         case "done":
             return last
         case "error":
+            if words:  # what a library said, of which people get our words
+                logger.warning("a child process ended with %s: %s", last["code"], words)
             raise ConversionFailed(last["code"], last["message"])
         case "cancelled":
             raise ConversionFailed("cancelled", "the conversion was cancelled")
-    log.seek(max(0, log.seek(0, 2) - KEPT_LOG_BYTES))
-    raise ConversionFailed("died", f"the conversion died: {log.read().decode(errors='replace').strip()}")
+    raise ConversionFailed("died", f"the conversion died: {words}")

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable
 
+from console.addresses import client_of
+
 Close = Callable[[], None]
 
 
@@ -30,6 +32,7 @@ class Connections:
     def enter(self, connection: Hashable, address: str, close: Close) -> bool:
         """A new connection, which waits for its first request. False: there is no room."""
         is_bound = not self._is_exempt(address)
+        address = client_of(address)
         if is_bound and self._counts[address] >= self._most_per_address and not self._evict(address):
             return False
         if len(self._addresses) >= self._most and not self._evict():

@@ -4,6 +4,7 @@ the head and by bytes counted, and an answer that says so.
 
 from __future__ import annotations
 
+import socket
 import uuid
 from typing import Any
 
@@ -23,6 +24,7 @@ from console.channel.head import (
 from console.channel.limits import (
     BUFFER_BYTES,
     KEEP_ALIVE_SECONDS,
+    KERNEL_BUFFER_BYTES,
     LINGER_BYTES,
     LINGER_SECONDS,
     MAX_CHUNKS,
@@ -56,6 +58,8 @@ class BoundedChannel(HTTPChannel):  # type: ignore[misc]  # Twisted's own names 
     def connectionMade(self) -> None:
         super().connectionMade()
         self.transport.bufferSize = BUFFER_BYTES
+        for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):  # or the system lets each grow to megabytes
+            self.transport.socket.setsockopt(socket.SOL_SOCKET, buffer, KERNEL_BUFFER_BYTES)
         self._stall = StallWatch(
             self.transport, seconds=self.limits.stall_seconds, cut=self.transport.abortConnection
         )

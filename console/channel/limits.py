@@ -10,6 +10,7 @@ from console.channel.descriptors import raise_limit, room_for_connections
 from console.environment import Environment
 
 BUFFER_BYTES = 16 * 1024  # read at a time, and written before the application waits for its reader
+KERNEL_BUFFER_BYTES = 64 * 1024  # each way, of a connection; Linux takes twice as much
 MAX_HEADERS = 100
 KEEP_ALIVE_SECONDS = 60.0
 LINGER_SECONDS = 2.0  # in which the rest of what was refused is taken and dropped, so that the answer is read

@@ -20,7 +20,7 @@ MOST = 10_000_000
 MOST_IDLE_SECONDS = 30 * 86400
 NO = "no"
 Labels = list[tuple[str, str | Promise]]
-DEFAULT = _("as the installation says (%(value)s)")
+DEFAULT = _("Server default (%(value)s)")
 ON_OFF = {"on": _("on"), "off": _("off")}
 SOURCES: Labels = [
     ("hub", _("Hugging Face Hub, or a mirror")),
@@ -140,7 +140,7 @@ class SettingsForm(forms.Form):
     quantization = forms.ChoiceField(label=_("Quantize while loading"), required=False)
     kv_dtype = forms.ChoiceField(label=_("Keys and values"), required=False)
     batching = forms.ChoiceField(label=_("Batching"), required=False)
-    batch_invariant = forms.ChoiceField(label=_("The same answer in any company"), required=False)
+    batch_invariant = forms.ChoiceField(label=_("Batch-invariant results"), required=False)
     prefix_caching = forms.ChoiceField(label=_("Prefix cache"), required=False)
     sampling_defaults = forms.ChoiceField(label=_("Sampling where a request is silent"), required=False)
     num_blocks = forms.IntegerField(
@@ -156,7 +156,7 @@ class SettingsForm(forms.Form):
         label=_("Answers in one step"), required=False, min_value=1, max_value=65536
     )
     num_draft_tokens = forms.IntegerField(
-        label=_("Tokens guessed ahead"), required=False, min_value=0, max_value=16
+        label=_("Speculative tokens"), required=False, min_value=0, max_value=16
     )
 
     def __init__(self, *args: Any, revision: Revision, **kwargs: Any) -> None:
@@ -248,9 +248,9 @@ class KeepingForm(forms.Form):
         help_text=_("It stays, whoever needs the memory and however long nobody asks."),
     )
     idle_seconds = forms.IntegerField(
-        label=_("Unload after so many idle seconds"),
+        label=_("Unload when idle for (seconds)"),
         required=False,
         min_value=0,
         max_value=MOST_IDLE_SECONDS,
-        help_text=_("Empty: as the installation says. 0: never for idleness."),
+        help_text=_("Empty: Server default. 0: never for idleness."),
     )

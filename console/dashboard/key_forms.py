@@ -55,10 +55,10 @@ class AccessForm(forms.Form):
         label=_("Name"), max_length=100, widget=forms.TextInput(attrs={"autocomplete": "off"})
     )
     expires_on = forms.DateField(
-        label=_("Last day"),
+        label=_("Expires"),
         required=False,
         widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"}),
-        help_text=_("It ends with this day, UTC. Empty: never."),
+        help_text=_("Valid through this day (UTC). Leave empty for no expiry."),
     )
     scopes = forms.MultipleChoiceField(
         label=_("Endpoints"),

@@ -57,7 +57,7 @@ SECTIONS = (
         ),
     ),
     Section(
-        _("Prove"),
+        _("Observe"),
         (
             Room("dashboard:requests", _("Requests"), icon="list-tree"),
             Room("admin:audit_entry_changelist", _("Audit"), icon="scroll-text"),

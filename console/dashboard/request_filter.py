@@ -56,8 +56,8 @@ class RequestFilterForm(forms.Form):
         label=_("Transport"), choices=[ANY, *((one, one) for one in Transport.values)], required=False
     )
     error = forms.CharField(label=_("Error code"), max_length=60, required=False)
-    from_ = forms.DateTimeField(label=_("Arrived from"), required=False, widget=moment_input())
-    until = forms.DateTimeField(label=_("Arrived before"), required=False, widget=moment_input())
+    from_ = forms.DateTimeField(label=_("Arrived from (UTC)"), required=False, widget=moment_input())
+    until = forms.DateTimeField(label=_("Arrived before (UTC)"), required=False, widget=moment_input())
     min_seconds = forms.FloatField(label=_("Longer than, seconds"), min_value=0, required=False)
 
     MORE = ("endpoint", "transport", "error", "from_", "until", "min_seconds")

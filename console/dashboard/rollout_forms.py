@@ -15,7 +15,7 @@ from console.rollouts.machine import ALL, BadSteps, Step, check_steps
 NUM_STEPS = 5
 NUM_ARMS = 4
 PAUSES = (
-    ("", _("until I go on")),
+    ("", _("manual")),
     ("30", _("30 seconds")),
     ("60", _("1 minute")),
     ("300", _("5 minutes")),

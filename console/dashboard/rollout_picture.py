@@ -53,5 +53,6 @@ def walk(standing: Standing, *, now: datetime) -> list[StepView]:
             views.append(StepView(step.weight, step.pause_seconds, "on", left, round(done, 1)))
         else:
             was_reached = index <= standing.index if is_over else index < standing.index
+            was_reached = was_reached or standing.state == State.PROMOTED
             views.append(StepView(step.weight, step.pause_seconds, "done" if was_reached else "next"))
     return views

@@ -19,7 +19,7 @@ NAMES: dict[str, str | Promise] = {
     "load": gettext_lazy("Load the model"),
     "prepare": gettext_lazy("Tokenise"),
     "reserve": gettext_lazy("Limits, reservation"),
-    "handover": gettext_lazy("Hand over, until the running step ends"),
+    "handover": gettext_lazy("Waiting for the current step"),
     "queue": gettext_lazy("Queue"),
     "prefill": gettext_lazy("Prefill"),
     "decode": gettext_lazy("Decode"),

@@ -28,7 +28,7 @@ Transport = Literal["rest", "sse", "websocket"]
 MOST_UNREAD_BYTES = 64 * 1024  # of a request's output, about, that wait for its reader
 LEAST_WINDOW = 4  # tokens
 TOKEN_BYTES = 64  # about, of text and id
-LOGPROB_BYTES = 160  # about, of one of a token's log-probabilities
+LOGPROB_BYTES = 320  # about, of one of a token's log-probabilities, as an object and as JSON
 HEADROOM = 64  # tokens before the end of a slice at which the next one is asked for
 STOP_SECONDS = 5.0  # how long an aborted choice may take to report what it used
 

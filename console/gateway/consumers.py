@@ -25,7 +25,7 @@ from console.gateway.refused import claimed_owner, list_refused, source_of, writ
 from console.gateway.schemas.chat import ChatRequest
 from console.gateway.sockets import OPEN
 from monitoring import semconv, tracing
-from monitoring.metrics import SOCKETS
+from monitoring.metrics import SOCKETS, observe_refusal
 
 logger = logging.getLogger(__name__)
 
@@ -174,6 +174,7 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         write_down(error, source=source_of(authorization), scope=self.scope)
         if asked is not None and asked.is_accepted:
             return
+        observe_refusal(endpoint="websocket", error_code=error.code)
         owner = asked.owner if asked and asked.owner else claimed_owner(authorization)
         about = {"endpoint": "chat.completions", "transport": "websocket"}
         list_refused(error, cause, owner=owner, scope=self.scope, **about)

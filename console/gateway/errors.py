@@ -19,7 +19,7 @@ from console.limits.reserve import LimitExceeded
 from inference.protocol import EngineError, NotReady, Refusal, UnknownRevision
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)  # not frozen: a context manager that it passes through sets its traceback
 class ApiError(Exception):
     """An answer that is an error, in OpenAI's shape. `code` is stable and documented in docs/api.md."""
 

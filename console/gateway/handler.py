@@ -26,7 +26,7 @@ from console.gateway.views import GatewayRequest
 from console.keys.authenticate import authenticate
 from console.policy import Who, who_may
 from monitoring import semconv, tracing
-from monitoring.metrics import observe_refusal, observe_response
+from monitoring.metrics import begin_refusals, observe_refusal, observe_response
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,9 @@ RATES = [f"{what}-{unit}" for what in ("limit", "remaining", "reset") for unit i
 EXPOSED_HEADERS = "x-request-id, x-trace-id, openai-processing-ms, retry-after, retry-after-ms, " + ", ".join(
     f"x-ratelimit-{rate}" for rate in RATES
 )
+
+
+begin_refusals(("gateway:chat_completions", "gateway:completions", "websocket"))
 
 
 class GatewayHandler(ASGIHandler):
@@ -216,6 +219,7 @@ def share_with_origins(get_response: GetResponse) -> GetResponse:
 def observe(get_response: GetResponse) -> GetResponse:
     async def layer(request: GatewayRequest) -> HttpResponseBase:
         response = await get_response(request)
+        response.setdefault("cache-control", "no-store")
         observe_response(route=route_of(request), method=request.method or "", status=response.status_code)
         if request.resolver_match:
             tracing.tell({semconv.HTTP_ROUTE: f"/{request.resolver_match.route}"})

@@ -30,13 +30,17 @@ class ArmFigures:
         return 100 * self.num_failed / self.num_requests if self.num_requests else None
 
 
-def since(*, route: str, revisions: Iterable[str], moment: datetime) -> list[ArmFigures]:
-    """The arms in the order given."""
-    return [_figures(route, revision, moment) for revision in revisions]
+def since(
+    *, route: str, revisions: Iterable[str], moment: datetime, until: datetime | None = None
+) -> list[ArmFigures]:
+    """The arms in the order given. `until`: when a rollout ended; its figures stand still then."""
+    return [_figures(route, revision, moment, until) for revision in revisions]
 
 
-def _figures(route: str, revision: str, moment: datetime) -> ArmFigures:
+def _figures(route: str, revision: str, moment: datetime, until: datetime | None) -> ArmFigures:
     rows = UsageRecord.objects.filter(model=route, revision=revision, created_at__gte=moment)
+    if until is not None:
+        rows = rows.filter(created_at__lt=until)
     newest = rows.order_by("-created_at").values_list("outcome", "ttft_seconds")[:MAX_ROWS]
     outcomes = list(newest)
     ttfts = [ttft for _, ttft in outcomes if ttft is not None]

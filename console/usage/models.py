@@ -61,6 +61,11 @@ class UsageRecord(models.Model):
         return self.request_id
 
     @property
+    def known_seconds(self) -> float | None:
+        """None: its server died, and with it the clock."""
+        return None if self.error_code == "server_died" else self.total_seconds
+
+    @property
     def caller_name(self) -> str:
         return self.key.name if self.key else self.person or self.owner
 
@@ -95,3 +100,7 @@ class RefusedRequest(models.Model):
 
     def __str__(self) -> str:
         return f"{self.status} {self.code}"
+
+    @property
+    def is_key(self) -> bool:
+        return bool(self.owner) and not self.owner.startswith("user:")

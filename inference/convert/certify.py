@@ -200,11 +200,11 @@ def _loaded(
     """The model in memory, and out of it again: there is room for one."""
     import torch
 
-    from inference.models.loader import load_model
+    from inference.engine.dtype_choice import load
 
     start, end = share
     check_folder(folder)
-    loaded = load_model(folder, config, lambda found: progress(stage, start + (end - start) * found.fraction))
+    loaded = load(folder, config, lambda found: progress(stage, start + (end - start) * found.fraction))
     try:
         yield loaded
     finally:

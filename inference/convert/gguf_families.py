@@ -21,6 +21,7 @@ DECODER = {
     "attention.head_count_kv": "num_key_value_heads",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
 }
+NORMED = {**DECODER, "attention.layer_norm_epsilon": "layer_norm_eps"}
 WINDOWED = {**DECODER, "attention.sliding_window": "sliding_window"}
 NEEDED = ("block_count", "embedding_length", "attention.head_count")
 
@@ -65,6 +66,9 @@ def _phi3(header: GgufHeader, values: dict[str, Any]) -> None:
 def _stablelm(header: GgufHeader, values: dict[str, Any]) -> None:
     values["use_qkv_bias"] = "blk.0.attn_q.bias" in header.tensors
     values["use_parallel_residual"] = "blk.0.ffn_norm.weight" not in header.tensors
+    width = header.of_model("rope.dimension_count")
+    if width and values.get("num_attention_heads"):
+        values["partial_rotary_factor"] = width * values["num_attention_heads"] / values["hidden_size"]
 
 
 def _minimax_m2(header: GgufHeader, values: dict[str, Any]) -> None:
@@ -77,6 +81,21 @@ def _known(model_type: str, **how: Any) -> Family:
     return Family(model_type, **{"known_as": model_type, **how})
 
 
+EXPERTS = {
+    **DECODER,
+    "expert_count": "num_experts",
+    "expert_used_count": "num_experts_per_tok",
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+}
+GPT2 = {
+    "context_length": "n_positions",
+    "block_count": "n_layer",
+    "feed_forward_length": "n_inner",
+    "embedding_length": "n_embd",
+    "attention.head_count": "n_head",
+    "attention.layer_norm_epsilon": "layer_norm_epsilon",
+}
 GRANITE = {
     **DECODER,
     "attention.scale": "attention_multiplier",
@@ -84,7 +103,7 @@ GRANITE = {
     "residual_scale": "residual_multiplier",
     "logit_scale": "logits_scaling",
 }
-COHERE = {**DECODER, "attention.layer_norm_epsilon": "layer_norm_eps", "logit_scale": "logit_scale"}
+COHERE = {**NORMED, "logit_scale": "logit_scale"}
 GEMMA2 = {
     **WINDOWED,
     "attn_logit_softcapping": "attn_logit_softcapping",
@@ -106,15 +125,19 @@ FAMILIES: dict[str, Family] = {
     "glm4": Family("glm4", DECODER, adjust=_partial_rotary),
     "command-r": Family("cohere", COHERE, has_head_dim=False),
     "cohere2": Family("cohere2", {**COHERE, "attention.sliding_window": "sliding_window"}),
-    "qwen2moe": _known("qwen2_moe"),
-    "qwen3moe": _known("qwen3_moe", defaults={"norm_topk_prob": True}),
+    "qwen2moe": Family("qwen2_moe", EXPERTS),
+    "qwen3moe": Family("qwen3_moe", EXPERTS, defaults={"norm_topk_prob": True}),
     "falcon": _known("falcon", has_head_dim=False, is_always_tied=True),
     "bloom": _known("bloom", has_head_dim=False, is_always_tied=True),
-    "gpt2": _known("gpt2", has_head_dim=False),
-    "stablelm": _known("stablelm", has_head_dim=False, adjust=_stablelm),
-    "starcoder2": _known("starcoder2", has_head_dim=False),
+    "gpt2": Family("gpt2", GPT2, has_head_dim=False),
+    "stablelm": Family("stablelm", NORMED, has_head_dim=False, adjust=_stablelm),
+    "starcoder2": Family(
+        "starcoder2", {**DECODER, "attention.layer_norm_epsilon": "norm_epsilon"}, has_head_dim=False
+    ),
     "mamba": _known("mamba", has_head_dim=False, needed=("block_count", "embedding_length")),
-    "nemotron": _known("nemotron"),
+    "nemotron": Family(
+        "nemotron", {**DECODER, "attention.layer_norm_epsilon": "norm_eps"}, adjust=_partial_rotary
+    ),
     "minimax-m2": _known("minimax_m2", defaults={"use_routing_bias": True}, adjust=_minimax_m2),
     "lfm2": _known("lfm2", as_a_whole=True),
     "qwen35": Family("qwen3_5_text", as_a_whole=True),

@@ -92,7 +92,7 @@ def _write(
     done, expected = 0, prod(shape) * dtype.itemsize
     for part in parts:
         if part.shape[1:] != shape[1:]:
-            raise CannotConvert(f"{name} has rows of {list(part.shape[1:])} , not of {list(shape[1:])}")
+            raise CannotConvert(f"{name} has rows of {list(part.shape[1:])}, not of {list(shape[1:])}")
         if done + part.numel() * dtype.itemsize > expected:
             break
         done += target.write(name, part.to(dtype), skip_bytes=done)
@@ -106,7 +106,7 @@ class _Converter:
     def __init__(self, header: GgufHeader, config: PretrainedConfig, model: Any) -> None:
         self.header = header
         kind = TENSOR_PROCESSORS.get(family_of(header).layout or header.architecture, TensorProcessor)
-        self.processor = kind(config={**config.to_dict(), "n_head": config.num_attention_heads})
+        self.processor = kind(config=_figures(config))
         self.names = _names(header.architecture, config.num_hidden_layers, model, self.processor)
         self._missing = Counter(self.names[name] for name in map(self._named, header.tensors) if name)
         self._joined: dict[str, Tensor] = {}  # made of several tensors, of which some are still to come
@@ -161,3 +161,9 @@ def _names(architecture: str, num_layers: int, model: Any, processor: TensorProc
         else:
             names.setdefault(theirs + suffix, name)
     return names
+
+
+def _figures(config: PretrainedConfig) -> dict[str, Any]:
+    """As transformers' changes of layouts look them up: under the names that most configs have."""
+    common = ("num_attention_heads", "num_key_value_heads", "hidden_size")
+    return {**config.to_dict(), **{name: getattr(config, name) for name in common if hasattr(config, name)}}

@@ -29,11 +29,12 @@ def tried(folder: Path) -> dict[str, Any]:
     if quantization_of(config) is None:  # ours are written, and loaded, by one piece of code
         _fit(folder, config)
     context = context_length.of_folder(config, folder)
-    found: dict[str, Any] = {"max_model_len": context.tokens}
+    found: dict[str, Any] = {
+        "max_model_len": context.tokens,
+        "sampling": sampling_defaults.of_folder(folder),  # empty: they name none
+    }
     if context.source != "config":
         found["context_from"] = context.source
-    if sampling := sampling_defaults.of_folder(folder):
-        found["sampling"] = sampling
     if hasattr(config, "vision_config") or is_text_of_images(config.model_type):
         found["is_text_of_images"] = True
     return found

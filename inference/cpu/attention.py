@@ -264,7 +264,7 @@ def _score(stretch, heads, keys, slot_bytes, rows, num_rows, start, count, score
         inside = start + done - block * size
         together = min(size - inside, PART - done)
         key = keys + (table[block] * size + inside) * slot_bytes
-        ahead = min(size, count - done - together)  # keys of the next block
+        ahead = max(0, min(size, count - done - together))  # keys of the next block
         following = keys + table[block + 1] * size * slot_bytes if ahead else key
         within = 0
         while within < min(together, count - done):

@@ -15,9 +15,6 @@ logger = logging.getLogger(__name__)
 def works() -> bool:
     """Whether compiled functions can be used: numba is there, and this CPU multiplies as it should."""
     try:
-        import numba
-
-        numba.config.CACHE_DIR = str(cache_folder(numba.__version__))
         from inference.cpu.vectors import has_whole_numbers
         from inference.cpu.whole_product import is_right
 
@@ -32,6 +29,13 @@ def is_new_here() -> bool:
     import numba
 
     return not any(Path(numba.config.CACHE_DIR).rglob("step.run*.nbc"))
+
+
+def set_cache_folder() -> None:
+    """Before the first function is declared: numba asks then, and keeps it beside its source otherwise."""
+    import numba
+
+    numba.config.CACHE_DIR = str(cache_folder(numba.__version__))
 
 
 def cache_folder(version: str) -> Path:

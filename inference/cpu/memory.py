@@ -10,6 +10,10 @@ from llvmlite import ir
 from numba import carray, njit, types
 from numba.extending import intrinsic
 
+from inference.cpu.compiler import set_cache_folder
+
+set_cache_folder()  # here, as every module of compiled functions imports this one first
+
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}  # NaN and infinity stay what they are
 
 DIVIDES = (

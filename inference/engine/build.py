@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from inference.config import EngineConfig, RevisionSpec
 from inference.engine.block_tables import table_bytes
 from inference.engine.detokenizer import StreamDetokenizer
+from inference.engine.dtype_choice import load
 from inference.engine.engine import Engine
 from inference.engine.gpu_memory import (
     GpuMemory,
@@ -30,7 +31,7 @@ from inference.engine.speculation import ROW_COSTS, Speculation, num_draft_rows
 from inference.engine.steppers import Overlapped, Stepper, Synchronous
 from inference.engine.warmup import warm_up, warm_up_mixes
 from inference.footprint import Pool
-from inference.models.loader import LoadedModel, load_model
+from inference.models.loader import LoadedModel
 from inference.models.model_folder import CannotLoad
 from inference.protocol import LoadProgress
 
@@ -83,7 +84,7 @@ def assemble(
 
 def build_engine(spec: RevisionSpec, progress: Callable[[LoadProgress], None] = lambda _: None) -> Engine:
     """Load a revision's folder and assemble its engine. Raises `CannotLoad` with the reason."""
-    return assemble(load_model(spec.folder, spec.engine, progress), spec, progress)
+    return assemble(load(spec.folder, spec.engine, progress), spec, progress)
 
 
 def _resolved(config: EngineConfig, loaded: LoadedModel) -> EngineConfig:

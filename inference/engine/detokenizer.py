@@ -42,7 +42,7 @@ class ByteDecoder:
             return ""
         text = self._decode(token_id)
         if self._is_first:
-            return self._first(text)
+            return self._first(text, token_id)
         return text
 
     def flush(self) -> str:
@@ -55,13 +55,13 @@ class ByteDecoder:
             self._is_between_characters = not self._utf8.getstate()[0]
         return text
 
-    def _first(self, text: str) -> str:
+    def _first(self, text: str, token_id: int) -> str:
         """What remains of a text's beginning: one kind of decoder drops all spaces of the first token, the
         other takes one from the text.
         """
         if self._vocabulary.drops_first_spaces:
             self._is_first = False
-            return text.replace(" ", "")
+            return text if self._vocabulary.is_byte(token_id) else text.replace(" ", "")
         self._is_first = not text
         return text.removeprefix(" ")
 

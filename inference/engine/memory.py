@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
@@ -39,6 +40,18 @@ def free_host_bytes() -> int:
             if line.startswith("MemAvailable:"):
                 free = int(line.split()[1]) * 1024
     return min([free, *_control_group_free_bytes()])
+
+
+def return_freed_pages() -> None:
+    """Pages that were freed go back to the system, where the C library can do that.
+
+    glibc keeps them otherwise, in an arena for each thread: those of loads, each in a thread of its own, came
+    to 600 MiB after six of SmolLM2-135M.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except AttributeError:
+        return  # another C library
 
 
 def total_host_bytes() -> int:

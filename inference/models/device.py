@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import time
-from functools import lru_cache
+from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from inference.config import EngineConfig
 from inference.models.model_folder import CannotLoad
@@ -24,11 +22,19 @@ def choose_device(config: EngineConfig) -> torch.device:
     return torch.device("cuda" if has_cuda and config.device != "cpu" else "cpu")
 
 
+@dataclass(frozen=True, slots=True)
+class ChosenDtype:
+    """A dtype that was left to us, and by what it was chosen, for people."""
+
+    dtype: torch.dtype
+    why: str
+
+
 def choose_dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
-    """bfloat16 on GPUs; on CPUs whatever this one multiplies faster."""
+    """bfloat16 on GPUs; on CPUs float32, unless steps were measured (engine/dtype_choice.py)."""
     if config.dtype != "auto":
         return DTYPES[config.dtype]
-    return torch.bfloat16 if device.type == "cuda" else faster_dtype()
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
 def choose_attention(config: EngineConfig, device: torch.device) -> str:
@@ -78,30 +84,3 @@ def check_fp8(config: EngineConfig, device: torch.device, *, quantization: str |
             f"{asked[0]}, which needs an NVIDIA GPU of compute capability {least} or later; this one has "
             f"{found}: choose int8 weights and kv_dtype auto, or device cpu"
         )
-
-
-@lru_cache(maxsize=1)
-def faster_dtype(*, repeats: int = 20) -> torch.dtype:
-    """The dtype in which this CPU computes a linear layer of a small batch sooner.
-
-    Asked of the CPU itself: without AVX512-BF16 or AMX, bfloat16 is 2 to 5 times slower than float32; with
-    them it is up to 3 times faster, and the flags are spelt differently on every kind of CPU. On one thread
-    and in turns, so that other work on the machine does not decide.
-    """
-    dtypes = (torch.float32, torch.bfloat16)
-    operands = {
-        dtype: tuple(torch.ones(rows, 576, dtype=dtype, device="cpu") for rows in (32, 1536))
-        for dtype in dtypes
-    }
-    best = dict.fromkeys(dtypes, float("inf"))
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for _ in range(repeats):
-            for dtype, (rows, weight) in operands.items():
-                started = time.perf_counter()
-                F.linear(rows, weight)
-                best[dtype] = min(best[dtype], time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(num_threads)
-    return min(dtypes, key=lambda dtype: best[dtype])

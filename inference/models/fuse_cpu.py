@@ -42,7 +42,10 @@ class Norm:
     epsilon: float
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+        """In the dtype of the weight; `x` may be float32."""
+        if x.dtype == self.weight.dtype:
+            return F.rms_norm(x, self.weight.shape, self.weight, self.epsilon)
+        return F.rms_norm(x, self.weight.shape, None, self.epsilon).mul_(self.weight).to(self.weight.dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class FusedCpuModel:
             self.compiled(x, cos[0], sin[0], step.cache, step.layout)
             return self.head(self.norm(x if logit_rows is None else x[logit_rows]))
         turn = cos[0, :, None], signed(sin[0])[:, None]  # [num_tokens, 1, head_dim]
+        x = x.float()  # what all layers add to: of 8 bits, each addition would round what all before it said
         for layer in self.layers:
             x += self._attention(layer, layer.input_norm(x), turn, step)
             x += self._feed_forward(layer, layer.post_norm(x))

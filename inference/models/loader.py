@@ -16,7 +16,7 @@ from inference.attention import base
 from inference.config import EngineConfig
 from inference.models import blocked_int4, context_length, packed, sampling_defaults
 from inference.models.context_length import ContextLength
-from inference.models.device import check_fp8, choose_attention, choose_device, choose_dtype
+from inference.models.device import ChosenDtype, check_fp8, choose_attention, choose_device, choose_dtype
 from inference.models.fusible import can_fuse
 from inference.models.generator import in_our_words, read_config, read_model
 from inference.models.layout import transpose_linear_weights
@@ -51,6 +51,7 @@ class LoadedModel:
     max_model_len: int
     remark: str = ""  # what else people should know of how it is served
     sampling: Mapping[str, float] = field(default_factory=dict)  # its own, where a request is silent
+    why_dtype: str = ""  # what the dtype was chosen by, where that was left to us
 
     @property
     def text_config(self) -> PretrainedConfig:
@@ -108,6 +109,7 @@ class LoadedModel:
             has_chat_template=bool(self.tokenizer.chat_template),
             note="; ".join(filter(None, (self.note or self.why_not_captured, self.remark))),
             sampling=self.sampling,
+            why_dtype=self.why_dtype,
         )
 
 
@@ -116,8 +118,13 @@ def load_model(
     config: EngineConfig,
     progress: Callable[[LoadProgress], None] = lambda _: None,
     read_tokenizer: Callable[[Path], PreTrainedTokenizerBase] = load_tokenizer,
+    *,
+    chosen: ChosenDtype | None = None,
 ) -> LoadedModel:
-    """Load a folder as `config` says; no network, no code of the folder. Raises `CannotLoad`."""
+    """Load a folder as `config` says; no network, no code of the folder. Raises `CannotLoad`.
+
+    `chosen`: the dtype, where somebody measured what `config` leaves open.
+    """
     files = check_folder(folder)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
@@ -125,7 +132,7 @@ def load_model(
     transformers.utils.logging.disable_progress_bar()
     model_config = read_config(folder)
     device = choose_device(config)
-    dtype = choose_dtype(config, device)
+    dtype = chosen.dtype if chosen else choose_dtype(config, device)
     check_fp8(config, device, quantization=quantization_of(model_config))
     note = _why_alone(model_config, config)
     can_fuse_layers = config.fused_layers and not note
@@ -141,7 +148,7 @@ def load_model(
     progress(LoadProgress("reading weights", 0.8))
     if is_narrow:
         packed.widen(model)
-    _lay_out(model, config, device, is_fused=can_fuse_layers)
+    lay_out(model, config, device, is_fused=can_fuse_layers)
     context = context_length.of_folder(model_config, folder)
     max_model_len = choose_max_model_len(context, config)
     if not note:
@@ -162,13 +169,15 @@ def load_model(
         max_model_len=max_model_len,
         remark="" if config.max_model_len else context.remark,
         sampling=sampling_defaults.of_folder(folder) if config.sampling_defaults == "model" else {},
+        why_dtype=chosen.why if chosen else "",
     )
 
 
-def _lay_out(model: Any, config: EngineConfig, device: torch.device, *, is_fused: bool) -> None:
+def lay_out(model: Any, config: EngineConfig, device: torch.device, *, is_fused: bool) -> None:
     """Weights as the device reads them fastest, and nothing that only training needs."""
     if device.type == "cpu" and config.fused_layers:
         blocked_int4.lay_out(model)
+        packed.pack_head(model)
     if config.dtype == "auto":
         allow_rounding(model)
     model.requires_grad_(False).eval().to(device)  # what the files do not hold, such as rotary tables

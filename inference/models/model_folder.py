@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from inference.models import serving_files
+from inference.models.config_sizes import too_many
 from inference.models.kinds import has_class, has_tokenizer_class, why_not_served
 from inference.models.safetensors_header import BadHeader, Tensor, read_header
 from inference.models.serving_files import INDEX
 from inference.protocol import Refusal
 
 OWN_METHODS = "pilothouse_"  # what the names of our quantization methods begin with, in config.json
-MAX_JSON_BYTES = 128 * 2**20
+MAX_JSON_BYTES = 32 * 2**20  # the largest indexes of weights take 10 MB
+MAX_VOCABULARY_BYTES = 128 * 2**20
+VOCABULARIES = ("tokenizer", "vocab", "encoder", "added_tokens")  # what the names of their files begin with
 TOKENIZERS = (
     {"tokenizer.json"}, {"tokenizer.model"}, {"vocab.json", "merges.txt"}, {"vocab.bpe", "encoder.json"},
     {"vocab.txt"}, {"spiece.model"}, {"sentencepiece.bpe.model"},
@@ -133,7 +136,10 @@ def _check_links(root: Path) -> None:
     for path in root.rglob("*"):
         if not path.is_symlink():
             continue
-        target = path.resolve()
+        try:
+            target = path.resolve()
+        except (OSError, RuntimeError) as error:  # RuntimeError: so Python says until 3.12
+            raise UnsafeModel(f"{path.name} is a link that leads to itself") from error
         if not target.is_relative_to(root) and (blobs is None or target.parent != blobs):
             raise UnsafeModel(
                 f"{path.name} is a link that leaves the folder (cp -rL makes a copy without links)"
@@ -141,8 +147,9 @@ def _check_links(root: Path) -> None:
 
 
 def _read_json(path: Path) -> Any:
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise UnsafeModel(f"{path.name} is larger than {MAX_JSON_BYTES} bytes")
+    bound = MAX_VOCABULARY_BYTES if path.name.startswith(VOCABULARIES) else MAX_JSON_BYTES
+    if path.stat().st_size > bound:
+        raise UnsafeModel(f"{path.name} is larger than {bound} bytes")
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -179,6 +186,8 @@ def _check_config(files: Mapping[str, Path], found: Collection[str]) -> None:
     config = _read_json(files["config.json"])
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise UnsafeModel("config.json names no model_type")
+    if what := too_many(config):
+        raise UnsafeModel(f"config.json: {what}")
     if "transformers_weights" in config:
         raise UnsafeModel("config.json names files of weights of its own (transformers_weights): remove that")
     _check_code(files, config)

@@ -62,21 +62,40 @@ class PackedLinear(StoredLinear):
         return multiply
 
 
-class NarrowEmbedding(Stored):
-    """A bfloat16 embedding with float32 rows; packed where the head shares its weight."""
+class PackedHead(PackedLinear):
+    """The output head of a model that computes in bfloat16: its logits are float32.
 
-    def __init__(self, weight: nn.Parameter, *, num_rows: int, is_packed: bool) -> None:
+    Rounded to bfloat16, logits between 16 and 32 lie 0.125 apart, which is then the least by which
+    log-probabilities differ where they differ at all.
+    """
+
+    def product(self) -> Callable[[Tensor], Tensor]:
+        multiply = super().product()
+        return lambda x: multiply(x.float())
+
+
+class NarrowEmbedding(Stored):
+    """A bfloat16 embedding with rows in `dtype`; packed where the head shares its weight."""
+
+    def __init__(
+        self,
+        weight: nn.Parameter,
+        *,
+        num_rows: int,
+        is_packed: bool,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.weight = weight
-        self._num_rows, self._is_packed = num_rows, is_packed
+        self._num_rows, self._is_packed, self._dtype = num_rows, is_packed, dtype
 
     def exact_weight(self) -> Tensor:
         return unpack(self.weight, self._num_rows).float() if self._is_packed else self.weight.float()
 
     def forward(self, token_ids: Tensor) -> Tensor:
-        """float32 rows [..., width]."""
+        """Rows [..., width]."""
         rows = outputs(self.weight, token_ids) if self._is_packed else F.embedding(token_ids, self.weight)
-        return rows.float()
+        return rows.to(self._dtype)
 
 
 def can_stay_narrow(architectures: Sequence[str] | None, files: Iterable[Path]) -> bool:
@@ -97,6 +116,26 @@ def widen(model: Any) -> None:
     for parameter in model.parameters():
         if parameter.dtype == torch.bfloat16 and id(parameter) not in kept:
             parameter.data = parameter.data.float()
+
+
+def pack_head(model: Any) -> None:
+    """Of a model that computes in bfloat16 on a CPU: the head alone, whose sums then stay float32.
+
+    An embedding of another class that shares the head's weight would have to be kept twice: there it stays.
+    """
+    head, rows = model.get_output_embeddings(), model.get_input_embeddings()
+    if type(head) is not nn.Linear or head.weight.dtype != torch.bfloat16:
+        return
+    is_tied = head.weight is rows.weight
+    if (is_tied and type(rows) is not nn.Embedding) or not compiler.works():
+        return
+    packed = PackedHead.of(head)
+    model.set_output_embeddings(packed)
+    if is_tied:
+        narrow = NarrowEmbedding(
+            packed.weight, num_rows=rows.num_embeddings, is_packed=True, dtype=torch.bfloat16
+        )
+        model.set_input_embeddings(narrow)
 
 
 def _stored(model: Any) -> Iterator[nn.Parameter]:

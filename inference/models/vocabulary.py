@@ -60,6 +60,11 @@ class TokenBytes:
             return token.replace(METASPACE, " ").encode()
         return str(self.tokenizer.decode([token_id])).encode()
 
+    def is_byte(self, token_id: int) -> bool:
+        """Whether the token stands for a byte that the vocabulary has no other token for."""
+        token: str | None = self.tokenizer.convert_ids_to_tokens(token_id)
+        return self._byte_fallback and token is not None and BYTE_TOKEN.fullmatch(token) is not None
+
     def whole_text(self, token_id: int) -> str | None:
         """The token as text; None where it begins or ends within a character."""
         try:

@@ -119,9 +119,9 @@ class InProcess(EngineClient):
         await asyncio.to_thread(self._wait_for_rest, revision, None)
         if self._residences.pop(revision, None) is None:
             return  # somebody else waited for the same
-        await asyncio.to_thread(residence.stop)
-        del residence
-        await asyncio.to_thread(give_back)
+        leaving = [residence]
+        del residence  # or its memory would be held while it is given back
+        await asyncio.to_thread(_end, leaving)
 
     def models(self) -> tuple[ModelCard, ...]:
         return tuple(
@@ -253,6 +253,13 @@ class InProcess(EngineClient):
 
         with self._rest:
             return self._rest.wait_for(is_at_rest, seconds)
+
+
+def _end(leaving: list[Residence]) -> None:
+    """Stops those who leave; nobody but the list may hold them."""
+    while leaving:
+        leaving.pop().stop()
+    give_back()
 
 
 async def _in_a_thread_that_ends(work: Callable[[], T]) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import subprocess
 import sys
@@ -24,12 +25,24 @@ from inference.protocol import (
     Refusal,
 )
 
+logger = logging.getLogger(__name__)
+
 PACKAGES = Path(inference.__file__).parent.parent
 START_SECONDS = 120.0  # for an interpreter and its imports, on a machine that is busy
 LOAD_SECONDS = 60.0  # of processor time, for the largest vocabularies
 CHARACTERS_PER_SECOND = 200_000  # beyond the seconds that every prompt has; 850,000 were measured
 WALL_FACTOR, WALL_SECONDS = 3.0, 5.0  # what processor time may take on a machine that is busy
 KEPT_LOG_BYTES = 1000
+FOREIGN = {
+    "tokenizer": (
+        "transformers cannot read it; the files may be incomplete, damaged or of a form that it does not"
+        " know. Take tokenizer.json from the model's repository; the server's log has the details"
+    ),
+    "chat_template": (
+        "it fails on a plain conversation; compare it with the model's repository, or take it away:"
+        " completions need none. The server's log has the details"
+    ),
+}
 REFUSALS = {kind.__name__: kind for kind in (InvalidValue, ContextLengthExceeded, PromptTooCostly)}
 
 
@@ -39,6 +52,10 @@ class Overrun(Exception):
 
 class Died(Exception):
     """It ended by itself, or by others; the message says how."""
+
+
+class Crashed(Died):
+    """It ended by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +158,16 @@ class PromptProcess:
             said, _ = self._ask({"do": do, **more}, seconds=seconds)
         except Overrun as error:
             raise UnsafeModel(f"{what}: trying it {error}, so it is not served") from error
+        except Crashed as error:
+            raise UnsafeModel(f"{what}: trying it ended the process ({error})") from error
         refused = said.get("refused")
         if refused is not None:
             self.end()
-            raise UnsafeModel(f"{what}: it cannot be used: {refused['message']}")
+            reason = refused["message"]
+            if refused.get("is_foreign"):  # a library's words, for the log
+                logger.error("%s of %s: %s", what, self._folder, reason)
+                reason = FOREIGN[what]
+            raise UnsafeModel(f"{what}: it cannot be used: {reason}")
         return said
 
     def _ask(
@@ -165,7 +188,7 @@ class PromptProcess:
                 raise Overrun(f"took longer than {seconds:.0f} s") from error
             if code == -signal.SIGABRT:  # how the tokenizers' library ends where memory is refused
                 raise Overrun("took more memory than it may") from error
-            raise Died(_how(code)) from error
+            raise (Died if code == -signal.SIGKILL else Crashed)(_how(code)) from error
 
     def _last_words(self) -> str:
         self._log.seek(max(0, self._log.seek(0, 2) - KEPT_LOG_BYTES))

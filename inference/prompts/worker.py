@@ -113,7 +113,7 @@ def _refusal(error: BaseException) -> dict[str, Any]:
         spare = SPARE_BYTES // 2**20
         return {"kind": PromptTooCostly.__name__, "message": f"needs more than {spare} MiB", "param": None}
     said = f"{type(error).__name__}: {error}"[:200]
-    return {"kind": InvalidValue.__name__, "message": said, "param": None}
+    return {"kind": InvalidValue.__name__, "message": said, "param": None, "is_foreign": True}
 
 
 def main(arguments: list[str]) -> int:

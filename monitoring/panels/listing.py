@@ -129,7 +129,7 @@ ENGINE = Group(
         ),
         Panel(
             "speculation",
-            _("Guesses that were right"),
+            _("Speculation acceptance rate"),
             _("The part of tokens guessed and computed ahead that the model then said (speculation)."),
             Unit.SHARE,
             (
@@ -228,7 +228,7 @@ ROLLOUTS = Group(
 
 HOUSE = Group(
     "house",
-    _("House"),
+    _("Server"),
     (
         Panel(
             "http",

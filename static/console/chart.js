@@ -130,6 +130,11 @@ document.addEventListener("alpine:init", () => {
       if (!answer) return;
       const latest = (await answer.json()).panels[0];
       this.chart.show(latest);
+      const since = this.$root.parentElement.querySelector("[data-since]");
+      if (since) {
+        since.hidden = !latest.begins;
+        since.querySelector("b").textContent = latest.begins ? `${timeOfDay(latest.begins, "2-digit")} UTC` : "";
+      }
       const rows = latest.series.map(({ name }, place) => {
         const row = element("span", name);
         row.prepend(swatch(place));

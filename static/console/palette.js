@@ -38,9 +38,9 @@ document.addEventListener("alpine:init", () => {
     },
 
     show() {
-      this.$refs.list.querySelectorAll("a").forEach((link) => link.setAttribute("aria-selected", "false"));
+      this.$refs.list.querySelectorAll("a").forEach((link) => link.removeAttribute("aria-current"));
       const links = this.matching();
-      links[this.selected]?.setAttribute("aria-selected", "true");
+      links[this.selected]?.setAttribute("aria-current", "true");
       links[this.selected]?.scrollIntoView({ block: "nearest" });
       this.$refs.none.hidden = links.length > 0;
     },

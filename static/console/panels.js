@@ -117,6 +117,10 @@ document.addEventListener("alpine:init", () => {
       box.hidden = !notice;
       box.querySelector("span").textContent = notice;
       for (const line of this.$root.querySelectorAll("[data-source]")) line.hidden = line.dataset.source !== source;
+      const begins = Math.min(...panels.map((one) => one.begins ?? Infinity));
+      const since = this.$root.querySelector("[data-since]");
+      since.hidden = !Number.isFinite(begins);
+      since.querySelector("b").textContent = Number.isFinite(begins) ? `${timeOfDay(begins, "2-digit")} UTC` : "";
       for (const latest of panels) this.panels.get(latest.id)?.show(latest);
     },
   }));

@@ -30,5 +30,5 @@ export const written = (unit, value) => (value === null || value === undefined ?
 export const onAxis = (unit, value) => (value === null ? "" : (ON_AXIS[unit] ?? UNITS[unit])(value));
 
 export function timeOfDay(seconds, second) {
-  return new Date(seconds * 1000).toLocaleTimeString(language(), { hour: "2-digit", minute: "2-digit", second, hourCycle: "h23" });
+  return new Date(seconds * 1000).toLocaleTimeString(language(), { hour: "2-digit", minute: "2-digit", second, hourCycle: "h23", timeZone: "UTC" });
 }

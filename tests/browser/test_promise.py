@@ -129,7 +129,7 @@ def test_quantize_prove_canary_undo(browser: Browser, house: House) -> None:
     quantized = page.locator("h1 .id").inner_text()
     assert quantized != original
     certificate = page.locator("#certificate")
-    expect(certificate).to_contain_text("It does what its parent does.")
+    expect(certificate).to_contain_text("Quality matches the original (within all limits).")
     expect(certificate).to_contain_text(original)
     assert watched.axe() == []
 

@@ -91,7 +91,7 @@ def test_what_was_made_is_shown_and_the_failure_too(
     client = Client(raise_request_exception=False)
     client.force_login(make_user(Role.ADMIN), backend="django.contrib.auth.backends.ModelBackend")
     form = {"name": "made", "team": User.objects.get().teams.get().pk, "scopes": ["chat"]}
-    answer = client.post("/keys/issue", form)
+    answer = client.post("/keys/issue", form, follow=True)
     key = ApiKey.objects.get(name="made")
     assert answer.status_code == 200 and f"ph_{key.public_id}" in answer.content.decode()
     assert Entry.objects.filter(action="key.issued").exists()

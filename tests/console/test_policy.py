@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_network
 
 import httpx
 import pytest
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from console import policy
+from console.addresses import Networks
 from console.asgi import SOCKETS, application
 from console.policy import Who, who_may
 
@@ -82,7 +82,7 @@ async def test_metrics_are_for_this_machine(client: str, headers: dict[str, str]
 async def test_metrics_are_for_the_networks_that_are_named(
     client: str, headers: dict[str, str], status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("console.policy.SCRAPERS", (ip_network("172.30.77.0/24"),))
+    monkeypatch.setattr("console.policy.SCRAPERS", Networks(["172.30.77.0/24"]))
     transport = httpx.ASGITransport(app=application, client=(client, 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as session:
         assert (await session.get("/metrics", headers=headers)).status_code == status

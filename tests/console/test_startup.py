@@ -12,6 +12,7 @@ import pytest
 
 from console import startup
 from console.audit import watch
+from console.usage import refused
 
 WITHOUT_COMMANDS = (
     "import gc, sys\n"
@@ -45,6 +46,7 @@ async def test_the_collector_is_on_before_anything_is_loaded(monkeypatch: pytest
     monkeypatch.setattr(startup, "RECORDER", Mock())
     monkeypatch.setattr(startup, "REFUSALS", Mock())
     monkeypatch.setattr(watch, "WATCH", Mock())
+    monkeypatch.setattr(refused, "REFUSED_LOG", Mock())
     monkeypatch.setattr(
         startup, "_first_loads", AsyncMock(side_effect=lambda say: found.append(gc.isenabled()))
     )

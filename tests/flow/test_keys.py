@@ -186,3 +186,15 @@ def test_a_flood_of_refusals_is_a_few_rows_with_right_counts_once_the_server_sto
         f"key:{hasty.split('_')[1]}": {"429 rate_limit_exceeded": 10},
     }
     assert len(rows) <= 6
+
+
+def test_a_prompt_that_is_refused_costs_a_request_of_the_rate(house: House) -> None:
+    """Tokenizing it has cost work: a key of one a minute may not repeat it at once."""
+    key = house.new_key("one a minute")
+    house.ask("limit", key, {"requests_per_minute": 1})
+    too_long = body("x" * 5000)
+    first, second = post(house, too_long, key=key), post(house, too_long, key=key)
+    assert (first.status_code, first.json()["error"]["code"]) == (400, "context_length_exceeded")
+    assert (second.status_code, second.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert int(second.headers["retry-after"]) >= 1
+    assert house.ask("usage", key) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,16 @@ from inference.engine.engine import Engine
 from inference.host import Served, load
 from inference.models.model_folder import CannotLoad
 from inference.placements.inprocess import InProcess
-from inference.protocol import Finish, GenerateRequest, LoadProgress, Owner, PrepareRequest, Sampling
+from inference.protocol import (
+    ChatMessage,
+    Finish,
+    GenerateRequest,
+    LoadProgress,
+    NotReady,
+    Owner,
+    PrepareRequest,
+    Sampling,
+)
 from inference.tasks.sequential import SequentialEngine
 from tests.inference import tiny
 
@@ -68,6 +79,38 @@ async def test_batching_decides_the_engine_and_the_pool_bounds_the_context(
     sequential = served(spec, tmp_path)
     assert type(sequential.engine) is SequentialEngine
     sequential.prompts.close()
+
+
+async def test_a_model_answers_while_the_template_of_another_never_ends(folder: Path, tmp_path: Path) -> None:
+    hostile = tmp_path / "hostile"
+    shutil.copytree(folder, hostile)
+    (hostile / "chat_template.jinja").write_text(
+        "{% if messages[-1].content == 'now' %}{% for a in range(99999) %}{% for b in range(99999) %}"
+        "{% endfor %}{% endfor %}{% endif %}{{ messages[-1].content }}"
+    )
+    client = InProcess(PlacementConfig(tmp_path / "data", prepare_seconds=600))
+    await client.start()
+    for name, place in (("honest", folder), ("hostile", hostile)):
+        await client.load(RevisionSpec(name, place, EngineConfig(**SETTINGS)), lambda news: None)  # type: ignore[arg-type]
+    endless = PrepareRequest("hostile", messages=(ChatMessage("user", "now"),))
+    held = [asyncio.ensure_future(client.prepare(endless)) for _ in range(2)]
+    for number in range(5):
+        prepared = await client.prepare(PrepareRequest("honest", text=f"question {number}"))
+        request = GenerateRequest(
+            request_id=str(number),
+            revision="honest",
+            token_ids=prepared.token_ids,
+            owner=Owner("o", "s"),
+            sampling=Sampling(max_tokens=3, ignore_eos=True),
+        )
+        last = [event async for event in client.generate(request)][-1]
+        assert isinstance(last, Finish) and last.usage.completion_tokens == 3
+    waiting = {one.revision: one.prompts.num_waiting for one in client.stats().revisions}
+    assert waiting == {"honest": 0, "hostile": 2} and not any(one.done() for one in held)
+    await client.stop()
+    for one in held:
+        with pytest.raises(NotReady):
+            await one
 
 
 def test_warming_up_leaves_no_trace_in_the_pool(folder: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +14,7 @@ from monitoring.metrics import observe_request
 from monitoring.panels.listing import SAMPLE_NAMES
 from monitoring.ring import Ring
 from monitoring.series import DAY_SECONDS, HOUR_SECONDS, PERIOD_SECONDS, Recorder
+from tests.counting import counted_calls
 
 GENERATED = "pilothouse_engine_generated_tokens_total"
 
@@ -134,7 +134,7 @@ def test_only_what_panels_ask_for_is_kept() -> None:
     assert len(list(recorder.span(60).tracks("pilothouse_websocket_connections"))) == 1
 
 
-def test_a_reading_costs_a_few_milliseconds() -> None:
+def test_a_reading_costs_little() -> None:
     timings = Timings(first_token_seconds=0.1, total_seconds=1.0, inter_token_seconds=(0.1, 0.2))
     for revision in ("cost-1", "cost-2"):
         observe_request(
@@ -144,9 +144,6 @@ def test_a_reading_costs_a_few_milliseconds() -> None:
     recorder = Recorder(lambda: recorded(SAMPLE_NAMES))
     recorder.read()
 
-    def cost() -> float:
-        started = time.thread_time()
+    with counted_calls() as cost:
         recorder.read()
-        return time.thread_time() - started
-
-    assert min(cost() for _ in range(20)) < 0.015  # 2 to 6 ms on a core that others use, too
+    assert cost.calls < 30_000  # 4,440 of two revisions

@@ -38,6 +38,10 @@ class DeploymentShown(Base):
     idle_seconds = serializers.IntegerField(allow_null=True, help_text="null: the installation's; 0: never")
     memory_bytes = serializers.IntegerField(allow_null=True, help_text="measured at the last load")
     load_seconds = serializers.FloatField(allow_null=True)
+    dtype = serializers.CharField(source="card.dtype", default="", help_text="that it was loaded in last")
+    why_dtype = serializers.CharField(
+        source="card.why_dtype", default="", help_text="what that was chosen by, where settings leave it open"
+    )
     last_used_at = serializers.DateTimeField(allow_null=True)
     files_deleted_at = serializers.DateTimeField(allow_null=True)
 

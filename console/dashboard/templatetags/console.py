@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from django import forms, template
@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from console.dashboard.engine_state import age
+from console.usage.models import RefusedRequest
 
 register = template.Library()
 register.filter(age)
@@ -91,6 +92,26 @@ def moment(value: datetime | None, of_day: str = "%H:%M") -> SafeString:
         local.strftime("%Y-%m-%d %H:%M:%S %Z"),
         short,
     )
+
+
+@register.filter
+def refusing_limit(row: RefusedRequest) -> str:
+    """The limit of a key that refused a request."""
+    words = {
+        "requests_per_minute": _("%(number)s requests per minute"),
+        "tokens_per_minute": _("%(number)s tokens per minute"),
+        "budget_tokens": _("budget of %(number)s tokens"),
+    }
+    return words.get(row.limit, row.limit) % {"number": number(row.limit_value)}
+
+
+@register.filter
+def expiry(value: datetime) -> str:
+    """The last day, where a key ends with one; else the moment."""
+    utc = value.astimezone(UTC)
+    if utc.time() != time():
+        return _("until %(moment)s UTC") % {"moment": utc.strftime("%Y-%m-%d %H:%M")}
+    return _("through %(day)s (UTC)") % {"day": (utc - timedelta(days=1)).strftime("%Y-%m-%d")}
 
 
 @register.simple_tag(takes_context=True)

@@ -35,4 +35,4 @@ def next_step(job: Job) -> str:
             )
         case "unknown_kind":
             return _("Whoever took it runs another version. Bring workers and server to the same one.")
-    return _("Mend what the message names, then try again: it begins cleanly.")
+    return _("Fix the problem above, then retry: it starts cleanly.")

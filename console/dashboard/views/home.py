@@ -12,11 +12,14 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET
 
 import inference.client
-from console.audit.queries import recent_entries
 from console.catalog.models import Arm
 from console.dashboard.engine_state import current_stats
+from console.dashboard.events import events
 from console.dashboard.troubles import troubles
+from console.usage.log import name_people
+from console.usage.models import UsageRecord
 from console.usage.queries import recent_requests, totals_since
+from console.usage.refused_list import num_refused
 from inference.protocol import ModelCard, RevisionStats, Stats
 from monitoring.series import RECORDER
 
@@ -51,8 +54,7 @@ def percent(part: int, whole: int) -> float | None:
 
 @require_GET
 def home(request: HttpRequest) -> HttpResponse:
-    entries = recent_entries(limit=NUM_ENTRIES)
-    context = {**engine_figures(), "requests": recent_requests(limit=NUM_REQUESTS), "entries": entries}
+    context = {**engine_figures(), "requests": newest_requests(), "events": events(NUM_ENTRIES)}
     return render(request, "dashboard/home.html", context)
 
 
@@ -65,19 +67,30 @@ def figures(request: HttpRequest) -> HttpResponse:
 @require_GET
 def requests(request: HttpRequest) -> HttpResponse:
     """The newest requests, refreshed while they are looked at."""
-    context = {"requests": recent_requests(limit=NUM_REQUESTS)}
+    context = {"requests": newest_requests()}
     return render(request, "dashboard/partials/home_requests.html", context)
 
 
+@require_GET
+def feed(request: HttpRequest) -> HttpResponse:
+    """What happened last, refreshed while it is looked at."""
+    return render(request, "dashboard/partials/home_feed.html", {"events": events(NUM_ENTRIES)})
+
+
+def newest_requests() -> list[UsageRecord]:
+    return name_people(list(recent_requests(limit=NUM_REQUESTS)))
+
+
 def engine_figures() -> dict[str, Any]:
-    stats = current_stats()
+    stats, hour_ago = current_stats(), timezone.now() - timedelta(hours=1)
     return {
         "troubles": troubles(),
         "rate_now": RECORDER.rate_now(),
         "revisions": loaded(stats),
         "num_running": sum(one.num_running for one in stats.revisions) if stats else None,
         "num_waiting": sum(one.num_waiting for one in stats.revisions) if stats else None,
-        "hour": totals_since(moment=timezone.now() - timedelta(hours=1)),
+        "hour": totals_since(moment=hour_ago),
+        "num_refused": num_refused(since=hour_ago),
     }
 
 

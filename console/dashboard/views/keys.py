@@ -20,6 +20,7 @@ from console.accounts.actions import default_team
 from console.catalog.queries import list_served_models
 from console.dashboard.acting import by
 from console.dashboard.key_forms import AccessForm, FindForm, IssueForm, LimitsForm
+from console.dashboard.once import ONCE
 from console.dashboard.usage_bars import bars
 from console.keys import actions
 from console.keys.models import ApiKey
@@ -30,10 +31,12 @@ from console.limits.models import Limit, Ticket
 from console.limits.rates import now_ms
 from console.policy import Who, permits
 from console.usage.by_key import Used, requests_of, used_by, used_by_day
+from console.usage.refused_list import num_refused, refused_of
 
 PER_PAGE = 50
 NUM_DAYS = 30
 NUM_REQUESTS = 10
+NUM_REFUSED = 5
 
 
 @require_GET
@@ -73,14 +76,28 @@ def listing(request: HttpRequest, *, form: IssueForm, status: int = 200) -> Http
 @require_POST
 @never_cache
 def issue(request: HttpRequest) -> HttpResponse:
-    """The new key's secret in this very answer: it is kept nowhere, not in a session, not in a cookie."""
+    """A reload of what follows issues no second key: the answer is another page, which shows the secret."""
     form = IssueForm(request.POST)
     if not form.is_valid():
         return listing(request, form=form, status=422)
     team = form.cleaned_data["team"]
+    name = form.cleaned_data["name"]
+    has_namesake = ApiKey.objects.valid_at(timezone.now()).filter(name=name).exists()
     issued = issue_with_limits(**by(request), team=team, limits=form.limits(), **form.access())
-    context = {"key": issued.key, "secret": issued.secret, "curl": curl(request, issued)}
-    return render(request, "keys/issued.html", context)
+    shown = {"secret": issued.secret, "curl": curl(request, issued), "has_namesake": has_namesake}
+    ONCE.keep(person=request.user.pk, about=issued.key.public_id, what=shown)
+    return redirect("dashboard:key_issued", issued.key.public_id)
+
+
+@require_GET
+@never_cache
+def issued(request: HttpRequest, public_id: str) -> HttpResponse:
+    """The secret, once: it is kept in memory alone, and given out to nobody else and never again."""
+    shown = ONCE.take(person=request.user.pk, about=public_id)
+    if shown is None:
+        messages.warning(request, _("The secret was shown once and is kept nowhere. Lost: revoke this key."))
+        return redirect("dashboard:key", public_id)
+    return render(request, "keys/issued.html", {"key": find(public_id), **shown})
 
 
 def curl(request: HttpRequest, issued: actions.IssuedKey) -> str:
@@ -128,7 +145,10 @@ def about(
     context: dict[str, Any] = {
         "key": key,
         "state": state,
-        "scopes": [label for scope, label in LABELS.items() if scope in key.scopes],
+        # A key that names none may call these, never single revisions or the management API.
+        "scopes": [label for scope, label in LABELS.items() if scope in (key.scopes or Scope.values)],
+        "num_refused": num_refused(since=now - timedelta(days=NUM_DAYS), owner=key.public_id),
+        "refused": refused_of(key.public_id, limit=NUM_REFUSED),
         "limit": limit,
         "buckets": limit.buckets(now_ms=now_ms()) if limit else (),
         "bars": bars(by_day),

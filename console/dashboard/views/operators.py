@@ -16,22 +16,26 @@ from console.accounts.models import User
 from console.accounts.roles import Role
 from console.dashboard.acting import by
 from console.dashboard.forms import NewOperatorForm, RoleForm
+from console.dashboard.once import ONCE
+
+ONCE_ABOUT = "operator"
 
 
 @require_GET
+@never_cache
 def people(request: HttpRequest) -> HttpResponse:
-    return page(request, form=NewOperatorForm())
+    """With the password that was just made, once."""
+    shown = ONCE.take(person=request.user.pk, about=ONCE_ABOUT) or {}
+    return page(request, form=NewOperatorForm(), **shown)
 
 
-def page(
-    request: HttpRequest, *, form: NewOperatorForm, status: int = 200, **shown_once: str
-) -> HttpResponse:
+def page(request: HttpRequest, *, form: NewOperatorForm, status: int = 200, **shown: str) -> HttpResponse:
     context: dict[str, Any] = {
         "people": User.objects.order_by("-is_active", "username"),
         "roles": Role.choices,
         "form": form,
         "may_change": request.user.is_admin,  # type: ignore[union-attr]  # the policy let a User in
-        **shown_once,
+        **shown,
     }
     return render(request, "dashboard/operators.html", context, status=status)
 
@@ -39,14 +43,14 @@ def page(
 @require_POST
 @never_cache
 def create(request: HttpRequest) -> HttpResponse:
-    """The page again, with the new account's password: shown once, kept nowhere."""
+    """The page again, by a redirect, with the new account's password: shown once, kept nowhere."""
     form = NewOperatorForm(request.POST)
     if not form.is_valid():
         return page(request, form=form, status=422)
     username, password = form.cleaned_data["username"], actions.generated_password()
     role = Role(form.cleaned_data["role"])
     actions.create_user(**by(request), username=username, password=password, role=role)
-    return page(request, form=NewOperatorForm(), username=username, password=password)
+    return shown_once(request, username, password)
 
 
 @require_POST
@@ -54,7 +58,7 @@ def create(request: HttpRequest) -> HttpResponse:
 def reset_password(request: HttpRequest, pk: int) -> HttpResponse:
     person = get_object_or_404(User, pk=pk)
     password = actions.reset_password(**by(request), username=person.username)
-    return page(request, form=NewOperatorForm(), username=person.username, password=password)
+    return shown_once(request, person.username, password)
 
 
 @require_POST
@@ -80,6 +84,11 @@ def set_active(request: HttpRequest, pk: int) -> HttpResponse:
     else:
         text = _("%(name)s may sign in again.") if is_active else _("%(name)s is disabled and signed out.")
         messages.success(request, text % {"name": person.username})
+    return redirect("dashboard:operators")
+
+
+def shown_once(request: HttpRequest, username: str, password: str) -> HttpResponse:
+    ONCE.keep(person=request.user.pk, about=ONCE_ABOUT, what={"username": username, "password": password})
     return redirect("dashboard:operators")
 
 

@@ -125,6 +125,7 @@ def shown(drawn: Drawn) -> dict[str, Any]:
         "times": drawn.times,
         "series": [{"name": line.name, "values": line.values} for line in drawn.lines],
         "left_out": drawn.num_left_out,
+        "begins": drawn.begins,
     }
 
 

@@ -26,7 +26,7 @@ MAX_PANES = 4
 def playground(request: HttpRequest) -> HttpResponse:
     served = list_served_models()
     may_chat = permits(Who.OPERATOR, request.user)
-    asked = request.GET.getlist("pane")[:MAX_PANES]
+    asked = [*request.GET.getlist("model"), *request.GET.getlist("pane")][:MAX_PANES]
     offered = models(served, asked=asked) if may_chat else []
     context: dict[str, Any] = {"served": offered, "may_chat": may_chat}
     if offered:
@@ -64,6 +64,7 @@ def models(served: tuple[Served, ...], *, asked: list[str]) -> list[dict[str, An
             "share": share,
             "colour": COLOURS[place % len(COLOURS)],
             "context": cards[revision].max_model_len if revision in cards else None,
+            "chat": cards[revision].has_chat_template if revision in cards else None,
         }
         for place, (name, revision, share) in enumerate(names)
     ]
@@ -92,7 +93,7 @@ def led_to(revision: str, model: str, served: tuple[Served, ...]) -> str:
         for one in served
         if (share := one.shares.get(revision))
     ]
-    return ", ".join(parts) or _("no name leads here")
+    return ", ".join(parts) or _("Not in any route")
 
 
 def texts() -> dict[str, str]:
@@ -144,6 +145,7 @@ def failures() -> dict[str, str]:
         "error:insufficient_permissions": _("Your role or team may not chat."),
         "error:not_signed_in": _("Your session has ended: sign in again."),
         "error:request_cancelled": _("An operator cancelled this request."),
-        "error:invalid_value": _("A parameter has a value that cannot be."),
+        "error:invalid_value": _("The request was refused:"),
+        "error:unsupported_parameter": _("The request was refused:"),
         "error:engine_error": _("The engine failed at this request; others go on."),
     }

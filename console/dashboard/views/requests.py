@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 from asgiref.sync import sync_to_async
+from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.utils import timezone
@@ -17,11 +19,13 @@ from console.dashboard.request_export import as_csv
 from console.dashboard.request_filter import RequestFilterForm
 from console.dashboard.waterfall_words import lines, sentences
 from console.database import read
-from console.usage.log import Mark, find_request, log_page, usual_seconds
+from console.usage.log import Mark, Wanted, find_request, log_page, usual_seconds
+from console.usage.refused_list import name_callers, num_refused, refused
 from monitoring.live import BOARD
 from monitoring.waterfall import waterfall
 
 ROWS_PER_PAGE = 50
+DAY = timedelta(days=1)
 
 
 @require_GET
@@ -29,6 +33,9 @@ def log(request: HttpRequest) -> HttpResponse:
     form = RequestFilterForm(request.GET)
     wanted = form.wanted()
     form.say_if_many()
+    filters = {name: str(value) for name, value in request.GET.items() if value and name in form.fields}
+    if request.GET.get("show") == "refused":
+        return refused_page(request, form, wanted, filters)
     if wanted.request_id and find_request(wanted.request_id):
         return redirect("dashboard:request", request_id=wanted.request_id)
     page = log_page(
@@ -37,11 +44,11 @@ def log(request: HttpRequest) -> HttpResponse:
         before=Mark.parse(request.GET.get("before", "")),
         after=Mark.parse(request.GET.get("after", "")),
     )
-    filters = {name: value for name, value in request.GET.items() if value and name in form.fields}
     context: dict[str, Any] = {
         "form": form,
         "page": page,
         "query": urlencode(filters),
+        "num_refused": num_refused(since=timezone.now() - DAY),
         "is_filtered": bool(filters),
         "newer": urlencode(filters | {"after": str(page.newer)}) if page.newer else "",
         "older": urlencode(filters | {"before": str(page.older)}) if page.older else "",
@@ -49,6 +56,23 @@ def log(request: HttpRequest) -> HttpResponse:
     return render(request, "dashboard/requests.html", context)
 
 
+def refused_page(
+    request: HttpRequest, form: RequestFilterForm, wanted: Wanted, filters: dict[str, Any]
+) -> HttpResponse:
+    """Those that were refused, with the limit that refused them."""
+    page = Paginator(refused(wanted), ROWS_PER_PAGE).get_page(request.GET.get("page"))
+    context: dict[str, Any] = {
+        "form": form,
+        "refused": page,
+        "rows": name_callers(list(page.object_list)),
+        "query": urlencode(filters),
+        "num_refused": num_refused(since=timezone.now() - DAY),
+        "is_filtered": bool(filters),
+    }
+    return render(request, "dashboard/requests.html", context)
+
+
+@require_GET
 async def export(request: HttpRequest) -> StreamingHttpResponse:
     """The same rows, all of them, as they are read."""
     wanted = await read(lambda: RequestFilterForm(request.GET).wanted())

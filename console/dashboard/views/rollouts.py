@@ -39,7 +39,7 @@ NUM_ENTRIES = 50
 
 DEEDS: dict[str, tuple[Callable[..., Rollout], Any]] = {
     "pause": (actions.pause, gettext_lazy("Paused: the shares stay as they are.")),
-    "resume": (actions.resume, gettext_lazy("It goes on.")),
+    "resume": (actions.resume, gettext_lazy("Resumed.")),
     "advance": (actions.advance, gettext_lazy("The next step has begun.")),
     "promote": (actions.promote, gettext_lazy("Promoted: the candidate answers everything from now on.")),
     "abort": (actions.abort, gettext_lazy("Aborted: everything is answered as before.")),
@@ -120,7 +120,7 @@ def picture(row: Rollout) -> dict[str, Any]:
     order = [*row.before, *([row.candidate_id] if row.candidate_id else row.after)]
     weights = answering(shares(row.route)) if row.is_active else row.after or row.before
     moment = row.step_since if row.is_active else row.created_at
-    figures = since(route=row.route.name, revisions=dict.fromkeys(order), moment=moment)
+    figures = since(route=row.route.name, revisions=dict.fromkeys(order), moment=moment, until=row.ended_at)
     return {
         "rollout": row,
         "bar": bar(weights, order=order),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from inference.models.kinds import why_not_served
-from inference.models.model_folder import check_quantization
+from inference.models.model_folder import CONVERT, check_quantization
 from inference.models.serving_files import INDEX, WHOLE, is_description
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -107,5 +107,8 @@ def _no_weights(files: list[RemoteFile]) -> str:
     if gguf := next((name for name in names if name.lower().endswith(".gguf")), None):
         return f"the repository holds GGUF files only: download {gguf} and import it as a GGUF file"
     if pickled := next((name for name in names if name.endswith((".bin", ".pt", ".pth"))), None):
-        return f"{pickled} can carry code and is not fetched; the repository has no .safetensors weights"
+        return (
+            f"{pickled} can carry code and is not fetched; the repository has no .safetensors weights: take"
+            f" another one of the same model, or {CONVERT}"
+        )
     return "the repository has no .safetensors weights"

@@ -55,7 +55,7 @@ export class MessageView {
     const hasOdds = Boolean(pieces?.length);
     const body = this.part("body");
     if (!this.isAnswer) body.textContent = content;
-    else if (hasOdds && this.isShowingOdds) body.replaceChildren(withOdds(pieces, this.deed("odds").title));
+    else if (hasOdds && this.isShowingOdds) body.replaceChildren(withOdds(pieces, this.deed("odds").title, content));
     else body.replaceChildren(rendered(content));
     this.part("deeds").hidden = false;
     this.deed("odds").hidden = !hasOdds;
@@ -88,8 +88,8 @@ export class MessageView {
     const notice = pattern("failure");
     const again = failed.retryMs ? say("retryIn", { seconds: number(Math.ceil(failed.retryMs / 1000)) }) : "";
     notice.querySelector("[data-what]").textContent = failure(failed.code);
-    notice.querySelector("[data-detail]").textContent = again;
-    notice.querySelector("[data-code]").textContent = [failed.code, failed.message].filter(Boolean).join(": ");
+    notice.querySelector("[data-detail]").textContent = again || failed.message || "";
+    notice.querySelector("[data-code]").textContent = again ? [failed.code, failed.message].filter(Boolean).join(": ") : failed.code;
     notice.querySelector("[data-retry]").addEventListener("click", () => this.deeds.again());
     return notice;
   }

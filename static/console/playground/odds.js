@@ -18,14 +18,18 @@ export function tokensOf(pieces) {
   return tokens;
 }
 
-export function withOdds(pieces, label) {
+// `content` is what the answer says: the token that ended it (`<|im_end|>`) is none of its words.
+export function withOdds(pieces, label, content) {
   const box = document.createElement("div");
   box.className = "tokens";
   box.tabIndex = 0;
   box.setAttribute("role", "group");
   box.setAttribute("aria-label", label);
   box.setAttribute("aria-describedby", "odds");
+  let said = "";
   for (const token of tokensOf(pieces)) {
+    if (said.length >= content.length) break;
+    said += token.text;
     const span = document.createElement("span");
     span.textContent = token.text;
     span.className = `doubt-${UNSURE.filter((bound) => token.probability < bound).length}`;

@@ -6,6 +6,9 @@ import { config, number, pattern, say } from "./texts.js";
 const NEAR = 48; // pixels from the end within which the log follows the stream
 let numAsked = 0;
 
+// A base model has no chat template; of one that is not loaded nobody knows yet.
+const firstThatChats = () => config.models.find((one) => one.chat) ?? config.models.find((one) => one.chat !== false) ?? config.models[0];
+
 export class Pane {
   // page: {socket, changed(), announce(text), fields(), system(), showCode(body)}
   constructor(page, { model, messages = [] }) {
@@ -21,7 +24,7 @@ export class Pane {
       starter.addEventListener("click", () => page.send(starter.textContent));
     }
     this.fillChoice();
-    this.choose(config.models.find((one) => one.name === model) ?? config.models[0]);
+    this.choose(config.models.find((one) => one.name === model) ?? firstThatChats());
     for (const message of messages) this.add(message);
   }
 
@@ -58,6 +61,9 @@ export class Pane {
     this.part("share").hidden = !model.share;
     this.part("revision").title = model.context ? say("context", { number: number(model.context) }) : say("notLoaded");
     this.log.setAttribute("aria-label", model.name);
+    const cannotChat = model.chat === false;
+    this.part("no-chat").hidden = !cannotChat;
+    this.part("hint").hidden = this.part("starters").hidden = cannotChat;
     this.element.querySelector(".swatch").className = `swatch ${model.colour}`;
   }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from io import StringIO
@@ -22,10 +21,10 @@ from console.keys.models import ApiKey
 from console.usage.models import UsageRecord
 from tests.catalog_rows import serve
 from tests.console.api.conftest import Call, error_of
+from tests.counting import MOST_OF_A_PAGE, counted
 
 NUM_KEYS = 10_000
 NUM_REQUESTS = 100_000
-LIMIT_SECONDS = 0.3
 
 
 @pytest.fixture
@@ -163,7 +162,7 @@ def test_the_documentation_page_runs_our_own_files_alone(viewer: Call) -> None:
 
 
 @pytest.mark.slow
-def test_lists_are_quick_over_many_rows(viewer: Call, team: Team, issued: IssuedKey) -> None:
+def test_lists_cost_little_over_many_rows(viewer: Call, team: Team, issued: IssuedKey) -> None:
     ApiKey.objects.bulk_create(
         [
             ApiKey(public_id=f"k{n}", digest="", name=f"key {n}", team=team, created_by="a")
@@ -175,7 +174,7 @@ def test_lists_are_quick_over_many_rows(viewer: Call, team: Team, issued: Issued
     UsageRecord.objects.bulk_create(rows, batch_size=500)
     key = ApiKey.objects.order_by("pk")[NUM_KEYS // 2].pk
     middle = viewer("GET", "requests?limit=200&min_seconds=0").json()["next"]  # type: ignore[attr-defined]
-    for path in (
+    paths = [
         "keys",
         f"keys?cursor={key}&limit=200",
         "keys?words=999",
@@ -183,10 +182,8 @@ def test_lists_are_quick_over_many_rows(viewer: Call, team: Team, issued: Issued
         f"requests?limit=200&cursor={middle}",
         "requests?owner=program&outcome=failed",
         "usage",
-    ):
-        took = []
-        for _ in range(3):
-            started = time.process_time()
+    ]
+    for path in paths:
+        with counted() as cost:
             assert viewer("GET", path).status_code == 200
-            took.append(time.process_time() - started)
-        assert min(took) <= LIMIT_SECONDS, (path, took)
+        assert cost.is_within(MOST_OF_A_PAGE), (path, cost)

@@ -89,6 +89,7 @@ def test_progress_of_the_child_is_relayed(folder: Path) -> None:
     imported(folder=folder, progress=lambda *stage: stages.append(stage))
     assert list(dict.fromkeys(stages)) == [
         ("checking", 0.0),
+        ("trying tokenizer and template", 0.02),
         ("trying it", 0.92),
         ("registering", 0.99),
     ]
@@ -203,6 +204,15 @@ def test_the_default_model_is_fetched_once(
     (first.path / "tokenizer.json").write_text("{}")
     with pytest.raises(FilesChanged):
         ensure_default_model(progress=silent)
+
+
+def test_the_command_sets_a_context_and_says_what_it_ignored(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "training_args.bin").write_bytes(b"\x80\x04.")
+    call_command("import_model", "tiny", folder=folder, max_model_len=32)
+    assert Revision.objects.get().engine == {"max_model_len": 32}
+    assert "ignored, and neither opened nor copied: training_args.bin" in capsys.readouterr().out
 
 
 def test_the_command_imports_and_says_what_is_served(

@@ -77,7 +77,42 @@ def test_a_folder_is_imported(folder: Path) -> None:
     assert revision.facts["architecture"] == "LlamaForCausalLM" and revision.facts["model_type"] == "llama"
     assert revision.facts["weight_bytes"] > 0 and revision.facts["max_model_len"] > 0
     assert Entry.objects.get(action="catalog.import").actor == "mia"
-    assert [line.text for line in job.lines.all()] == ["checking", "trying it", "registering"]
+    assert [line.text for line in job.lines.all()] == [
+        "checking",
+        "trying tokenizer and template",
+        "trying it",
+        "registering",
+    ]
+
+
+def test_a_folder_of_training_says_what_was_ignored_and_assumed(folder: Path, data_dir: Path) -> None:
+    (folder / "optimizer.pt").write_bytes(PICKLE)
+    (folder / "generation_config.json").write_text('{"temperature": 0.6, "top_k": 20}')
+    job = done(queue(source="folder", location=str(folder), engine={"max_model_len": 64}))
+    assert job.state == "done", job.error
+    revision = Revision.objects.get()
+    assert revision.path.parent == data_dir / "models" and not (revision.path / "optimizer.pt").exists()
+    assert revision.engine == {"max_model_len": 64}
+    said = [line.text for line in job.lines.all()]
+    assert "ignored, and neither opened nor copied: optimizer.pt" in said
+    assert any("temperature 0.6, top_k 20" in line for line in said)
+    check_files(revision)
+
+
+def test_a_context_longer_than_the_models_is_refused_before_it_answers(folder: Path, data_dir: Path) -> None:
+    (folder / "optimizer.pt").write_bytes(PICKLE)
+    job = done(queue(source="folder", location=str(folder), engine={"max_model_len": 10**6}))
+    assert (job.state, job.error_code) == ("failed", "import_refused") and "own context holds" in job.error
+    assert not Route.objects.exists() and folders(data_dir) == []
+
+
+def test_a_kind_that_is_not_served_never_answers(folder: Path, data_dir: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    changed = config | {"architectures": ["LlamaForSequenceClassification"]}
+    (folder / "config.json").write_text(json.dumps(changed))
+    job = done(queue(source="folder", location=str(folder)))
+    assert (job.state, job.error_code) == ("failed", "not_served") and "reranker" in job.error
+    assert not Route.objects.exists() and not Revision.objects.exists()
 
 
 def test_a_repository_is_imported_at_its_commit(hub: Hub, data_dir: Path) -> None:

@@ -85,7 +85,7 @@ def test_where_there_is_none_operators_are_offered_to_certify(child: Revision, s
 def test_a_certificate_shows_each_figure_beside_its_limit(child: Revision, signed_in: SignedIn) -> None:
     certified(child)
     found = page(signed_in(Role.VIEWER))
-    assert "It does what its parent does." in found
+    assert "Quality matches the original (within all limits)." in found
     for figure in (
         "96.4 %",
         "90.0 %",

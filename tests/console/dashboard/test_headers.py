@@ -29,6 +29,44 @@ def test_every_page_runs_our_own_files_and_nothing_else(path: str, signed_in: Si
     assert answer["X-Content-Type-Options"] == "nosniff"
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *PAGES,
+        "/keys/",
+        "/api/v1/keys",
+        "/api/v1/audit",
+        "/api/v1/openapi.json",
+        "/requests/export.csv",
+        "/metrics",
+    ],
+)
+def test_nothing_for_a_person_is_stored_on_the_way(path: str, signed_in: SignedIn) -> None:
+    assert "no-store" in signed_in(Role.ADMIN).get(path)["Cache-Control"]
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/keys/",
+        "/requests/export.csv",
+        "/admin/",
+        "/admin/audit/entry/",
+        "/account/sessions/",
+        "/language",
+    ],
+)
+def test_a_page_refuses_methods_that_it_does_not_have(method: str, path: str, signed_in: SignedIn) -> None:
+    answer = signed_in(Role.ADMIN).generic(method, path)
+    assert answer.status_code == 405 and "GET" in answer["Allow"]
+
+
+def test_an_export_is_not_posted(signed_in: SignedIn) -> None:
+    assert signed_in(Role.ADMIN).post("/requests/export.csv").status_code == 405
+
+
 def test_the_sign_in_page_has_them_too(db: None) -> None:
     answer = Client().get("/account/sign-in/")
     assert "unsafe" not in answer["Content-Security-Policy"]

@@ -39,6 +39,7 @@ def trained(folder: Path) -> Path:
     (checkpoint / "pytorch_model.bin").write_bytes(PICKLE)
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "tool_use.jinja").write_text("{{ messages }}")
+    (folder / "chat_template.jinja").write_text("{% for one in messages %}{{ one.content }}{% endfor %}")
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
     return folder
 
@@ -179,3 +180,13 @@ def test_the_trial_reads_no_weights(folder: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(trial, "read_model", watched)
     trial.tried(folder)
     assert seen and set(seen) == {torch.device("meta")}
+
+
+def test_a_tokenizer_that_no_load_could_read_is_refused_at_import(
+    run: Callable[..., Outcome], folder: Path
+) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\n")  # tiktoken's form
+    last = run("--folder", folder).last
+    assert last["code"] == "unsafe_model" and "Take tokenizer.json" in last["message"], last
+    assert "Error" not in last["message"]

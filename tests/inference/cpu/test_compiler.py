@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,3 +62,14 @@ def test_where_nothing_can_be_written_a_folder_of_the_process_is_taken(
     monkeypatch.setenv("XDG_CACHE_HOME", str(occupied))
     folder = compiler.cache_folder("1.0")
     assert folder.is_dir() and not folder.is_relative_to(tmp_path / "file")
+
+
+def test_compiled_functions_are_kept_by_the_sum_of_all_sources_whoever_imports_them_first() -> None:
+    """Beside its source it would be kept by that file's own age, and run when others have changed."""
+    program = (
+        "import numba, inference.models.compiled_cpu, inference.cpu.step as step\n"
+        "from inference.cpu import compiler\n"
+        "assert numba.config.CACHE_DIR == str(compiler.cache_folder(numba.__version__))\n"
+        "assert step.run.stats.cache_path.startswith(numba.config.CACHE_DIR), step.run.stats.cache_path"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

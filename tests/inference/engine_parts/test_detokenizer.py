@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -168,6 +168,7 @@ KINDS = ["llama 2", "gemma", "metaspace first", "metaspace always", "metaspace n
 @given(
     prompt=st.lists(OTHERS, min_size=1, max_size=5), output=st.lists(OTHERS, max_size=8), skip=st.booleans()
 )
+@example(prompt=[1], output=[3 + 0x20], skip=True)
 @settings(deadline=None, max_examples=150)
 def test_the_output_is_what_it_adds_to_the_prompt(
     kind: str, prompt: list[int], output: list[int], skip: bool

@@ -141,3 +141,10 @@ def test_a_template_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(3):
         rendered(PARTS + "{# once #}", TALK)
     assert len(calls) == 4  # two roles, two forms
+
+
+def test_several_templates_without_a_default_are_refused_with_the_reason() -> None:
+    tokenizer = tiny.tiny_tokenizer()
+    tokenizer.chat_template = {"tool_use": "{{ messages }}", "rag": "{{ messages }}"}
+    with pytest.raises(InvalidValue, match="refuses these messages"):
+        render_chat(tokenizer, [ChatMessage("user", "hi")])

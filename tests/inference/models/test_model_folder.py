@@ -38,6 +38,12 @@ def link_outside_deep_inside(folder: Path) -> None:
     (folder / "additional_chat_templates" / "x.jinja").symlink_to("/etc/passwd")
 
 
+def links_in_a_circle(folder: Path) -> None:
+    (folder / "more").mkdir()
+    (folder / "more" / "a.json").symlink_to("b.json")
+    (folder / "more" / "b.json").symlink_to("a.json")
+
+
 def replace_weights_by_pickle(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(PICKLE)
 
@@ -90,6 +96,15 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "a base model elsewhere": (set_json("adapter_config.json", base_model_name_or_path="x/y"), "adapter"),
     "a link that leaves": (link_outside, "leaves the folder"),
     "a link deep inside": (link_outside_deep_inside, "leaves the folder"),
+    "a link to itself": (
+        lambda folder: (folder / "added_tokens.json").symlink_to("added_tokens.json"), "leads to itself"
+    ),
+    "links in a circle": (links_in_a_circle, "leads to itself"),
+    "more layers than any model has": (set_json("config.json", num_hidden_layers=10**9), "num_hidden_layers"),
+    "more experts than any model has": (
+        set_json("config.json", text_config={"num_local_experts": 1e12}), "num_local_experts is 1e.12"
+    ),
+    "a description of 40 MiB": (write("generation_config.json", b" " * (40 * 2**20) + b"{}"), "larger than"),
     "weights elsewhere": (split_weights_elsewhere, "is not in"),
     "an index of nothing": (an_index_of_nothing, "no weight_map"),
     "no tokenizer": (remove("tokenizer.json"), "no tokenizer"),

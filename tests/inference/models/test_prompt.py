@@ -87,9 +87,13 @@ def test_special_tokens_may_be_written_in_a_plain_prompt(facts: Facts) -> None:
     assert 257 in prepare(facts, PrepareRequest("r", text="a<end>")).token_ids
 
 
-def test_the_marks_that_stand_for_special_tokens_cannot_be_forged(facts: Facts) -> None:
-    with pytest.raises(InvalidValue, match=r"U\+E000"):
-        render_chat(facts.tokenizer, [ChatMessage("user", "\ue0001\ue001 <end>")])
+def test_the_marks_that_stand_for_special_tokens_cannot_be_forged(
+    facts: Facts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "\ue0001\ue001 \ue000ab-0\ue001 <end>"
+    ids = render_chat(facts.tokenizer, [ChatMessage("user", words)])
+    assert words in facts.tokenizer.decode(ids)
+    assert [token_id for token_id in ids if token_id >= 256] == [256, 257, 256]
 
 
 def test_no_messages_and_no_template_are_refused(facts: Facts) -> None:
@@ -131,3 +135,27 @@ def test_the_default_models_conversations_are_encoded_as_its_own_template_says(d
     plain = render_chat(tokenizer, [ChatMessage("user", "hello")])
     ends = [ids.count(tokenizer.convert_tokens_to_ids("<|im_end|>")) for ids in (attacked, plain)]
     assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("between", ["", "a", "\n"])
+def test_special_strings_by_the_thousand_are_encoded_in_one_go(
+    facts: Facts, between: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """50,000 of them took seconds: a call for each character of each."""
+    calls: list[int] = []
+    backend = facts.tokenizer.backend_tokenizer
+    monkeypatch.setattr(
+        "inference.models.tokenizer.encode", lambda *_, **__: pytest.fail("one by one, of a fast tokenizer")
+    )
+
+    class Counting:
+        def encode_batch(self, texts: list[str], **options: bool) -> list[object]:
+            calls.append(len(texts))
+            return list(backend.encode_batch(texts, **options))
+
+    monkeypatch.setattr(type(facts.tokenizer), "backend_tokenizer", Counting())
+    attack = f"<end>{between}<begin>{between}" * 20_000
+    ids = render_chat(facts.tokenizer, [ChatMessage("user", attack)])
+    assert len(calls) == 1 and calls[0] < 50
+    assert [token_id for token_id in ids if token_id >= 256] == [256, 257, 256]
+    assert facts.tokenizer.decode(ids) == f"<begin>user:{attack}<end><begin>assistant:"

@@ -36,11 +36,12 @@ def write(tmp_path: Path) -> Write:
 
 @pytest.fixture
 def open_desk(tmp_path: Path) -> Iterator[Open]:
-    """Opens desks, with a second of processor time for each prompt; they are closed at the end."""
+    """Opens desks, whose prompts have a second of processor time each; they are closed at the end."""
     desks: list[PromptDesk] = []
 
-    def open_desk(folder: Path, *, is_tried: bool = True) -> PromptDesk:
-        desk = PromptDesk(folder.name, folder, PromptSettings(seconds=1, index=tmp_path / "index.json"))
+    def open_desk(folder: Path, *, is_tried: bool = True, seconds: float = 1) -> PromptDesk:
+        settings = PromptSettings(seconds=seconds, index=tmp_path / "index.json")
+        desk = PromptDesk(folder.name, folder, settings)
         desks.append(desk)
         if is_tried:
             assert desk.open() == ""

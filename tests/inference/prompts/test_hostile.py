@@ -48,18 +48,28 @@ REFUSED = {
 
 
 async def test_a_template_that_loops_holds_no_other_model(write: Write, open_desk: Open) -> None:
-    hostile = open_desk(write("hostile", f"{WHEN}{LOOPS}{{% endif %}}{PLAIN}"))
+    hostile = open_desk(write("hostile", f"{WHEN}{LOOPS}{{% endif %}}{PLAIN}"), seconds=600)
     honest = open_desk(write("honest"))
     held = [asyncio.ensure_future(ask(hostile, "now")) for _ in range(2)]
     for number in range(20):
         assert (await ask(honest, f"question {number}")).token_ids
     assert not any(one.done() for one in held), "the other model waited for them to end"
+    await asyncio.to_thread(hostile.close)
     for one in held:
-        with pytest.raises(PromptTooCostly, match=r"chat template.*longer than 1 s.*was stopped") as refusal:
+        with pytest.raises(NotReady):
             await one
+
+
+async def test_a_template_that_loops_is_ended_counted_and_started_again(
+    write: Write, open_desk: Open
+) -> None:
+    desk = open_desk(write("hostile", f"{WHEN}{LOOPS}{{% endif %}}{PLAIN}"))
+    for number in range(2):
+        with pytest.raises(PromptTooCostly, match=r"chat template.*longer than 1 s.*was stopped") as refusal:
+            await ask(desk, "now")
         assert refusal.value.param == "messages"
-    assert hostile.stats().num_ended == 2 and honest.stats().num_ended == 0
-    assert (await ask(hostile, "later")).token_ids, "it was not started again"
+        assert desk.stats().num_ended == number + 1
+    assert (await ask(desk, "later")).token_ids, "it was not started again"
 
 
 async def test_what_takes_all_time_or_memory_is_ended(write: Write, open_desk: Open) -> None:

@@ -13,9 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from inference.models.model_folder import UnsafeModel
 from inference.models.prompt import prepare
 from inference.prompts.desk import PromptDesk
-from inference.prompts.process import PromptProcess, PromptSettings
+from inference.prompts.process import Died, PromptProcess, PromptSettings
 from inference.protocol import (
     ChatMessage,
     ContextLengthExceeded,
@@ -98,6 +99,15 @@ async def test_one_that_dies_each_time_is_tried_twice_for_a_prompt(
     assert desk.stats().num_ended == 2
 
 
+def test_a_tokenizer_that_crashes_is_refused_and_one_whose_process_others_killed_is_not(write: Write) -> None:
+    for sign, kind in ((signal.SIGSEGV, UnsafeModel), (signal.SIGKILL, Died)):
+        process = PromptProcess(write(sign.name), PromptSettings())
+        process.load()
+        os.kill(process.pid, sign)
+        with pytest.raises(kind, match=sign.name):
+            process.try_all()
+
+
 async def test_closing_ends_it_at_once_whatever_it_does(write: Write, open_desk: Open) -> None:
     desk = open_desk(write("hostile", f"{WHEN}{LOOPS}{{% endif %}}{PLAIN}"))
     process = psutil.Process(process_of(desk))
@@ -161,5 +171,12 @@ def test_what_cannot_be_loaded_is_refused_by_name(
 ) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "tokenizer.json").write_text('{"version": "1.0"}')
-    with pytest.raises(Exception, match=r"^tokenizer: it cannot be used: "):
+    with pytest.raises(Exception, match=r"^tokenizer: it cannot be used: transformers cannot read it"):
         open_desk(tmp_path / "broken")
+
+
+async def test_as_many_prompts_as_connections_may_come_at_once(write: Write, open_desk: Open) -> None:
+    """All of a burst are prepared: none is refused for coming beside others."""
+    desk = open_desk(write("honest"))
+    prepared = await asyncio.gather(*[complete(desk, f"hello {number}") for number in range(1024)])
+    assert all(one.token_ids for one in prepared) and len({one.token_ids for one in prepared}) == 1024
