@@ -54,11 +54,10 @@ class Sessions(SessionMiddleware):
         response = super().process_response(request, response)
         sent = response.cookies.get(settings.SESSION_COOKIE_NAME)
         if sent is not None and sent.value:  # an empty one takes the cookie away
-            store = request.session
-            assert isinstance(store, SessionStore) and store.secret is not None, (
-                "a cookie opened it, or it is new"
-            )
-            sent.set(settings.SESSION_COOKIE_NAME, store.secret, store.secret)
+            assert isinstance(request.session, SessionStore)
+            secret = request.session.secret
+            assert secret is not None, "a session of this request was opened by a cookie, or made here"
+            sent.set(settings.SESSION_COOKIE_NAME, secret, secret)
         return response
 
 
