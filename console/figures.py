@@ -9,6 +9,7 @@ from django.db import connection
 from django.db.models import Count, Q
 from django.utils import timezone
 
+from console.storage import STORAGE
 from monitoring.provided import PROVIDED, Row
 
 ENDED_WITHIN = timedelta(days=1)
@@ -33,6 +34,13 @@ def provide_figures() -> None:
         help="How long the last load of a revision took.",
         labels=("model", "revision"),
         read=with_connection(loads),
+    )
+
+    PROVIDED.provide(
+        name="pilothouse_writable",
+        help="1 while the database and DATA_DIR take what must be durable.",
+        labels=(),
+        read=lambda: [((), float(STORAGE.why_not() is None))],
     )
 
 

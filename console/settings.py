@@ -69,6 +69,7 @@ MIDDLEWARE = [
     "csp.middleware.CSPMiddleware",
     "console.static_files.Files",
     "console.static_files.Compressed",
+    "console.unwritable.WritesOrSaysSo",
     "console.accounts.sessions.Sessions",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",

@@ -28,9 +28,10 @@ from console.gateway import flight
 from console.group_commit import ledger
 from console.jobs.runner import RUNNER
 from console.reconciler import RECONCILER, Report
+from console.storage import STORAGE
 from inference import client
 from inference.config import PlacementConfig
-from monitoring import tracing
+from monitoring import health, tracing
 from monitoring.grafana.tokens import publish
 from monitoring.series import RECORDER
 
@@ -130,6 +131,7 @@ async def start_engine(say: Say) -> None:
     gc.freeze()
     gc.enable()  # all is imported, and stays: manage.py turned it off until here
     provide_figures()
+    health.why_no_writes = STORAGE.why_not
     if env.grafana_url:
         publish(env.data_dir)
     RECORDER.start()

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, connection
@@ -17,6 +18,7 @@ PATIENCE_SECONDS = 5.0  # a step is bounded by the token budget, so a long prefi
 PATIENCE_STEPS = 10  # on a machine so slow that single steps take seconds, this many of them
 DATABASE_SECONDS = 2.0
 
+why_no_writes: Callable[[], str | None] | None = None  # the console says it, where it serves
 sleepers: frozenset[str] = (
     frozenset()
 )  # revisions that are not loaded because nobody asked; a request wakes them
@@ -73,7 +75,10 @@ async def why_not_ready() -> str | None:
     fault = prompts_fault(engine.stats())
     if fault is not None:
         return fault
-    return await why_no_database()
+    fault = await why_no_database()
+    if fault is None and why_no_writes is not None:
+        fault = await sync_to_async(why_no_writes, thread_sensitive=False)()
+    return fault
 
 
 async def why_no_database() -> str | None:

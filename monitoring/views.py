@@ -31,7 +31,7 @@ async def health(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 async def ready(request: HttpRequest) -> HttpResponse:
-    """Readiness: healthy, not draining, a model loaded, the database there."""
+    """Readiness: healthy, not draining, a model loaded, the database there and taking writes."""
     return answer(await why_not_ready())
 
 

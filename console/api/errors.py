@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied
 from django.core.exceptions import ValidationError as DjangoValidationError
+from django.db import OperationalError
 from django.http import Http404
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -63,6 +64,9 @@ def answer(error: Exception, context: dict[str, Any]) -> Response:
             return refusal(409, CONFLICTS[type(error)], str(error))
         case NotInFlight():
             return refusal(404, "not_in_flight", "No request of that id runs here: it has ended.")
+        case OperationalError():
+            message = "The server cannot write to its database now; nothing was changed. Try again."
+            return refusal(503, "storage_unavailable", message, headers={"Retry-After": "1"})
     logger.error("the management API failed", exc_info=error)
     return refusal(500, "internal_error", "Something went wrong here. The request id helps to find out what.")
 

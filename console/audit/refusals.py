@@ -62,8 +62,8 @@ class Refusals:
             with transaction.atomic():
                 for (source, ip), tally in tallies.items():
                     self._write(source, ip, tally)
-        except Error:
-            logger.warning("refusals could not be written down; they are kept", exc_info=True)
+        except Error as error:
+            logger.warning("refusals could not be written down; they are kept: %s", error)
             self._put_back(tallies)
             return 0
         return len(tallies)

@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 
 from console.after_commit import FAILURES
 from console.audit.alarm import ALARMS
+from console.storage import STORAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,9 @@ def troubles() -> list[Trouble]:
                 reverse("admin:audit_entry_changelist"),
             )
         )
+    if (reason := STORAGE.seen()) is not None:
+        text = _("Nothing can be saved now: requests are answered 503 until that is over.")
+        found.append(Trouble("bad", text, reason))
     for one in FAILURES.recent():
         text = _("A change was made, but what follows it failed %(number)d times: %(name)s.")
         found.append(Trouble("warn", text % {"number": one.count, "name": one.name}))

@@ -9,8 +9,10 @@ from math import ceil
 from typing import Any
 
 from django.core.exceptions import BadRequest, RequestDataTooBig, SuspiciousOperation
+from django.db import OperationalError
 from django.http import Http404
 
+from console.group_commit import Unwritable
 from console.keys.authenticate import Forbidden, NotAuthenticated
 from console.limits.bucket import rate_headers
 from console.limits.reserve import LimitExceeded
@@ -103,6 +105,9 @@ def as_api_error(error: BaseException) -> ApiError | None:
         case LimitExceeded():
             headers = retry_after(error.retry_after_seconds) | rate_headers(error.buckets)
             return ApiError(429, error.code, error.message, headers=headers)
+        case Unwritable() | OperationalError():
+            message = "The server cannot write to its database now, so nothing was begun; try again."
+            return ApiError(503, "storage_unavailable", message, headers=retry_after(1))
         case Http404():
             return ApiError(404, "not_found", "There is nothing at this address.")
         case RequestDataTooBig():

@@ -33,7 +33,7 @@ async def ask(caller: Caller) -> bool:
     if limit is None or limit.requests_per_minute is None:
         return False
     pk = limit.pk
-    if not await ledger().commit(lambda: rates.admit(pk, tokens=0, now=rates.now_ms())):
+    if not await ledger().admit(lambda: rates.admit(pk, tokens=0, now=rates.now_ms())):
         _check(await read(lambda: Limit.objects.get(pk=pk)))  # others were quicker
         message = "Too many requests at once; try again."
         raise LimitExceeded(message, code="rate_limit_exceeded", retry_after_seconds=1)

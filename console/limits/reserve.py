@@ -7,7 +7,6 @@ rates per minute (`rates.py`) are asked in the same transaction.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -92,12 +91,9 @@ async def reserve(
         server=own_lease().server,
         created_at=timezone.now(),
     )
-    future = ledger().submit(lambda: _reserve(ticket, output_tokens=output_tokens, is_counted=is_counted))
-    try:
-        return await asyncio.shield(asyncio.wrap_future(future))
-    except asyncio.CancelledError:
-        future.add_done_callback(_give_back)  # nobody will ever use this ticket
-        raise
+    return await ledger().admit(
+        lambda: _reserve(ticket, output_tokens=output_tokens, is_counted=is_counted), undo=_give_back
+    )
 
 
 async def extend(ticket: Ticket, *, output_tokens: int, used_tokens: int = 0) -> bool:
@@ -258,7 +254,7 @@ def _kept(of_living_owner: Callable[[], QuerySet[Any]]) -> Select:
 
 
 def _give_back(future: Future[Ticket]) -> None:
-    """The client left while its reservation was being written: no work was done, so nothing is charged."""
+    """Nobody waits for this ticket any more: no work was done, so nothing is charged."""
     if future.exception() is None:
         ticket = future.result()
         ledger().submit(lambda: release(ticket.request_id))

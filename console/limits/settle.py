@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS
+from django.db import DEFAULT_DB_ALIAS, OperationalError
 from django.db.models import F
 from django.db.models.functions import Coalesce, Least
 
-from console.group_commit import ledger
+from console.group_commit import TRY_AGAIN_SECONDS, ledger
 from console.limits.models import Limit, Ticket
 from console.limits.rates import added, moved, now_ms
 from console.prepared import TEXT, Delete, Select, Slot, Update
@@ -20,9 +21,17 @@ logger = logging.getLogger(__name__)
 
 
 async def settle(ticket: Ticket, *, record: Settlement) -> None:
-    """Settle a request; returns when that is durable. Settling again changes nothing."""
+    """Settle a request; returns when that is durable, however long the disk is full. Settling again changes
+    nothing.
+    """
     request_id = ticket.request_id
-    await ledger().commit(lambda: settle_now(request_id, settlement=record))
+    while True:
+        try:
+            await ledger().commit(lambda: settle_now(request_id, settlement=record))
+            return
+        except OperationalError as error:
+            logger.warning("request %s is not settled yet: %s", request_id, error)
+        await asyncio.sleep(TRY_AGAIN_SECONDS)
 
 
 def settle_now(request_id: str, *, settlement: Settlement) -> bool:

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -90,8 +91,8 @@ class RefusedLog:
             return 0
         try:
             ledger().submit(lambda: RefusedRequest.objects.bulk_create(rows)).result()
-        except (Error, Closed):
-            logger.warning("refused requests could not be written down; they are counted", exc_info=True)
+        except (Error, Closed) as error:
+            logger.warning("refused requests could not be written down; they are counted: %s", error)
             for row in rows:
                 self._counted[row.owner, row.status, row.code] += row.count
             return 0
@@ -119,7 +120,8 @@ class RefusedLog:
             while not self._stopped.wait(PERIOD_SECONDS):
                 self.flush()
                 if num_periods % PERIODS_BETWEEN_SWEEPS == 0:
-                    ledger().submit(sweep).result()
+                    with suppress(Error):  # a full disk, a lock: the next turn does it
+                        ledger().submit(sweep).result()
                 num_periods += 1
         except Exception:
             logger.exception("the log of refused requests has stopped")

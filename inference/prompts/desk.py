@@ -16,7 +16,7 @@ from inference.protocol import NotReady, Prepared, PrepareRequest, PromptStats, 
 
 logger = logging.getLogger(__name__)
 
-MAX_WAITING = 128  # prompts of one revision
+MAX_WAITING = 4096  # prompts of one revision: what waits longer than WAIT_SECONDS is refused before
 WAIT_SECONDS = 30.0  # before a prompt's turn: longer, and it is refused instead
 MAX_IN_A_ROW = 3  # ends without a prompt prepared in between, before prompts are refused for a while
 HOLD_SECONDS, MAX_HOLD_SECONDS = 5.0, 300.0  # that while, doubled each time

@@ -173,3 +173,10 @@ def test_what_cannot_be_loaded_is_refused_by_name(
     (tmp_path / "broken" / "tokenizer.json").write_text('{"version": "1.0"}')
     with pytest.raises(Exception, match=r"^tokenizer: it cannot be used: transformers cannot read it"):
         open_desk(tmp_path / "broken")
+
+
+async def test_as_many_prompts_as_connections_may_come_at_once(write: Write, open_desk: Open) -> None:
+    """All of a burst are prepared: none is refused for coming beside others."""
+    desk = open_desk(write("honest"))
+    prepared = await asyncio.gather(*[complete(desk, f"hello {number}") for number in range(1024)])
+    assert all(one.token_ids for one in prepared) and len({one.token_ids for one in prepared}) == 1024
