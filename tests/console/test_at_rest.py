@@ -22,8 +22,9 @@ def mode(path: Path) -> int:
 
 def test_what_others_may_read_is_closed_and_said(tmp_path: Path) -> None:
     data_dir, elsewhere = tmp_path / "data", tmp_path / "shared" / "base.sqlite3"
-    data_dir.mkdir(mode=0o755)
-    elsewhere.parent.mkdir(mode=0o755)
+    for folder in (data_dir, elsewhere.parent):
+        folder.mkdir()
+        folder.chmod(0o755)
     files = [data_dir / "secrets.json", data_dir / "pilothouse.sqlite3-wal", elsewhere]
     files.append(elsewhere.with_name("base.sqlite3-shm"))
     for file in files:

@@ -53,8 +53,10 @@ def test_a_second_start_keeps_the_keys_and_says_how_to_get_others(tmp_path: Path
     with House(tmp_path) as house:
         key = house.key
         assert httpx.post(f"{house.url}/v1/chat/completions", json=body(), headers=house.headers()).is_success
+        first = tmp_path / "first-sign-in.txt"
+        before = first.read_text()
         house.restart()
-        assert house.key == ""
+        assert first.read_text() == before and "first-sign-in" not in house.output.read_text()
         assert "issue_key" in house.output.read_text()
         answer = httpx.post(f"{house.url}/v1/chat/completions", json=body(), headers=house.headers(key))
         assert answer.is_success, json.dumps(answer.json())

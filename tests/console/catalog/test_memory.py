@@ -14,6 +14,7 @@ from console.catalog import deployments, memory
 from console.catalog.actions import spec
 from console.catalog.models import Deployment, Revision
 from console.environment import environment
+from inference.config import PlacementConfig
 from inference.protocol import Device
 from tests.catalog_rows import make_revision, serve
 
@@ -120,16 +121,17 @@ def test_what_fits_beside_what(on: Any, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.model
 @pytest.mark.parametrize("engine", [{"dtype": "float32"}, {"dtype": "float32", "quantization": "int8"}])
 def test_the_default_model_takes_what_was_expected(
-    default_model: Path, engine: dict[str, Any], on: Any
+    default_model: Path, engine: dict[str, Any], on: Any, tmp_path: Path
 ) -> None:
     from inference.host import device, load  # torch, which no other test of this module needs
 
     on(free=8_000 * MB, keeps_bfloat16=device().keeps_bfloat16)
     revision = make_revision("smollm2", "smollm2-1", folder=str(default_model), engine=engine)
     expected = memory.need(revision).bytes
-    card = load(
-        replace(spec(revision), memory_bytes=memory.allowance(revision)), lambda news: None
-    ).engine.card
+    asked = replace(spec(revision), memory_bytes=memory.allowance(revision))
+    served = load(asked, lambda news: None, PlacementConfig(data_dir=tmp_path))
+    served.prompts.close()
+    card = served.engine.card
     print(f"{engine}: expected {expected / MB:.0f} MB, measured {card.memory_bytes / MB:.0f} MB")
     assert card.memory_bytes <= memory.allowance(revision)
     assert abs(expected - card.memory_bytes) <= card.memory_bytes // 50
