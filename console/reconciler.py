@@ -121,8 +121,8 @@ class Reconciler:
     def _look(self) -> None:
         try:
             self.tick()
-        except Error:
-            logger.exception("the deployments cannot be read or written")
+        except Error as error:
+            logger.error("the deployments cannot be read or written: %s", error)
             connection.close()
         except Exception:
             logger.exception("the reconciler failed, and tries again")
