@@ -24,6 +24,7 @@ from inference.models.default_dtype import kept_from_others
 from inference.models.kinds import PICTURES, TRANSLATOR
 from inference.models.model_folder import CannotLoad, NotServed, TooLittleMemory
 from inference.protocol import Refusal
+from inference.quantization.refusal import CannotQuantize
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,8 @@ def in_our_words(what_to_do: str) -> Iterator[None]:
         yield
     except Refusal:
         raise
+    except CannotQuantize as error:
+        raise CannotLoad(str(error)) from error
     except Exception as error:
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
             raise TooLittleMemory(NO_MEMORY) from error

@@ -5,9 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-
-class CannotQuantize(ValueError):
-    """A model of which most would stay as it is, under a name that says otherwise."""
+from inference.quantization.refusal import CannotQuantize
 
 
 def refuse_experts(model: nn.Module) -> None:

@@ -16,6 +16,7 @@ from transformers.quantizers import register_quantization_config, register_quant
 
 from inference.quantization.linear import QuantizedLinear, frozen, join_columns
 from inference.quantization.quantizer import LinearConfig, LinearQuantizer
+from inference.quantization.refusal import CannotQuantize
 
 METHOD = "pilothouse_int4"
 GROUP = 128  # inputs that share a scale, where the number of inputs allows it
@@ -34,7 +35,7 @@ def group_of(num_inputs: int) -> int:
         if num_inputs % group == 0:
             return group
         group //= 2
-    raise ValueError(
+    raise CannotQuantize(
         f"int4 packs inputs in groups of {SMALLEST_GROUP} at least, and a linear layer has {num_inputs}"
         " of them: choose quantization int8, or name the layer in modules_to_not_convert"
     )
@@ -183,7 +184,7 @@ class Int4Config(LinearConfig):
     ) -> None:
         super().__init__(modules_to_not_convert, quantize_head, **kwargs)
         if group_size != GROUP:
-            raise ValueError(f"group_size of int4 is {GROUP} here, not {group_size}: quantize the model anew")
+            raise CannotQuantize(f"group_size of int4 is {GROUP} here, not {group_size}: quantize it anew")
         self.group_size = group_size
         self.importance = dict(importance or {})
 

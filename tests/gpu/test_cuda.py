@@ -20,7 +20,7 @@ from inference.models.loader import load_model
 from inference.placements.inprocess import InProcess
 from inference.protocol import Delta, Event, Finish, FinishReason, GenerateRequest, Owner, Sampling
 from inference.quantization.int8 import Int8Linear
-from tests.gpu.device import DEVICE, needs_gpu, sized
+from tests.gpu.device import DEVICE, IS_DRY_RUN, needs_gpu, sized
 from tests.inference import tiny
 from tests.inference.quantization.wide import wide_folder
 
@@ -120,11 +120,13 @@ def test_memory_is_planned_and_left_over(tmp_path: Path) -> None:
 def test_int8_weights_are_the_same_after_saving_and_loading(tmp_path: Path) -> None:
     tiny.tiny_model("llama").save_pretrained(tmp_path / "exact")
     tiny.tiny_tokenizer().save_pretrained(tmp_path / "exact")
-    config = EngineConfig(device=DEVICE, dtype="bfloat16", quantization="int8")
+    config = EngineConfig(device=DEVICE, dtype="bfloat16", quantization="int8", fused_layers=not IS_DRY_RUN)
     on_load = load_model(tmp_path / "exact", config)
     on_load.model.save_pretrained(tmp_path / "int8")
     on_load.tokenizer.save_pretrained(tmp_path / "int8")
-    reloaded = load_model(tmp_path / "int8", EngineConfig(device=DEVICE, dtype="bfloat16"))
+    reloaded = load_model(
+        tmp_path / "int8", EngineConfig(device=DEVICE, dtype="bfloat16", fused_layers=not IS_DRY_RUN)
+    )
     layers = [module for module in reloaded.model.modules() if isinstance(module, Int8Linear)]
     assert layers and all(layer.weight.abs().max() > 0 for layer in layers)
     for name, tensor in on_load.model.state_dict().items():
