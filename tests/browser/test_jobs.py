@@ -80,7 +80,7 @@ def test_each_role_reads_why_a_job_failed(
     watched.page.locator(f"tbody a[href*='{failed}']").click()
     notice = watched.page.get_by_role("alert").first.inner_text()
     assert "The disk is full." in notice
-    assert ("再重试" if language == "zh-hans" else "then try again") in notice
+    assert ("再重试" if language == "zh-hans" else "then retry") in notice
     assert watched.page.locator("#job-tools button").count() == (0 if role == "viewer" else 1)
 
 

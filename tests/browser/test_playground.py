@@ -97,7 +97,7 @@ def test_an_answer_streams_and_tells_its_figures_and_its_request(playground: Pla
     expect(playground.page.locator("[data-announce]")).to_contain_text(answer)
     playground.page.goto(playground.watched.url + "/")
     owner = playground.page.get_by_label("Recent requests").locator("tbody tr").first
-    expect(owner).to_contain_text("user:")
+    expect(owner).to_contain_text("operator")
     playground.watched.goto("/playground/")
     expect(playground.answers().last).to_contain_text(answer)  # what was said is kept in the tab
     last.get_by_role("link", name="Request and timings").click()
@@ -134,6 +134,7 @@ def test_every_parameter_is_sent_and_takes_effect(playground: Playground) -> Non
         "model": "stub",
         "messages": [{"role": "user", "content": "hello"}],
         "temperature": 0.7,
+        "top_p": 1,
         "max_tokens": 12,
         "seed": 7,
     }
@@ -286,8 +287,9 @@ def test_a_session_that_ended_elsewhere_leads_to_sign_in(
     playground.say("hello")
     alert = playground.answers().last.get_by_role("alert")
     expect(alert).to_contain_text("Your session has ended: sign in again.")
-    playground.page.locator("[data-connection]").get_by_role("link", name="Sign in").click()
-    playground.page.wait_for_url("**/account/sign-in/?next=/playground/")
+    dialog = playground.page.locator("#sign-in-again")  # in place: what was typed stays
+    expect(dialog).to_be_visible()
+    expect(dialog.locator("input[type=password]")).to_be_visible()
 
 
 def test_what_was_said_is_forgotten_with_the_sign_out(visit: Visit, people: dict[str, str]) -> None:
@@ -499,7 +501,7 @@ LOOK = """() => ({
   links: [...document.querySelectorAll("#stage a, .message .body a")].map(one => one.href),
 })"""
 RENDER = """async (texts) => {
-  const {rendered} = await import("/static/console/playground/markdown.js");
+  const {rendered} = await import(document.querySelector("script[src*='built/playground']").src);
   const stage = document.createElement("div");
   stage.id = "stage";
   document.querySelector("main").append(stage);
