@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 def works() -> bool:
     """Whether compiled functions can be used: numba is there, and this CPU multiplies as it should."""
     try:
+        import numba  # noqa: F401 - where it is missing, what follows says so less plainly
+
         from inference.cpu.vectors import has_whole_numbers
         from inference.cpu.whole_product import is_right
 

@@ -29,7 +29,9 @@ def test_a_canary_is_started_promoted_and_undone(visit: Visit) -> None:
     page.locator("#about").get_by_text("canary-1").first.wait_for()
     page.get_by_label("Candidate").select_option("canary-2")
     page.locator("#about").get_by_text("not needed: an original").wait_for()
+    page.wait_for_load_state("networkidle")  # the form is drawn anew for a candidate
     page.get_by_label("Share of step 1, percent").fill("25")
+    expect(page.get_by_label("Share of step 1, percent")).to_have_value("25")
     page.get_by_label("Reason").fill("shorter answers")
     assert operator.axe() == []
     page.get_by_role("button", name="Start", exact=True).click()

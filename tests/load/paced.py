@@ -27,6 +27,7 @@ from inference.models.prompt import prepare
 from inference.models.vocabulary import TokenBytes
 from inference.placements import inprocess
 from inference.protocol import Event, GenerateRequest, LoadProgress, ModelCard, Prepared, PrepareRequest
+from tests.inference.plain_desk import PlainDesk
 from tests.inference.tiny import VOCAB_SIZE, tiny_tokenizer
 from tests.stub_engine import steering
 
@@ -178,15 +179,18 @@ class PacedPlacement(inprocess.InProcess):
         self._log = Log()
         inprocess.load = self._load_paced  # type: ignore[assignment]
 
-    def _load_paced(self, spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> Any:
+    def _load_paced(
+        self, spec: RevisionSpec, progress: Callable[[LoadProgress], None], placement: PlacementConfig
+    ) -> Any:
         tokenizer = tiny_tokenizer()
         tokenizer.chat_template = TEMPLATE
         facts = SimpleNamespace(tokenizer=tokenizer, vocab_size=VOCAB_SIZE, max_model_len=MAX_MODEL_LEN)
 
-        def prepare_prompt(request: PrepareRequest) -> Prepared:
+        async def prepare_prompt(request: PrepareRequest) -> Prepared:
             return prepare(facts, request)
 
-        return SimpleNamespace(engine=engine_of(spec, self._log), prepare=prepare_prompt)
+        desk = PlainDesk(facts)  # type: ignore[arg-type]
+        return SimpleNamespace(engine=engine_of(spec, self._log), prepare=prepare_prompt, prompts=desk)
 
     async def stop(self) -> None:
         await super().stop()
