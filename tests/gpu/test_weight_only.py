@@ -18,7 +18,7 @@ from inference.models.loader import load_model
 from inference.protocol import Delta, Event, GenerateRequest, Owner, Sampling
 from inference.quantization import int4, int8
 from inference.quantization.linear import QuantizedLinear
-from tests.gpu.device import DEVICE, IS_DRY_RUN, needs_gpu
+from tests.gpu.device import DEVICE, IS_DRY_RUN, needs_gpu, sized
 from tests.inference import tiny
 from tests.inference.quantization.wide import wide_folder
 
@@ -172,7 +172,8 @@ def test_a_graph_replays_the_product_with_new_tokens(kind: Kind) -> None:
 
 PROMPTS = [tiny.prompt(length) for length in (30, 1, 11, 120, 30)]
 NUM_TOKENS = 24
-FAR = {"int8": 0.2, "int4": 0.2, "w8a8": 0.6}  # gaps between logits, of their spread, that rounding may close
+# Gaps between logits, of their spread, that rounding may close; CPUs choose among several ways to multiply.
+FAR = sized({"int8": 0.2, "int4": 0.2, "w8a8": 0.6}, dry={"int8": 0.6, "int4": 0.6, "w8a8": 0.8})
 
 
 def outputs_of(folder: Path, *, one_by_one: bool = False, **settings: Any) -> list[list[int]]:
