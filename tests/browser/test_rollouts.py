@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import LANGUAGES, Visit
 from tests.flow.house import House, eventually
@@ -29,9 +31,7 @@ def test_a_canary_is_started_promoted_and_undone(visit: Visit) -> None:
     page.locator("#about").get_by_text("canary-1").first.wait_for()
     page.get_by_label("Candidate").select_option("canary-2")
     page.locator("#about").get_by_text("not needed: an original").wait_for()
-    page.wait_for_load_state("networkidle")  # the form is drawn anew for a candidate
     page.get_by_label("Share of step 1, percent").fill("25")
-    expect(page.get_by_label("Share of step 1, percent")).to_have_value("25")
     page.get_by_label("Reason").fill("shorter answers")
     assert operator.axe() == []
     page.get_by_role("button", name="Start", exact=True).click()
@@ -54,6 +54,29 @@ def test_a_canary_is_started_promoted_and_undone(visit: Visit) -> None:
     trail = ["rollout.undo", "rollout.promote", "rollout.step", "rollout.start"]
     expect(page.locator(".feed code")).to_have_text(trail)
     assert operator.axe() == []
+
+
+def test_what_is_typed_while_a_choice_is_looked_up_stays(visit: Visit) -> None:
+    operator = visit("operator")
+    page = operator.page
+    operator.goto("/rollouts/new?route=canary")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/rollouts/new?*", hold)
+    page.get_by_label("Candidate").select_option("canary-2")
+    page.wait_for_function("() => document.querySelector('.htmx-request')")
+    share, reason = page.get_by_label("Share of step 1, percent"), page.get_by_label("Reason")
+    share.fill("33")
+    reason.fill("typed meanwhile")
+    held[0].continue_()
+    page.locator("#about").get_by_text("canary-2").wait_for()
+    expect(share).to_have_value("33")
+    expect(reason).to_have_value("typed meanwhile")
+    expect(page.get_by_label("Candidate")).to_have_value("canary-2")
+    expect(page.locator("#presets a").first).to_have_attribute("href", re.compile("candidate=canary-2"))
 
 
 def test_a_route_is_switched_after_a_preview_and_undone(visit: Visit) -> None:

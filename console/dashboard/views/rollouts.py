@@ -158,7 +158,6 @@ def act(request: HttpRequest, pk: int, deed: str) -> HttpResponse:
 def new(request: HttpRequest) -> HttpResponse:
     """The form; its choices are in the address, so that other pages lead here with a candidate."""
     wish = {name: value for name, value in request.GET.items() if name in StartForm.base_fields and value}
-    wish |= {name: value for name, value in request.GET.items() if name.startswith(("weight_", "pause_"))}
     form = StartForm(initial=wish, offered=offered(wish), preset=request.GET.get("preset", ""))
     return form_page(request, form, wish=wish)
 
