@@ -19,15 +19,17 @@ from types import SimpleNamespace
 from typing import Any
 
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
-from inference.engine.detokenizer import StreamDetokenizer
-from inference.engine.engine import Engine
-from inference.engine.sequence import Plan
-from inference.engine.steppers import Overlapped
-from inference.models.prompt import prepare
-from inference.models.vocabulary import TokenBytes
-from inference.placements import inprocess
-from inference.protocol import Event, GenerateRequest, LoadProgress, ModelCard, Prepared, PrepareRequest
-from tests.inference.plain_desk import PlainDesk
+from inference.placements.inprocess import placement as inprocess
+from inference.protocol.events import Event
+from inference.protocol.requests import GenerateRequest, Prepared, PrepareRequest
+from inference.protocol.stats import LoadProgress, ModelCard
+from inference.scheduling.engine import Engine
+from inference.scheduling.sequence import Plan
+from inference.scheduling.step_loop import Overlapped
+from inference.text.detokenizer import StreamDetokenizer
+from inference.text.prompt import prepare
+from inference.text.vocabulary import TokenBytes
+from tests.inference.plain_prompts import PlainDesk
 from tests.inference.tiny import VOCAB_SIZE, tiny_tokenizer
 from tests.stub_engine import steering
 

@@ -1,0 +1,112 @@
+"""A decoder layer of few launches: one product for queries, keys and values, one for gate and up.
+
+Weights are not copied twice: the model's own layers become views of the joined ones, so that transformers'
+forward stays there as the oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from inference.attention.triton import TritonStep
+from inference.fused.supported import epsilon, layer_window
+from inference.kernels.layer import rotate_and_write
+from inference.kernels.rows import Rows
+from inference.quantization.linear import StoredLinear, join_rows
+
+
+class Product(Protocol):
+    """Rows [num_tokens, in] times a weight: [num_tokens, out]. `StoredLinear` is one."""
+
+    def takes(self, num_rows: int) -> torch.dtype | None:
+        """The dtype that so many rows should be quantized to, each with its scale; None: as they are."""
+
+    def __call__(self, x: Rows) -> Tensor: ...
+
+
+Join = Callable[[list[Any]], Product]  # linear layers of the same input -> one product
+
+
+@dataclass(frozen=True, slots=True)
+class PlainProduct:
+    """With a float weight."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def takes(self, num_rows: int) -> torch.dtype | None:
+        return None
+
+    def __call__(self, x: Rows) -> Tensor:
+        assert isinstance(x, Tensor)
+        return F.linear(x, self.weight, self.bias)
+
+
+@dataclass(frozen=True, slots=True)
+class FusedLayer:
+    """What one decoder layer computes with."""
+
+    index: int
+    input_norm: Any
+    post_norm: Any
+    qkv: Product  # width -> (num_heads + 2 * num_kv_heads) * head_dim
+    o: Product
+    gate_up: Product  # width -> 2 * intermediate
+    down: Product
+    head_norms: tuple[Tensor, Tensor, float] | None  # of queries and keys, where the family has them
+    scaling: float
+    window: int | None
+
+
+def attend(
+    layer: FusedLayer, states: Tensor, cos: Tensor, sin: Tensor, step: TritonStep, *, num_heads: int
+) -> Tensor:
+    """Attention of what `qkv` gave, whose keys and values go into the pool: [num_tokens, in of `o`]."""
+    query = rotate_and_write(
+        states,
+        cos,
+        sin,
+        keys=step.cache.keys[layer.index],
+        values=step.cache.values[layer.index],
+        slots=step.slots,
+        num_heads=num_heads,
+        norms=layer.head_norms,
+    )
+    out = step.attend_pool(layer.index, query, scaling=layer.scaling, window=layer.window, softcap=None)
+    return out.view(out.shape[0], -1)
+
+
+def fuse_layer(layer: Any, index: int, joins: Join) -> FusedLayer:
+    """Join the layer's weights; its own modules then look at parts of the joined ones."""
+    attention, mlp = layer.self_attn, layer.mlp
+    norms = None
+    if hasattr(attention, "q_norm"):
+        norms = (attention.q_norm.weight, attention.k_norm.weight, epsilon(attention.q_norm))
+    return FusedLayer(
+        index=index,
+        input_norm=layer.input_layernorm,
+        post_norm=layer.post_attention_layernorm,
+        qkv=joins([attention.q_proj, attention.k_proj, attention.v_proj]),
+        o=joins([attention.o_proj]),
+        gate_up=joins([mlp.gate_proj, mlp.up_proj]),
+        down=joins([mlp.down_proj]),
+        head_norms=norms,
+        scaling=attention.scaling,
+        window=layer_window(attention),
+    )
+
+
+def join(linears: list[Any]) -> Product:
+    """One product for several layers of the same input, which become views of its weight and bias."""
+    first = linears[0]
+    if isinstance(first, StoredLinear):
+        return type(first).joined(linears)
+    weight = join_rows([linear.weight for linear in linears])
+    bias = None if first.bias is None else join_rows([linear.bias for linear in linears])
+    return PlainProduct(weight, bias)
