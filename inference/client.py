@@ -41,7 +41,7 @@ class EngineClient(ABC):
 
     @abstractmethod
     async def load(self, spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> ModelCard:
-        """Load, plan memory and warm up; then the revision is served. Raises `Refusal` with the reason.
+        """Load, plan memory and warm up; then the revision is served. Raises `RequestRejected` with the reason.
 
         Cancelled, it is not served; what was read of it is let go of as soon as that can be.
         """
@@ -56,11 +56,11 @@ class EngineClient(ABC):
 
     @abstractmethod
     async def prepare(self, request: PrepareRequest) -> Prepared:
-        """Template and tokenize off the event loop. Raises `Refusal` (empty, too long, unknown id)."""
+        """Template and tokenize off the event loop. Raises `RequestRejected` (empty, too long, unknown id)."""
 
     @abstractmethod
     def generate(self, request: GenerateRequest) -> AsyncIterator[Event]:
-        """Yield `Delta`s, then exactly one `Finish`. Raises `Refusal` at the first step, before queueing.
+        """Yield `Delta`s, then exactly one `Finish`. Raises `RequestRejected` at the first step, before queueing.
 
         Closing or cancelling the iterator aborts the request and frees its blocks. A slow reader gets
         merged deltas; nothing is dropped and memory stays bounded by the output itself.

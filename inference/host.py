@@ -35,7 +35,7 @@ class Served:
     prompts: PromptDesk
 
     async def prepare(self, request: PrepareRequest) -> Prepared:
-        """Template, tokenize and validate a prompt. Raises `Refusal`."""
+        """Template, tokenize and validate a prompt. Raises `RequestRejected`."""
         prepared = await self.prompts.prepare(
             request, vocab_size=self.loaded.vocab_size, max_model_len=self.loaded.max_model_len
         )

@@ -27,7 +27,7 @@ from inference.protocol.errors import (
     InvalidValue,
     NotReady,
     QueueFull,
-    Refusal,
+    RequestRejected,
     UnknownRevision,
 )
 from inference.protocol.events import (
@@ -73,7 +73,7 @@ class Running:
         self.loop.call_soon_threadsafe(self.changed.set)
 
 
-class CannotServe(Refusal):
+class CannotServe(RequestRejected):
     """The load failed, as its revision's folder asked for."""
 
 

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Protocol
 
 from inference.client import Receive
-from inference.protocol.errors import Refusal
+from inference.protocol.errors import RequestRejected
 from inference.protocol.events import Delta, Event, Finish
 
 MAX_PENDING = 32  # deltas that wait for a slow reader before they become one
@@ -19,7 +19,7 @@ class Reader(Protocol):
 
     loop: asyncio.AbstractEventLoop
 
-    def put(self, event: Event | Refusal) -> None: ...
+    def put(self, event: Event | RequestRejected) -> None: ...
 
 
 class Follower:
@@ -33,7 +33,7 @@ class Follower:
         self._receive = receive
         self._at_end = at_end  # called once
 
-    def put(self, event: Event | Refusal) -> None:
+    def put(self, event: Event | RequestRejected) -> None:
         if not self.is_over:
             if not isinstance(event, Delta):
                 self.end()
@@ -58,10 +58,10 @@ class Stream:
         self.loop = loop
         self.is_over = False  # its last event was put: there is nothing left to abort
         self._deltas: list[Delta] = []
-        self._end: Finish | Refusal | None = None
+        self._end: Finish | RequestRejected | None = None
         self._arrival: asyncio.Future[None] | None = None
 
-    def put(self, event: Event | Refusal) -> None:
+    def put(self, event: Event | RequestRejected) -> None:
         """Something arrived. A refusal is raised to the reader."""
         if isinstance(event, Delta):
             self._deltas.append(event)
@@ -83,7 +83,7 @@ class Stream:
             deltas, self._deltas = self._deltas, []
             return deltas[0] if len(deltas) == 1 else merge(deltas)
         assert self._end is not None
-        if isinstance(self._end, Refusal):
+        if isinstance(self._end, RequestRejected):
             raise self._end
         return self._end
 

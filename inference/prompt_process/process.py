@@ -16,7 +16,7 @@ from typing import IO, Any
 import inference
 from inference.checkpoints.model_folder import UnsafeModel
 from inference.prompt_process.pipe import Pipe, PipeClosed
-from inference.protocol.errors import ContextLengthExceeded, InvalidValue, PromptTooCostly, Refusal
+from inference.protocol.errors import ContextLengthExceeded, InvalidValue, PromptTooCostly, RequestRejected
 from inference.protocol.requests import Prepared, PrepareRequest
 
 logger = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ class PromptProcess:
         return note
 
     def prepare(self, request: PrepareRequest, *, vocab_size: int, max_model_len: int) -> Prepared:
-        """Raises `Refusal`, `Overrun`, `Died`."""
+        """Raises `RequestRejected`, `Overrun`, `Died`."""
         messages = request.messages
         num_characters = len(request.text or "") + sum(len(message.content) for message in messages or ())
         said, ids = self._ask(
@@ -189,7 +189,7 @@ class PromptProcess:
         return self._log.read().decode(errors="replace").strip() or "it said nothing"
 
 
-def _refusal(refused: dict[str, Any], *, param: str) -> Refusal:
+def _refusal(refused: dict[str, Any], *, param: str) -> RequestRejected:
     kind, message = REFUSALS[refused["kind"]], str(refused["message"])
     if refused["param"] is None:  # what foreign code raised, or memory that it was refused
         message = f"the model's {_maker(param)} fails on this prompt: {message}"

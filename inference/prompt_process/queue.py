@@ -11,7 +11,7 @@ from pathlib import Path
 
 from inference.checkpoints.model_folder import UnsafeModel
 from inference.prompt_process.process import Died, Overrun, PromptProcess, PromptSettings, too_costly
-from inference.protocol.errors import NotReady, QueueFull, Refusal
+from inference.protocol.errors import NotReady, QueueFull, RequestRejected
 from inference.protocol.requests import Prepared, PrepareRequest
 from inference.protocol.stats import PromptStats
 from inference.text.prompt import check_vocabulary
@@ -51,7 +51,7 @@ class PromptDesk:
             raise
 
     async def prepare(self, request: PrepareRequest, *, vocab_size: int, max_model_len: int) -> Prepared:
-        """Raises `Refusal`. Cancelled, it leaves the queue; what has begun goes on until its deadline."""
+        """Raises `RequestRejected`. Cancelled, it leaves the queue; what has begun goes on until its deadline."""
         check_vocabulary(request.token_ids or (), vocab_size=vocab_size)
         since = time.monotonic()
         with self._lock:
@@ -120,7 +120,7 @@ class PromptDesk:
             raise too_costly(overrun, param="prompt" if request.messages is None else "messages") from overrun
         except Died as death:
             raise NotReady(f"the process that prepares prompts of this model died: {death}") from death
-        except Refusal:
+        except RequestRejected:
             self._note_well()
             raise
         self._note_well()

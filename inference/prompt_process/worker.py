@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from inference import transformers_index
 from inference.prompt_process import process_limits
 from inference.prompt_process.pipe import Pipe, PipeClosed
-from inference.protocol.errors import InvalidValue, PromptTooCostly, Refusal
+from inference.protocol.errors import InvalidValue, PromptTooCostly, RequestRejected
 from inference.protocol.requests import ChatMessage, PrepareRequest
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Worker:
 
 
 def _refusal(error: BaseException) -> dict[str, Any]:
-    if isinstance(error, Refusal):
+    if isinstance(error, RequestRejected):
         return {"kind": type(error).__name__, "message": error.message, "param": error.param}
     if isinstance(error, MemoryError):
         spare = SPARE_BYTES // 2**20

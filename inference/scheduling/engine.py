@@ -97,7 +97,7 @@ class Engine:
         self._measured_from = -math.inf  # since when what `stepper.step` tells of has computed
 
     def submit(self, request: GenerateRequest, on_event: Callable[[Event], None]) -> None:
-        """Queue a request. Raises `Refusal` for what is wrong with it; then `on_event` is never called."""
+        """Queue a request. Raises `RequestRejected`; then `on_event` is never called."""
         if request.request_id in self.flights:
             raise InvalidValue("a request of this id is in flight", param="request_id")
         max_tokens = validate(request, vocab_size=self.card.vocab_size, max_context=self.max_context)

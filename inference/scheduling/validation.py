@@ -7,7 +7,7 @@ from inference.protocol.requests import GenerateRequest
 
 
 def validate(request: GenerateRequest, *, vocab_size: int, max_context: int) -> int:
-    """The request's greatest number of output tokens. Raises `Refusal`, with the wire field at fault."""
+    """The request's greatest number of output tokens. Raises `RequestRejected`, naming the field at fault."""
     num_prompt_tokens = len(request.token_ids)
     if num_prompt_tokens == 0:
         raise InvalidValue("the prompt is empty", param="prompt")

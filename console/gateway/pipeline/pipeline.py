@@ -23,7 +23,7 @@ from console.keys.scopes import Scope, require
 from console.limits.precheck import ask, check
 from console.limits.reserve import LimitExceeded, reserve
 from inference import client
-from inference.protocol.errors import ContextLengthExceeded, NotReady, Refusal, UnknownRevision
+from inference.protocol.errors import ContextLengthExceeded, NotReady, RequestRejected, UnknownRevision
 from inference.protocol.events import Event, Finish, FinishReason, Usage
 from inference.protocol.requests import Prepared, PrepareRequest
 from monitoring import tracing
@@ -238,9 +238,9 @@ async def _prepare(arm: Arm, prompt: Prompt) -> Prepared:
     )
     try:
         return await client.current().prepare(request)
-    except Refusal as refusal:
-        if refusal.param in (None, "prompt", "messages"):
-            refusal.param = prompt.param  # of several prompts, the one at fault
+    except RequestRejected as rejected:
+        if rejected.param in (None, "prompt", "messages"):
+            rejected.param = prompt.param  # of several prompts, the one at fault
         raise
 
 

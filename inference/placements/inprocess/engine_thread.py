@@ -12,14 +12,14 @@ from dataclasses import replace
 from functools import partial
 
 from inference.placements.event_stream import Reader
-from inference.protocol.errors import NotReady, Refusal
+from inference.protocol.errors import NotReady, RequestRejected
 from inference.protocol.events import EngineError, Event, Finish, FinishReason, Usage
 from inference.protocol.requests import GenerateRequest
 from inference.scheduling.engine import Engine
 
 logger = logging.getLogger(__name__)
 
-Post = tuple[Reader, Event | Refusal]
+Post = tuple[Reader, Event | RequestRejected]
 
 IDLE_AUDIT_SECONDS = 1.0  # after this long without work the engine's books are checked, once
 
@@ -188,16 +188,16 @@ class EngineThread:
     def _submit(self, request: GenerateRequest, stream: Reader) -> None:
         try:
             self._engine.submit(request, partial(self._post, request.request_id, stream))
-        except Refusal as refusal:
-            self._refuse(stream, refusal)
+        except RequestRejected as rejected:
+            self._refuse(stream, rejected)
         except Exception as error:
             logger.error("request %s could not be queued", request.request_id, exc_info=error)
             self._refuse(stream, NotReady("the engine could not queue the request"))
         else:
             self._streams[request.request_id] = stream
 
-    def _refuse(self, stream: Reader, refusal: Refusal) -> None:
-        self._outbox[stream.loop].append((stream, refusal))
+    def _refuse(self, stream: Reader, rejected: RequestRejected) -> None:
+        self._outbox[stream.loop].append((stream, rejected))
 
     def _cancel(self, request_id: str, stream: Reader) -> None:
         if self._streams.get(request_id) is stream:

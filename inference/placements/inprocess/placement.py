@@ -17,7 +17,7 @@ from inference.host import Served, device, give_back, load
 from inference.placements.event_stream import Follower, Stream
 from inference.placements.inprocess.engine_thread import EngineThread, Turns
 from inference.placements.prompt_bounds import check_size
-from inference.protocol.errors import NotReady, Refusal, UnknownRevision
+from inference.protocol.errors import NotReady, RequestRejected, UnknownRevision
 from inference.protocol.events import Event, Finish
 from inference.protocol.requests import GenerateRequest, Prepared, PrepareRequest
 from inference.protocol.stats import Device, LoadProgress, ModelCard, RevisionStats, Stats
@@ -147,8 +147,8 @@ class InProcess(EngineClient):
         try:
             thread = self._find(request.revision).thread
             thread.submit(request, follower)
-        except Refusal as refusal:
-            loop.call_soon(follower.put, refusal)
+        except RequestRejected as rejected:
+            loop.call_soon(follower.put, rejected)
             return follower.end
 
         def let_go() -> None:

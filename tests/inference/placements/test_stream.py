@@ -10,7 +10,7 @@ import pytest
 
 from inference.client import EngineClient, LetGo
 from inference.config import PlacementConfig, RevisionSpec
-from inference.protocol.errors import NotReady, QueueFull, Refusal, UnknownRevision
+from inference.protocol.errors import NotReady, QueueFull, RequestRejected, UnknownRevision
 from inference.protocol.events import Delta, Event, Finish, FinishReason
 from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from tests.inference.placements.test_inprocess import House, house  # noqa: F401 - a fixture
@@ -115,7 +115,7 @@ async def test_refusals_are_handed_over_and_not_raised(house: House) -> None:  #
     unknown = await followed(house.client, request(revision="nowhere"))
     assert [type(event) for event in unknown.events] == [UnknownRevision]
     invalid = await followed(house.client, request(token_ids=(1, 100)))
-    assert isinstance(invalid.events[0], Refusal)  # the engine's own, from its thread
+    assert isinstance(invalid.events[0], RequestRejected)  # the engine's own, from its thread
     assert house.client._num_open["nowhere"] == 0  # type: ignore[attr-defined]
     await house.client.drain(0)
     draining = await followed(house.client, request())

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from inference.protocol.errors import Refusal
+from inference.protocol.errors import RequestRejected
 from inference.protocol.events import Delta, FinishReason
 from inference.protocol.requests import Deadlines, Sampling
 from inference.scheduling.block_pool import block_content
@@ -86,7 +86,7 @@ class EngineMachine(RuleBasedStateMachine):
                     deadlines=Deadlines(50.0, 100.0, 60.0, 500.0),
                     **request,
                 )
-            except Refusal:
+            except RequestRejected:
                 continue
             self.sampling[request_id] = (prompt, max_tokens)
             self.expected_end[request_id] = {FinishReason.LENGTH}
