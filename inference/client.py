@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from inference import transformers_index
 from inference.config import PlacementConfig, RevisionSpec
 from inference.protocol.events import Event
-from inference.protocol.requests import GenerateRequest, Prepared, PrepareRequest
+from inference.protocol.requests import GenerateRequest, TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import Device, LoadProgress, ModelCard, Stats
 
 Receive = Callable[[Event | Exception], None]
@@ -41,7 +41,7 @@ class EngineClient(ABC):
 
     @abstractmethod
     async def load(self, spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> ModelCard:
-        """Load, plan memory and warm up; then the revision is served. Raises `RequestRejected` with the reason.
+        """Load, plan memory and warm up; then it is served. Raises `RequestRejected` with the reason.
 
         Cancelled, it is not served; what was read of it is let go of as soon as that can be.
         """
@@ -55,12 +55,12 @@ class EngineClient(ABC):
         """The revisions that are served now."""
 
     @abstractmethod
-    async def prepare(self, request: PrepareRequest) -> Prepared:
-        """Template and tokenize off the event loop. Raises `RequestRejected` (empty, too long, unknown id)."""
+    async def tokenize(self, request: TokenizeRequest) -> TokenizedPrompt:
+        """Apply the chat template and tokenize, off the event loop. Raises `RequestRejected`."""
 
     @abstractmethod
     def generate(self, request: GenerateRequest) -> AsyncIterator[Event]:
-        """Yield `Delta`s, then exactly one `Finish`. Raises `RequestRejected` at the first step, before queueing.
+        """Yield `Delta`s, then exactly one `Finish`. Raises `RequestRejected` at the first step.
 
         Closing or cancelling the iterator aborts the request and frees its blocks. A slow reader gets
         merged deltas; nothing is dropped and memory stays bounded by the output itself.

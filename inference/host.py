@@ -20,7 +20,7 @@ from inference.models.device import choose_device, choose_dtype
 from inference.models.loader import LoadedModel
 from inference.prompt_process.process import PromptSettings
 from inference.prompt_process.queue import PromptDesk
-from inference.protocol.requests import Prepared, PrepareRequest
+from inference.protocol.requests import TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import Device, LoadProgress
 from inference.scheduling.engine import Engine
 from inference.text.tokenizer import load_tokenizer
@@ -28,18 +28,18 @@ from inference.text.tokenizer import load_tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A revision ready to serve. `prepare` may be called on any loop, the engine by its owner's thread."""
+    """A revision ready to serve. `tokenize` may be called on any loop, the engine by its owner's thread."""
 
     engine: Engine
     loaded: LoadedModel
     prompts: PromptDesk
 
-    async def prepare(self, request: PrepareRequest) -> Prepared:
+    async def tokenize(self, request: TokenizeRequest) -> TokenizedPrompt:
         """Template, tokenize and validate a prompt. Raises `RequestRejected`."""
-        prepared = await self.prompts.prepare(
+        tokenized = await self.prompts.tokenize(
             request, vocab_size=self.loaded.vocab_size, max_model_len=self.loaded.max_model_len
         )
-        return replace(prepared, sampling=self.loaded.sampling)
+        return replace(tokenized, sampling=self.loaded.sampling)
 
 
 def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], placement: PlacementConfig) -> Served:
@@ -67,7 +67,7 @@ def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], placement
 
 
 def prompt_settings(placement: PlacementConfig) -> PromptSettings:
-    """How prompts are prepared, as a placement is configured."""
+    """How prompts are tokenized, as a placement is configured."""
     return PromptSettings(
         seconds=placement.prepare_seconds,
         index=placement.data_dir / transformers_index.FILE,

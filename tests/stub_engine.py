@@ -42,7 +42,7 @@ from inference.protocol.events import (
     Usage,
     WaitReason,
 )
-from inference.protocol.requests import GenerateRequest, Prepared, PrepareRequest
+from inference.protocol.requests import GenerateRequest, TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import Device, LoadProgress, ModelCard, RevisionStats, Stats
 
 VOCAB_SIZE = 1000
@@ -134,7 +134,7 @@ class StubEngine(EngineClient):
     def models(self) -> tuple[ModelCard, ...]:
         return tuple(self._cards.values())
 
-    async def prepare(self, request: PrepareRequest) -> Prepared:
+    async def tokenize(self, request: TokenizeRequest) -> TokenizedPrompt:
         if request.revision not in self._cards:
             raise UnknownRevision(f"{request.revision} is not loaded")
         text = request.text
@@ -147,7 +147,7 @@ class StubEngine(EngineClient):
             raise InvalidValue(f"token ids must be between 0 and {VOCAB_SIZE - 1}")
         if len(ids) >= MAX_MODEL_LEN:
             raise ContextLengthExceeded(f"the prompt has {len(ids)} tokens of {MAX_MODEL_LEN}")
-        return Prepared(
+        return TokenizedPrompt(
             ids,
             max_output_tokens=MAX_MODEL_LEN - len(ids),
             text=text or text_of(ids),

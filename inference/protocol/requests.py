@@ -93,7 +93,7 @@ class ChatMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class PrepareRequest:
+class TokenizeRequest:
     """Text to be made token ids by the revision's own template and tokenizer: give exactly one source."""
 
     revision: str
@@ -108,7 +108,7 @@ class PrepareRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class TokenizedPrompt:
     """A prompt, validated against the revision: never empty, every id in the vocabulary, short enough."""
 
     token_ids: tuple[int, ...]

@@ -8,7 +8,7 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerBase
 
 from inference.protocol.errors import ContextLengthExceeded, InvalidValue
-from inference.protocol.requests import Prepared, PrepareRequest
+from inference.protocol.requests import TokenizedPrompt, TokenizeRequest
 from inference.text.chat_template import render_chat
 from inference.text.tokenizer import encode
 
@@ -24,7 +24,7 @@ class PromptFacts(Protocol):
     def max_model_len(self) -> int: ...
 
 
-def prepare(facts: PromptFacts, request: PrepareRequest) -> Prepared:
+def tokenize(facts: PromptFacts, request: TokenizeRequest) -> TokenizedPrompt:
     """Tokenize and validate. Special tokens may be written out in `text`; in `messages` they are text."""
     tokenizer = facts.tokenizer
     if request.messages is not None:
@@ -45,7 +45,7 @@ def prepare(facts: PromptFacts, request: PrepareRequest) -> Prepared:
     if not ids:
         raise InvalidValue("the prompt is empty", param=param)
     check_length(ids, max_model_len=facts.max_model_len, param=param)
-    return Prepared(token_ids=tuple(ids), max_output_tokens=facts.max_model_len - len(ids), text=text)
+    return TokenizedPrompt(token_ids=tuple(ids), max_output_tokens=facts.max_model_len - len(ids), text=text)
 
 
 def check_vocabulary(ids: Sequence[int], *, vocab_size: int, param: str = "prompt") -> None:

@@ -21,13 +21,13 @@ from typing import Any
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
 from inference.placements.inprocess import placement as inprocess
 from inference.protocol.events import Event
-from inference.protocol.requests import GenerateRequest, Prepared, PrepareRequest
+from inference.protocol.requests import GenerateRequest, TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import LoadProgress, ModelCard
 from inference.scheduling.engine import Engine
 from inference.scheduling.sequence import Plan
 from inference.scheduling.step_loop import Overlapped
 from inference.text.detokenizer import StreamDetokenizer
-from inference.text.prompt import prepare
+from inference.text.prompt import tokenize
 from inference.text.vocabulary import TokenBytes
 from tests.inference.plain_prompts import PlainDesk
 from tests.inference.tiny import VOCAB_SIZE, tiny_tokenizer
@@ -188,11 +188,11 @@ class PacedPlacement(inprocess.InProcess):
         tokenizer.chat_template = TEMPLATE
         facts = SimpleNamespace(tokenizer=tokenizer, vocab_size=VOCAB_SIZE, max_model_len=MAX_MODEL_LEN)
 
-        async def prepare_prompt(request: PrepareRequest) -> Prepared:
-            return prepare(facts, request)
+        async def tokenize_prompt(request: TokenizeRequest) -> TokenizedPrompt:
+            return tokenize(facts, request)
 
         desk = PlainDesk(facts)  # type: ignore[arg-type]
-        return SimpleNamespace(engine=engine_of(spec, self._log), prepare=prepare_prompt, prompts=desk)
+        return SimpleNamespace(engine=engine_of(spec, self._log), tokenize=tokenize_prompt, prompts=desk)
 
     async def stop(self) -> None:
         await super().stop()

@@ -20,7 +20,7 @@ from console.limits.models import Ticket
 from console.limits.reserve import extend
 from inference.client import EngineClient, LetGo
 from inference.protocol.events import Delta, Event, Finish, Timings, Usage
-from inference.protocol.requests import GenerateRequest, Owner, Prepared
+from inference.protocol.requests import GenerateRequest, Owner, TokenizedPrompt
 from monitoring.live import Progress
 from monitoring.tracing import Place
 
@@ -44,7 +44,7 @@ class Accepted:
     caller: Caller
     demand: Demand
     arm: Arm
-    prompts: tuple[Prepared, ...]
+    prompts: tuple[TokenizedPrompt, ...]
     transport: Transport
     slice_tokens: int
     created_at: float  # Unix time

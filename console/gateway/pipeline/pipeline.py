@@ -25,7 +25,7 @@ from console.limits.reserve import LimitExceeded, reserve
 from inference import client
 from inference.protocol.errors import ContextLengthExceeded, NotReady, RequestRejected, UnknownRevision
 from inference.protocol.events import Event, Finish, FinishReason, Usage
-from inference.protocol.requests import Prepared, PrepareRequest
+from inference.protocol.requests import TokenizedPrompt, TokenizeRequest
 from monitoring import tracing
 from monitoring.live import BOARD, InFlight
 
@@ -62,7 +62,7 @@ Steps = AsyncGenerator[Step, None]
 
 
 async def accept(*, caller: Caller, demand: Demand, transport: Transport, arrived: float) -> Accepted:
-    """Permit, choose, wake, ask, prepare, reserve; then `run` must be called.
+    """Permit, choose, wake, ask, tokenize, reserve; then `run` must be called.
 
     Raises what `errors.as_api_error` knows.
 
@@ -98,8 +98,10 @@ class Asked:
             self._is_asked = True
 
 
-async def _reach(*, asked: Asked, demand: Demand, laps: Laps) -> tuple[Arm, drain.Hold, tuple[Prepared, ...]]:
-    """Choose a revision, wait until it is in memory, prepare the prompts with its tokenizer.
+async def _reach(
+    *, asked: Asked, demand: Demand, laps: Laps
+) -> tuple[Arm, drain.Hold, tuple[TokenizedPrompt, ...]]:
+    """Choose a revision, wait until it is in memory, tokenize the prompts.
 
     Once more from the start where it vanished in between.
     """
@@ -113,7 +115,7 @@ async def _reach(*, asked: Asked, demand: Demand, laps: Laps) -> tuple[Arm, drai
             if await wake(arm.revision):
                 laps.end("load")
             await asked.once()
-            prompts = tuple([await _prepare(arm, prompt) for prompt in demand.prompts])
+            prompts = tuple([await _tokenize(arm, prompt) for prompt in demand.prompts])
         except BaseException as error:
             hold.release()
             has_vanished = isinstance(error, UnknownRevision | NotReady) and not is_loaded(arm.revision)
@@ -133,7 +135,7 @@ async def _let_in(
     laps: Laps,
     arm: Arm,
     hold: drain.Hold,
-    prompts: tuple[Prepared, ...],
+    prompts: tuple[TokenizedPrompt, ...],
 ) -> Accepted:
     """Reserve. Raises `LimitExceeded`."""
     _require_room(demand, prompts)
@@ -232,19 +234,19 @@ def _in_flight(accepted: Accepted, choices: Choices) -> InFlight:
     )
 
 
-async def _prepare(arm: Arm, prompt: Prompt) -> Prepared:
-    request = PrepareRequest(
+async def _tokenize(arm: Arm, prompt: Prompt) -> TokenizedPrompt:
+    request = TokenizeRequest(
         revision=arm.revision, messages=prompt.messages, text=prompt.text, token_ids=prompt.token_ids
     )
     try:
-        return await client.current().prepare(request)
+        return await client.current().tokenize(request)
     except RequestRejected as rejected:
         if rejected.param in (None, "prompt", "messages"):
             rejected.param = prompt.param  # of several prompts, the one at fault
         raise
 
 
-def _require_room(demand: Demand, prompts: tuple[Prepared, ...]) -> None:
+def _require_room(demand: Demand, prompts: tuple[TokenizedPrompt, ...]) -> None:
     """Raises `ContextLengthExceeded` with the field that asked for more output than a prompt leaves."""
     wanted = demand.sampling.max_tokens or 0
     for prompt in prompts:
@@ -256,7 +258,7 @@ def _require_room(demand: Demand, prompts: tuple[Prepared, ...]) -> None:
             )
 
 
-def _rooms(prompts: tuple[Prepared, ...]) -> list[int]:
+def _rooms(prompts: tuple[TokenizedPrompt, ...]) -> list[int]:
     return [one.max_output_tokens for one in prompts]
 
 

@@ -19,7 +19,7 @@ from inference.placements.inprocess.engine_thread import EngineThread, Turns
 from inference.placements.prompt_bounds import check_size
 from inference.protocol.errors import NotReady, RequestRejected, UnknownRevision
 from inference.protocol.events import Event, Finish
-from inference.protocol.requests import GenerateRequest, Prepared, PrepareRequest
+from inference.protocol.requests import GenerateRequest, TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import Device, LoadProgress, ModelCard, RevisionStats, Stats
 
 T = TypeVar("T")
@@ -119,10 +119,10 @@ class InProcess(EngineClient):
             if residence.thread.is_alive and not residence.is_leaving
         )
 
-    async def prepare(self, request: PrepareRequest) -> Prepared:
+    async def tokenize(self, request: TokenizeRequest) -> TokenizedPrompt:
         residence = self._find(request.revision)
         check_size(request, max_model_len=residence.thread.card.max_model_len)
-        return await residence.served.prepare(request)
+        return await residence.served.tokenize(request)
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Event]:
         thread = self._find(request.revision).thread

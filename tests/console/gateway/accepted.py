@@ -11,7 +11,7 @@ from console.gateway.pipeline.generation import Accepted
 from console.gateway.pipeline.request import Demand, Prompt
 from console.gateway.pipeline.spans import Laps
 from console.limits.models import Ticket
-from inference.protocol.requests import Prepared, Sampling
+from inference.protocol.requests import Sampling, TokenizedPrompt
 
 
 def accepted(
@@ -26,7 +26,7 @@ def accepted(
         Caller("key", "id", "name", 1, "salt", key_pk=1),
         demand,
         Arm("stub", "stub-1"),
-        (Prepared((1,), max_output_tokens=4096, text="p"),),
+        (TokenizedPrompt((1,), max_output_tokens=4096, text="p"),),
         "sse",
         slice_tokens,
         created_at=1_700_000_000.5,

@@ -20,7 +20,7 @@ from inference.placements.inprocess import placement as inprocess
 from inference.placements.inprocess.placement import InProcess
 from inference.protocol.errors import ContextLengthExceeded, InvalidValue, NotReady, UnknownRevision
 from inference.protocol.events import Delta, Event, Finish, FinishReason
-from inference.protocol.requests import GenerateRequest, Owner, Prepared, PrepareRequest, Sampling
+from inference.protocol.requests import GenerateRequest, Owner, Sampling, TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import LoadProgress, PromptStats
 from inference.scheduling.sequence import Plan
 from inference.scheduling.step_executor import DeviceLost
@@ -94,15 +94,15 @@ class House:
 async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     house = House(InProcess(PlacementConfig(data_dir=tmp_path)))
 
-    async def prepare(request: PrepareRequest) -> Prepared:
-        return Prepared(token_ids=request.token_ids or (1,), max_output_tokens=9)
+    async def tokenize(request: TokenizeRequest) -> TokenizedPrompt:
+        return TokenizedPrompt(token_ids=request.token_ids or (1,), max_output_tokens=9)
 
     def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], _: PlacementConfig) -> Any:
         house.loader = threading.current_thread()
         progress(LoadProgress("warming up", 0.5))
         house.bench = make_bench(faults=house.gate, num_blocks=16)
         house.bench.engine.clock = time.monotonic
-        return SimpleNamespace(engine=house.bench.engine, prepare=prepare, prompts=Prompts())
+        return SimpleNamespace(engine=house.bench.engine, tokenize=tokenize, prompts=Prompts())
 
     monkeypatch.setattr(inprocess, "load", load)
     await house.client.start()
@@ -473,14 +473,14 @@ async def test_loading_twice_builds_once_and_tells_its_progress(house: House) ->
 
 
 async def test_prepare_keeps_within_bounds(house: House) -> None:
-    prepared = await house.client.prepare(PrepareRequest("fake", token_ids=(5, 6)))
-    assert prepared.token_ids == (5, 6)
+    tokenized = await house.client.tokenize(TokenizeRequest("fake", token_ids=(5, 6)))
+    assert tokenized.token_ids == (5, 6)
     with pytest.raises(ContextLengthExceeded):
-        await house.client.prepare(PrepareRequest("fake", text="x" * 100_000))
+        await house.client.tokenize(TokenizeRequest("fake", text="x" * 100_000))
     with pytest.raises(ContextLengthExceeded):
-        await house.client.prepare(PrepareRequest("fake", token_ids=(1,) * 65))
+        await house.client.tokenize(TokenizeRequest("fake", token_ids=(1,) * 65))
     with pytest.raises(UnknownRevision):
-        await house.client.prepare(PrepareRequest("other", text="x"))
+        await house.client.tokenize(TokenizeRequest("other", text="x"))
 
 
 async def test_a_second_process_on_the_same_data_directory_is_refused(house: House) -> None:

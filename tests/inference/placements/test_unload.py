@@ -19,7 +19,7 @@ from inference.config import EngineConfig, PlacementConfig, RevisionSpec
 from inference.host import give_back
 from inference.placements.inprocess.placement import InProcess
 from inference.protocol.events import Event
-from inference.protocol.requests import GenerateRequest, Owner, PrepareRequest, Sampling
+from inference.protocol.requests import GenerateRequest, Owner, Sampling, TokenizeRequest
 from tests.inference.quantization.wide import wide_folder
 
 # how a revision is served: by compiled layers, by torch's, by transformers' own, one request at a time
@@ -57,8 +57,8 @@ def resident_bytes() -> int:
 
 
 async def use(client: InProcess) -> None:
-    prepared = await client.prepare(PrepareRequest("r", text="a text of some words"))
-    request = GenerateRequest("x", "r", prepared.token_ids, Owner("o", "s"), Sampling(max_tokens=5))
+    tokenized = await client.tokenize(TokenizeRequest("r", text="a text of some words"))
+    request = GenerateRequest("x", "r", tokenized.token_ids, Owner("o", "s"), Sampling(max_tokens=5))
     events: list[Event] = [event async for event in client.generate(request)]
     assert events
 

@@ -1,4 +1,4 @@
-"""Model folders that hold a tokenizer alone, hostile ones among them, and desks that prepare with them."""
+"""Model folders that hold a tokenizer alone, hostile ones among them, and prompt queues that use them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from inference.prompt_process.process import PromptSettings
 from inference.prompt_process.queue import PromptDesk
-from inference.protocol.requests import ChatMessage, Prepared, PrepareRequest
+from inference.protocol.requests import ChatMessage, TokenizedPrompt, TokenizeRequest
 from tests.inference import tiny
 
 PLAIN = "{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}"
@@ -52,10 +52,10 @@ def open_desk(tmp_path: Path) -> Iterator[Open]:
         desk.close()
 
 
-async def ask(desk: PromptDesk, content: str) -> Prepared:
-    request = PrepareRequest("", messages=(ChatMessage("user", content),))
-    return await desk.prepare(request, vocab_size=300, max_model_len=4096)
+async def ask(desk: PromptDesk, content: str) -> TokenizedPrompt:
+    request = TokenizeRequest("", messages=(ChatMessage("user", content),))
+    return await desk.tokenize(request, vocab_size=300, max_model_len=4096)
 
 
-async def complete(desk: PromptDesk, text: str) -> Prepared:
-    return await desk.prepare(PrepareRequest("", text=text), vocab_size=300, max_model_len=4096)
+async def complete(desk: PromptDesk, text: str) -> TokenizedPrompt:
+    return await desk.tokenize(TokenizeRequest("", text=text), vocab_size=300, max_model_len=4096)

@@ -13,7 +13,7 @@ from inference.checkpoints.model_folder import UnsafeModel
 from inference.prompt_process import queue as desks
 from inference.prompt_process.queue import PromptDesk
 from inference.protocol.errors import InvalidValue, NotReady, PromptTooCostly, QueueFull
-from inference.protocol.requests import PrepareRequest
+from inference.protocol.requests import TokenizeRequest
 from tests.inference.prompt_process.conftest import PLAIN, Open, Write, ask, complete
 
 WHEN = "{% if 'now' in messages[-1].content %}"  # a template that behaves while it is tried
@@ -212,5 +212,7 @@ def process_of(desk: PromptDesk) -> int:
 
 async def test_ids_come_back_as_text(write: Write, open_desk: Open) -> None:
     desk = open_desk(write("honest"))
-    prepared = await desk.prepare(PrepareRequest("", token_ids=(72, 105)), vocab_size=300, max_model_len=4096)
-    assert prepared.token_ids == (72, 105) and prepared.text is not None
+    tokenized = await desk.tokenize(
+        TokenizeRequest("", token_ids=(72, 105)), vocab_size=300, max_model_len=4096
+    )
+    assert tokenized.token_ids == (72, 105) and tokenized.text is not None

@@ -17,8 +17,8 @@ from inference.checkpoints.model_folder import UnsafeModel
 from inference.prompt_process.process import Died, PromptProcess, PromptSettings
 from inference.prompt_process.queue import PromptDesk
 from inference.protocol.errors import ContextLengthExceeded, InvalidValue, NotReady
-from inference.protocol.requests import ChatMessage, Prepared, PrepareRequest
-from inference.text.prompt import prepare
+from inference.protocol.requests import ChatMessage, TokenizedPrompt, TokenizeRequest
+from inference.text.prompt import tokenize
 from tests.inference import tiny
 from tests.inference.prompt_process.conftest import PLAIN, Open, Write, ask, complete
 from tests.inference.prompt_process.test_hostile import LOOPS, WHEN, process_of
@@ -36,31 +36,31 @@ async def test_it_prepares_as_the_tokenizer_in_this_process_does(write: Write, o
     facts.tokenizer, facts.vocab_size, facts.max_model_len = tokenizer, 300, 4096  # type: ignore[attr-defined]
     talk = (ChatMessage("system", "😀 <end>"), ChatMessage("user", "a\nb\0", name="bo"))
     for request in (
-        PrepareRequest("", messages=talk),
-        PrepareRequest("", text="Grüße <begin>, 你好 " * 100),
-        PrepareRequest("", token_ids=(1, 2, 200)),
+        TokenizeRequest("", messages=talk),
+        TokenizeRequest("", text="Grüße <begin>, 你好 " * 100),
+        TokenizeRequest("", token_ids=(1, 2, 200)),
     ):
-        theirs: Prepared = prepare(facts, request)  # type: ignore[arg-type]
-        assert await desk.prepare(request, vocab_size=300, max_model_len=4096) == theirs
+        theirs: TokenizedPrompt = tokenize(facts, request)  # type: ignore[arg-type]
+        assert await desk.tokenize(request, vocab_size=300, max_model_len=4096) == theirs
 
 
 @pytest.mark.parametrize(
     ("request_", "kind", "words"),
     [
-        (PrepareRequest("", messages=()), InvalidValue, "messages is empty"),
-        (PrepareRequest("", text="x" * 40), ContextLengthExceeded, "40 tokens"),
-        (PrepareRequest("", token_ids=(5, 2**70)), InvalidValue, "not in the vocabulary of 300"),
-        (PrepareRequest("", token_ids=(-1,)), InvalidValue, "token id -1"),
+        (TokenizeRequest("", messages=()), InvalidValue, "messages is empty"),
+        (TokenizeRequest("", text="x" * 40), ContextLengthExceeded, "40 tokens"),
+        (TokenizeRequest("", token_ids=(5, 2**70)), InvalidValue, "not in the vocabulary of 300"),
+        (TokenizeRequest("", token_ids=(-1,)), InvalidValue, "token id -1"),
     ],
 )
 async def test_refusals_keep_kind_words_and_field(
-    write: Write, open_desk: Open, request_: PrepareRequest, kind: type, words: str
+    write: Write, open_desk: Open, request_: TokenizeRequest, kind: type, words: str
 ) -> None:
     desk = open_desk(write("honest"))
     with pytest.raises(
         InvalidValue if kind is InvalidValue else ContextLengthExceeded, match=words
     ) as refusal:
-        await desk.prepare(request_, vocab_size=300, max_model_len=40)
+        await desk.tokenize(request_, vocab_size=300, max_model_len=40)
     assert type(refusal.value) is kind
     assert refusal.value.param == ("messages" if request_.messages is not None else "prompt")
 
@@ -128,8 +128,8 @@ def test_it_sees_no_secret_loads_no_torch_and_outlives_a_stop_of_the_server(
     assert not [one.path for one in seen.memory_maps() if "torch" in one.path]
     for sign in (signal.SIGTERM, signal.SIGINT):  # service managers tell the whole group
         os.kill(process.pid, sign)
-    request = PrepareRequest("", text="hello")
-    assert process.prepare(request, vocab_size=300, max_model_len=40).text == "hello"
+    request = TokenizeRequest("", text="hello")
+    assert process.tokenize(request, vocab_size=300, max_model_len=40).text == "hello"
     process.end()
     assert not seen.is_running()
 
@@ -140,12 +140,12 @@ def test_it_ends_with_a_server_that_was_killed(write: Write, is_busy: bool) -> N
     program = (
         "import sys, pathlib\n"
         "from inference.prompt_process.process import PromptProcess, PromptSettings\n"
-        "from inference.protocol.requests import ChatMessage, PrepareRequest\n"
+        "from inference.protocol.requests import ChatMessage, TokenizeRequest\n"
         "process = PromptProcess(pathlib.Path(sys.argv[1]), PromptSettings(seconds=1))\n"
         "process.load()\n"
         "print(process.pid, flush=True)\n"
-        "request = PrepareRequest('', messages=(ChatMessage('user', sys.argv[2]),))\n"
-        "process.prepare(request, vocab_size=300, max_model_len=40)\n"
+        "request = TokenizeRequest('', messages=(ChatMessage('user', sys.argv[2]),))\n"
+        "process.tokenize(request, vocab_size=300, max_model_len=40)\n"
         "sys.stdin.read()\n"
     )
     owner = subprocess.Popen(
@@ -170,7 +170,7 @@ def test_what_cannot_be_loaded_is_refused_by_name(
 
 
 async def test_as_many_prompts_as_connections_may_come_at_once(write: Write, open_desk: Open) -> None:
-    """All of a burst are prepared: none is refused for coming beside others."""
+    """All of a burst are tokenized: none is refused for coming beside others."""
     desk = open_desk(write("honest"))
-    prepared = await asyncio.gather(*[complete(desk, f"hello {number}") for number in range(1024)])
-    assert all(one.token_ids for one in prepared) and len({one.token_ids for one in prepared}) == 1024
+    tokenized = await asyncio.gather(*[complete(desk, f"hello {number}") for number in range(1024)])
+    assert all(one.token_ids for one in tokenized) and len({one.token_ids for one in tokenized}) == 1024
