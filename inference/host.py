@@ -19,7 +19,7 @@ from inference.execution.sequential.engine import SequentialEngine
 from inference.models.device import choose_device, choose_dtype
 from inference.models.loader import LoadedModel
 from inference.prompt_process.process import PromptSettings
-from inference.prompt_process.queue import PromptDesk
+from inference.prompt_process.queue import PromptQueue
 from inference.protocol.requests import TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import Device, LoadProgress
 from inference.scheduling.engine import Engine
@@ -32,7 +32,7 @@ class Served:
 
     engine: Engine
     loaded: LoadedModel
-    prompts: PromptDesk
+    prompts: PromptQueue
 
     async def tokenize(self, request: TokenizeRequest) -> TokenizedPrompt:
         """Template, tokenize and validate a prompt. Raises `RequestRejected`."""
@@ -47,7 +47,7 @@ def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], placement
 
     Its tokenizer is read here only once a process that can be ended has read and tried it.
     """
-    prompts = PromptDesk(spec.revision, spec.folder, prompt_settings(placement))
+    prompts = PromptQueue(spec.revision, spec.folder, prompt_settings(placement))
 
     notes: list[str] = []
 

@@ -24,7 +24,7 @@ MAX_IN_A_ROW = 3  # ends without a prompt tokenized in between, before prompts a
 HOLD_SECONDS, MAX_HOLD_SECONDS = 5.0, 300.0  # that while, doubled each time
 
 
-class PromptDesk:
+class PromptQueue:
     """One revision's process, and the thread that asks it. No other revision waits for either."""
 
     def __init__(self, revision: str, folder: Path, settings: PromptSettings) -> None:

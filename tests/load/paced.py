@@ -29,7 +29,7 @@ from inference.scheduling.step_loop import Overlapped
 from inference.text.detokenizer import StreamDetokenizer
 from inference.text.prompt import tokenize
 from inference.text.vocabulary import TokenBytes
-from tests.inference.plain_prompts import PlainDesk
+from tests.inference.plain_prompts import PlainQueue
 from tests.inference.tiny import VOCAB_SIZE, tiny_tokenizer
 from tests.stub_engine import steering
 
@@ -191,8 +191,8 @@ class PacedPlacement(inprocess.InProcess):
         async def tokenize_prompt(request: TokenizeRequest) -> TokenizedPrompt:
             return tokenize(facts, request)
 
-        desk = PlainDesk(facts)  # type: ignore[arg-type]
-        return SimpleNamespace(engine=engine_of(spec, self._log), tokenize=tokenize_prompt, prompts=desk)
+        queue = PlainQueue(facts)  # type: ignore[arg-type]
+        return SimpleNamespace(engine=engine_of(spec, self._log), tokenize=tokenize_prompt, prompts=queue)
 
     async def stop(self) -> None:
         await super().stop()

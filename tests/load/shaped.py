@@ -23,7 +23,7 @@ from inference.protocol.events import Event
 from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from inference.protocol.stats import LoadProgress
 from inference.scheduling.engine import Engine
-from tests.inference.plain_prompts import PlainDesk
+from tests.inference.plain_prompts import PlainQueue
 from tests.load.paced import TEMPLATE
 from tests.stub_engine import steering
 
@@ -101,7 +101,7 @@ class ShapedPlacement(inprocess.InProcess):
             log.alone[num_streams] = speed
         log.steps.clear()
         log.submitted.clear()
-        return Served(engine, loaded, PlainDesk(loaded))
+        return Served(engine, loaded, PlainQueue(loaded))
 
     async def stop(self) -> None:
         await super().stop()

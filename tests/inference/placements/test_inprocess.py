@@ -44,7 +44,7 @@ class Gate:
 
 
 class Prompts:
-    """Stands for the desk of a revision that has no tokenizer."""
+    """Stands for the queue of a revision that has no tokenizer."""
 
     def stats(self) -> PromptStats:
         return PromptStats()

@@ -32,12 +32,12 @@ async def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     from inference.host import Served
     from inference.placements.inprocess import placement as inprocess
     from tests.inference import tiny
-    from tests.inference.plain_prompts import PlainDesk
+    from tests.inference.plain_prompts import PlainQueue
 
     def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], _: PlacementConfig) -> Served:
         torch.set_num_threads(1)
         loaded = tiny.loaded(tiny.tiny_model("llama"))
-        return Served(assemble(loaded, spec), loaded, PlainDesk(loaded))
+        return Served(assemble(loaded, spec), loaded, PlainQueue(loaded))
 
     monkeypatch.setattr(inprocess, "load", load)
     client = inprocess.InProcess(PlacementConfig(data_dir=tmp_path))
