@@ -25,7 +25,7 @@ class EngineClient(ABC):
     """What everything outside `inference` may ask of an engine, wherever it runs.
 
     Every method is safe to call from any asyncio loop of this process. `stats`, `abort` and
-    `extend` never wait for the engine.
+    `grant` never wait for the engine.
     """
 
     def __init__(self, config: PlacementConfig) -> None:
@@ -77,8 +77,8 @@ class EngineClient(ABC):
         return asyncio.get_running_loop().create_task(_hand_over(self.generate(request), receive)).cancel
 
     @abstractmethod
-    def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
-        """Grant output tokens up to `allowance`; `is_final`: at it the request ends (BUDGET)."""
+    def grant(self, request_id: str, *, granted_tokens: int, is_final: bool) -> None:
+        """Grant output tokens up to `granted_tokens`; `is_final`: at it the request ends (BUDGET)."""
 
     @abstractmethod
     def abort(self, request_id: str) -> None:

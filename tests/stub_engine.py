@@ -61,7 +61,7 @@ class Running:
 
     def __init__(self, request: GenerateRequest) -> None:
         self.request = request
-        self.allowance = request.allowance
+        self.granted_tokens = request.granted_tokens
         self.is_final = False
         self.is_aborted = False
         self.is_queued = False
@@ -196,7 +196,7 @@ class StubEngine(EngineClient):
             if fail_after and produced >= int(fail_after[1]):
                 reason, error = FinishReason.FAILED, EngineError("engine_error", "scripted failure")
                 break
-            is_spent = running.allowance is not None and produced >= running.allowance
+            is_spent = running.granted_tokens is not None and produced >= running.granted_tokens
             if is_spent or (hang and produced >= int(hang[1] or 0)):
                 if running.is_final:
                     reason = FinishReason.BUDGET
@@ -229,9 +229,9 @@ class StubEngine(EngineClient):
         usage = Usage(len(request.token_ids), 0, produced)
         yield Finish(reason, usage, timings, matched_stop=matched, error=error)
 
-    def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
+    def grant(self, request_id: str, *, granted_tokens: int, is_final: bool) -> None:
         if (running := self._running.get(request_id)) is not None:
-            running.allowance, running.is_final = allowance, is_final
+            running.granted_tokens, running.is_final = granted_tokens, is_final
             running.touch()
 
     def abort(self, request_id: str) -> None:

@@ -127,5 +127,7 @@ class GenerateRequest:
     owner: Owner
     sampling: Sampling = field(default_factory=Sampling)
     deadlines: Deadlines = field(default_factory=Deadlines)
-    allowance: int | None = None  # output tokens granted so far; at it, it waits for more. None: no ledger
+    granted_tokens: int | None = (
+        None  # output tokens granted so far; at it, it waits for more. None: no ledger
+    )
     priority: int = 0  # larger runs earlier

@@ -70,7 +70,7 @@ class Choice:
 
     id: str  # the engine's request id
     limit: int  # output tokens that it may ever have
-    allowance: int  # of them, those that are granted
+    granted_tokens: int  # of them, those that are granted
     window: int  # tokens that may wait for the reader
     num_seen: int = 0
     num_read: int = 0
@@ -83,17 +83,17 @@ class Choice:
 
     def grant(self, num_tokens: int) -> None:
         """So many tokens more; 0: the budget is spent."""
-        self.allowance += num_tokens
+        self.granted_tokens += num_tokens
         self.is_spent = not num_tokens
-        self.limit = self.limit if num_tokens else self.allowance
-        self.ask_at = self.allowance - HEADROOM if self.allowance < self.limit else math.inf
+        self.limit = self.limit if num_tokens else self.granted_tokens
+        self.ask_at = self.granted_tokens - HEADROOM if self.granted_tokens < self.limit else math.inf
 
     def move(self) -> bool:
         """Let it reach as far as it may now. False: that is nothing worth telling the engine."""
-        reach = min(self.allowance, self.num_read + self.window)
-        is_end = self.is_spent and reach == self.allowance
+        reach = min(self.granted_tokens, self.num_read + self.window)
+        is_end = self.is_spent and reach == self.granted_tokens
         is_short = self.reach - self.num_seen <= self.window // 2
-        is_news = reach > self.reach and (reach == self.allowance or is_short)
+        is_news = reach > self.reach and (reach == self.granted_tokens or is_short)
         if not is_news and (not is_end or self.is_told):
             return False
         self.reach, self.is_told = max(reach, self.reach), is_end
@@ -107,15 +107,15 @@ class Choices:
         self._accepted = accepted
         self._engine = engine
         self._inbox = Inbox()
-        self._num_granted = accepted.ticket.allowance  # of the ticket's tokens, those counted so far
-        self._num_free = accepted.ticket.allowance  # those that no choice holds
+        self._num_granted = accepted.ticket.granted_tokens  # of the ticket's tokens, those counted so far
+        self._num_free = accepted.ticket.granted_tokens  # those that no choice holds
         self._unread = set(range(accepted.demand.num_choices))  # choices whose finish was not read yet
         self.finishes: dict[int, Finish] = {}
         self._started = time.monotonic()
         self._last_end: tuple[Finish, float] | None = None  # the finish that came last, and when
         self._asking: set[asyncio.Task[None]] = set()  # for the next slice
         self._at_rest = asyncio.Event()  # every choice is over, and nothing is asked for
-        share = accepted.ticket.allowance // accepted.demand.num_choices
+        share = accepted.ticket.granted_tokens // accepted.demand.num_choices
         self._choices = [self._choice(index, share=share) for index in range(accepted.demand.num_choices)]
         for index, choice in enumerate(self._choices):
             choice.let_go = engine.follow(self._request(index), partial(self._receive, index))
@@ -205,7 +205,9 @@ class Choices:
         accepted = self._accepted
         prompt = accepted.prompts[index // accepted.demand.n]
         limit = min(accepted.demand.max_tokens or prompt.max_output_tokens, prompt.max_output_tokens)
-        choice = Choice(accepted.choice_ids[index], limit, allowance=0, window=window_of(accepted.demand))
+        choice = Choice(
+            accepted.choice_ids[index], limit, granted_tokens=0, window=window_of(accepted.demand)
+        )
         choice.grant(self._take(min(accepted.slice_tokens, share)))
         choice.move()
         return choice
@@ -224,7 +226,7 @@ class Choices:
             token_ids=accepted.prompts[index // accepted.demand.n].token_ids,
             owner=Owner(id=accepted.caller.id, salt=accepted.caller.salt),
             sampling=sampling,
-            allowance=self._choices[index].reach,
+            granted_tokens=self._choices[index].reach,
         )
 
     def _receive(self, index: int, event: Event | Exception) -> None:
@@ -239,7 +241,7 @@ class Choices:
             self.finishes[index] = event
             self._last_end = event, time.monotonic()
             self._inbox.add(index, event)
-            self._num_free += choice.allowance - choice.num_seen
+            self._num_free += choice.granted_tokens - choice.num_seen
             self._end(choice)
         else:
             self._fail(choice, event)
@@ -271,7 +273,9 @@ class Choices:
 
     async def _extend(self, choice: Choice) -> None:
         try:
-            granted = await self._grant(min(self._accepted.slice_tokens, choice.limit - choice.allowance))
+            granted = await self._grant(
+                min(self._accepted.slice_tokens, choice.limit - choice.granted_tokens)
+            )
         except Exception as error:
             self._fail(choice, error)
             return
@@ -283,7 +287,7 @@ class Choices:
 
     def _move(self, choice: Choice) -> None:
         if not choice.is_over and choice.move():
-            self._engine.extend(choice.id, allowance=choice.reach, is_final=choice.is_told)
+            self._engine.grant(choice.id, granted_tokens=choice.reach, is_final=choice.is_told)
 
     async def _grant(self, wanted: int) -> int:
         """Up to `wanted` more tokens: the ticket's free ones first, then a new slice; 0: the budget is spent.
@@ -294,8 +298,8 @@ class Choices:
         if not self._num_free:
             used = ticket.prompt_tokens + sum(choice.num_seen for choice in self._choices)
             await extend(ticket, output_tokens=wanted, used_tokens=used)
-        self._num_free += ticket.allowance - self._num_granted
-        self._num_granted = ticket.allowance
+        self._num_free += ticket.granted_tokens - self._num_granted
+        self._num_granted = ticket.granted_tokens
         return self._take(wanted)
 
     def _take(self, wanted: int) -> int:

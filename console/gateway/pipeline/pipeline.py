@@ -168,7 +168,7 @@ async def _let_in(
         hold,
         tracing.here(),
     )
-    if ticket.allowance < demand.num_choices:
+    if ticket.granted_tokens < demand.num_choices:
         error = LimitExceeded(
             "This key's budget has not one token left for each choice.",
             code="insufficient_quota",

@@ -111,8 +111,10 @@ class EngineThread:
     def abort_all(self) -> None:
         self._send_if_alive(self._abort_all)
 
-    def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
-        self._send_if_alive(partial(self._engine.extend, request_id, allowance=allowance, is_final=is_final))
+    def grant(self, request_id: str, *, granted_tokens: int, is_final: bool) -> None:
+        self._send_if_alive(
+            partial(self._engine.grant, request_id, granted_tokens=granted_tokens, is_final=is_final)
+        )
 
     def stop(self) -> None:
         """Cancel what is in flight, free the engine's memory. Waits for the last step."""

@@ -157,9 +157,9 @@ class InProcess(EngineClient):
 
         return let_go
 
-    def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
+    def grant(self, request_id: str, *, granted_tokens: int, is_final: bool) -> None:
         for residence in tuple(self._residences.values()):
-            residence.thread.extend(request_id, allowance=allowance, is_final=is_final)
+            residence.thread.grant(request_id, granted_tokens=granted_tokens, is_final=is_final)
 
     def abort(self, request_id: str) -> None:
         for residence in tuple(self._residences.values()):

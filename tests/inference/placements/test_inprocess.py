@@ -330,8 +330,8 @@ async def test_abort_owner_ends_only_that_owners_requests(house: House) -> None:
     assert (await other)[1].reason is FinishReason.LENGTH
 
 
-async def test_a_request_waits_at_its_allowance_for_more(house: House) -> None:
-    events = house.generate("r", max_tokens=8, allowance=3)
+async def test_a_request_waits_at_its_grant_for_more(house: House) -> None:
+    events = house.generate("r", max_tokens=8, granted_tokens=3)
     seen: list[int] = []
     while len(seen) < 3:
         event = await anext(events)
@@ -339,7 +339,7 @@ async def test_a_request_waits_at_its_allowance_for_more(house: House) -> None:
         seen += event.token_ids
     await asyncio.sleep(0.05)
     assert house.client.stats().revisions[0].num_generated_tokens == 3
-    house.client.extend("r", allowance=5, is_final=True)
+    house.client.grant("r", granted_tokens=5, is_final=True)
     token_ids, finish = await read(events)
     assert finish.reason is FinishReason.BUDGET
     assert seen + token_ids == oracle((1, 2, 3), max_tokens=5)
@@ -348,7 +348,7 @@ async def test_a_request_waits_at_its_allowance_for_more(house: House) -> None:
 async def test_a_deadline_ends_a_request_that_nothing_else_wakes_up(house: House) -> None:
     from inference.protocol.requests import Deadlines
 
-    events = house.generate("r", allowance=1, deadlines=Deadlines(total_seconds=0.2))
+    events = house.generate("r", granted_tokens=1, deadlines=Deadlines(total_seconds=0.2))
     _, finish = await asyncio.wait_for(read(events), 60)
     assert finish.error is not None and finish.error.code == "request_timeout"
 
@@ -415,7 +415,7 @@ async def test_drain_refuses_new_requests_and_lets_the_others_finish(house: Hous
 
 
 async def test_drain_cancels_what_is_left_at_the_deadline(house: House) -> None:
-    reader = asyncio.ensure_future(read(house.generate("r", allowance=1)))
+    reader = asyncio.ensure_future(read(house.generate("r", granted_tokens=1)))
     await house.until(lambda: house.client.stats().revisions[0].num_generated_tokens == 1)
     await asyncio.wait_for(house.client.drain(0.05), 60)
     assert (await reader)[1].reason is FinishReason.CANCELLED
