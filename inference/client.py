@@ -6,17 +6,17 @@ import asyncio
 import gc
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager
 
 from inference import transformers_index
 from inference.config import PlacementConfig, RevisionSpec
-from inference.protocol.events import Event
+from inference.protocol.events import Event, Finish
 from inference.protocol.requests import GenerateRequest, TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import Device, LoadProgress, ModelCard, Stats
 
-Receive = Callable[[Event | Exception], None]
-LetGo = Callable[[], object]
+OnEvent = Callable[[Event | Exception], None]
+Cancel = Callable[[], object]
 
 PLACEMENTS = {"inprocess": "inference.placements.inprocess.placement.InProcess"}
 
@@ -36,8 +36,8 @@ class EngineClient(ABC):
         """Take the device and the data directory; idempotent. Raises `RuntimeError` if they are taken."""
 
     @abstractmethod
-    def device(self) -> Device:
-        """Where models are loaded. Raises `RuntimeError` before `start`."""
+    def devices(self) -> tuple[Device, ...]:
+        """Where models are loaded, the default placement's first. Raises `RuntimeError` before `start`."""
 
     @abstractmethod
     async def load(self, spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> ModelCard:
@@ -59,22 +59,27 @@ class EngineClient(ABC):
         """Apply the chat template and tokenize, off the event loop. Raises `RequestRejected`."""
 
     @abstractmethod
-    def generate(self, request: GenerateRequest) -> AsyncIterator[Event]:
-        """Yield `Delta`s, then exactly one `Finish`. Raises `RequestRejected` at the first step.
+    def stream(self, request: GenerateRequest, on_event: OnEvent) -> Cancel:
+        """Generate. `on_event` gets `Delta`s as they come, then one `Finish`; or else one `RequestRejected`.
 
-        Closing or cancelling the iterator aborts the request and frees its blocks. A slow reader gets
-        merged deltas; nothing is dropped and memory stays bounded by the output itself.
+        It is called on the running loop, never before this returns, and must not raise. Calling what is
+        returned cancels the request: `on_event` gets nothing more. After the end it does nothing.
         """
 
-    def follow(self, request: GenerateRequest, receive: Receive) -> LetGo:
-        """`generate` without a task and an iterator between, for who follows many requests at once.
-
-        `receive` is called on the running loop, and never before this returns: with every event as it comes,
-        the `Finish` last, or with what `generate` would have raised. It must not raise, and merges what its
-        own reader is too slow for. Calling what is returned ends it: nothing more is received, and what has
-        not finished is aborted.
-        """
-        return asyncio.get_running_loop().create_task(_hand_over(self.generate(request), receive)).cancel
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event]:
+        """`stream` as an iterator, which raises what rejects the request. Closing it cancels the request."""
+        events = asyncio.Queue[Event | Exception]()
+        cancel = self.stream(request, events.put_nowait)
+        try:
+            while True:
+                event = await events.get()
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+                if isinstance(event, Finish):
+                    return
+        finally:
+            cancel()
 
     @abstractmethod
     def grant(self, request_id: str, *, granted_tokens: int, is_final: bool) -> None:
@@ -99,14 +104,6 @@ class EngineClient(ABC):
     @abstractmethod
     async def stop(self) -> None:
         """Free everything. After it only `start` may be called."""
-
-
-async def _hand_over(events: AsyncIterator[Event], receive: Receive) -> None:
-    try:
-        async for event in events:
-            receive(event)
-    except Exception as error:
-        receive(error)
 
 
 _current: EngineClient | None = None

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from typing import Any
 
-from inference.client import EngineClient
+from inference.client import Cancel, EngineClient, OnEvent
 from inference.config import PlacementConfig, RevisionSpec
 from inference.protocol.errors import (
     ContextLengthExceeded,
@@ -95,8 +95,8 @@ class StubEngine(EngineClient):
     async def start(self) -> None:
         self._is_draining = False
 
-    def device(self) -> Device:
-        return DEVICE
+    def devices(self) -> tuple[Device, ...]:
+        return (DEVICE,)
 
     async def load(self, spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> ModelCard:
         steered = steering(spec)
@@ -104,9 +104,9 @@ class StubEngine(EngineClient):
             progress(LoadProgress("reading weights", step / LOAD_STEPS))
             await asyncio.sleep(steered["load_seconds"] / LOAD_STEPS)
         if error := steered.get("error"):
-            refusal = CannotServe(error)
-            refusal.code = steered.get("code", refusal.code)
-            raise refusal
+            rejected = CannotServe(error)
+            rejected.code = steered.get("code", rejected.code)
+            raise rejected
         progress(LoadProgress("ready", 1.0))
         self._sampling[spec.revision] = steered.get("sampling", {})
         self._cards[spec.revision] = ModelCard(
@@ -154,7 +154,17 @@ class StubEngine(EngineClient):
             sampling=self._sampling[request.revision],
         )
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[Event]:
+    def stream(self, request: GenerateRequest, on_event: OnEvent) -> Cancel:
+        return asyncio.get_running_loop().create_task(self._stream(request, on_event)).cancel
+
+    async def _stream(self, request: GenerateRequest, on_event: OnEvent) -> None:
+        try:
+            async for event in self._events(request):
+                on_event(event)
+        except RequestRejected as rejected:
+            on_event(rejected)
+
+    async def _events(self, request: GenerateRequest) -> AsyncIterator[Event]:
         prompt = bytes(one for one in request.token_ids if one < FIRST_WORD).decode(errors="replace")
         if self._is_draining:
             raise NotReady("the engine is draining")

@@ -19,7 +19,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
-from inference.placements.inprocess import placement as inprocess
+from inference.placements.inprocess import loader
+from inference.placements.inprocess.placement import InProcess
 from inference.protocol.events import Event
 from inference.protocol.requests import GenerateRequest, TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import LoadProgress, ModelCard
@@ -173,13 +174,13 @@ def engine_of(spec: RevisionSpec, log: Log) -> PacedEngine:
     return engine
 
 
-class PacedPlacement(inprocess.InProcess):
+class PacedPlacement(InProcess):
     """The real placement; what it loads keeps time."""
 
     def __init__(self, config: PlacementConfig) -> None:
         super().__init__(config)
         self._log = Log()
-        inprocess.load = self._load_paced  # type: ignore[assignment]
+        loader.load = self._load_paced  # type: ignore[assignment]
 
     def _load_paced(
         self, spec: RevisionSpec, progress: Callable[[LoadProgress], None], placement: PlacementConfig

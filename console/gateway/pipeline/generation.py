@@ -18,7 +18,7 @@ from console.gateway.pipeline.spans import Laps, Stay
 from console.keys.caller import Caller
 from console.limits.models import Ticket
 from console.limits.reserve import extend
-from inference.client import EngineClient, LetGo
+from inference.client import Cancel, EngineClient
 from inference.protocol.events import Delta, Event, Finish, Timings, Usage
 from inference.protocol.requests import GenerateRequest, Owner, TokenizedPrompt
 from monitoring.live import Progress
@@ -79,7 +79,7 @@ class Choice:
     is_told: bool = False  # that it is
     ask_at: float = 0  # at so many tokens the next slice is asked for; infinity while it is, and at the limit
     is_over: bool = False
-    let_go: LetGo = field(default=lambda: None)
+    cancel: Cancel = field(default=lambda: None)
 
     def grant(self, num_tokens: int) -> None:
         """So many tokens more; 0: the budget is spent."""
@@ -118,7 +118,7 @@ class Choices:
         share = accepted.ticket.granted_tokens // accepted.demand.num_choices
         self._choices = [self._choice(index, share=share) for index in range(accepted.demand.num_choices)]
         for index, choice in enumerate(self._choices):
-            choice.let_go = engine.follow(self._request(index), partial(self._receive, index))
+            choice.cancel = engine.stream(self._request(index), partial(self._receive, index))
 
     def is_over(self) -> bool:
         """Whether the last choice's finish has been read."""
@@ -253,7 +253,7 @@ class Choices:
     def _end(self, choice: Choice) -> None:
         """Nothing more is wanted of it, or to be had."""
         choice.is_over = True
-        choice.let_go()
+        choice.cancel()
         self._rest()
 
     def _rest(self) -> None:

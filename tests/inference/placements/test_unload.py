@@ -67,8 +67,8 @@ async def cycle(client: InProcess, spec: RevisionSpec) -> dict[str, weakref.ref[
     """Loads, uses and unloads; weak references to what there was in between."""
     await client.load(spec, lambda _: None)
     await use(client)
-    residence = client._residences["r"]
-    loaded, engine = residence.served.loaded, residence.served.engine
+    held = client._revisions.serving("r")
+    loaded, engine = held.served.loaded, held.served.engine
     found = {
         "model": loaded.model,
         "a weight": next(loaded.model.parameters()),
@@ -76,10 +76,10 @@ async def cycle(client: InProcess, spec: RevisionSpec) -> dict[str, weakref.ref[
         "engine": engine,
         "runner": engine.runner,
         "sampler": engine.sampler,
-        "thread": residence.thread,
+        "threaded engine": held.engine,
     }
     references = {name: weakref.ref(one) for name, one in found.items()}
-    del residence, loaded, engine, found
+    del held, loaded, engine, found
     await client.unload("r")
     return references
 

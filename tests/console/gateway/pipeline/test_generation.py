@@ -10,7 +10,7 @@ import pytest
 
 from console.gateway.pipeline import generation as module
 from console.gateway.pipeline.generation import HEADROOM, Choices
-from inference.client import LetGo, Receive
+from inference.client import Cancel, OnEvent
 from inference.protocol.errors import QueueFull
 from inference.protocol.events import Delta, Finish, FinishReason, Usage
 from inference.protocol.requests import GenerateRequest, Sampling
@@ -24,16 +24,16 @@ class Engine:
 
     def __init__(self) -> None:
         self.requests: list[GenerateRequest] = []
-        self.receivers: list[Receive] = []
+        self.receivers: list[OnEvent] = []
         self.grants: list[tuple[str, int, bool]] = []
         self.aborted: list[str] = []
-        self.num_let_go = 0
+        self.num_cancelled = 0
         self.said: Counter[int] = Counter()
 
-    def follow(self, request: GenerateRequest, receive: Receive) -> LetGo:
+    def stream(self, request: GenerateRequest, on_event: OnEvent) -> Cancel:
         self.requests.append(request)
-        self.receivers.append(receive)
-        return self._let_go
+        self.receivers.append(on_event)
+        return self._cancel
 
     def grant(self, request_id: str, *, granted_tokens: int, is_final: bool) -> None:
         self.grants.append((request_id, granted_tokens, is_final))
@@ -41,8 +41,8 @@ class Engine:
     def abort(self, request_id: str) -> None:
         self.aborted.append(request_id)
 
-    def _let_go(self) -> None:
-        self.num_let_go += 1
+    def _cancel(self) -> None:
+        self.num_cancelled += 1
 
     def num_said(self, index: int) -> int:
         return self.said[index]
@@ -162,7 +162,7 @@ async def test_an_engine_that_says_nothing_is_not_waited_for(monkeypatch: pytest
     choices, engine, _ = began(monkeypatch, budget=0)
     engine.say(3)
     await asyncio.wait_for(choices.stop(), 5)
-    assert engine.num_let_go == 1
+    assert engine.num_cancelled == 1
     assert choices.usage().completion_tokens == 3
 
 
@@ -186,7 +186,7 @@ async def test_a_ledger_that_fails_ends_the_choice(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "extend", broken)
     engine.say(SLICE)
     await settle()
-    assert engine.num_let_go == 1
+    assert engine.num_cancelled == 1
     assert isinstance((await choices.next(1) or (0, None))[1], Delta)
     with pytest.raises(OSError, match="gone"):
         await choices.next(1)
