@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable
 
 from inference import transformers_index
 from inference.config import PlacementConfig, RevisionSpec
@@ -18,7 +16,7 @@ from inference.protocol.stats import Device, LoadProgress, ModelCard, Stats
 OnEvent = Callable[[Event | Exception], None]
 Cancel = Callable[[], object]
 
-PLACEMENTS = {"inprocess": "inference.placements.inprocess.placement.InProcess"}
+ROUTER = "inference.placements.router"  # by name: placements build upon this module
 
 
 class EngineClient(ABC):
@@ -110,39 +108,15 @@ _current: EngineClient | None = None
 
 
 def configure(placement: str, config: PlacementConfig) -> EngineClient:
-    """Make `placement` (a name of PLACEMENTS or a dotted path to a class) the engine of this process."""
+    """Make the client of this process, whose default placement is `placement`: a name of
+    `placements.registry`, or a dotted path to a class. Raises `ValueError` for what is neither.
+    """
     global _current  # noqa: PLW0603 - the one registry of the process, written once at start
-    path = PLACEMENTS.get(placement, placement)
-    module_name, _, class_name = path.rpartition(".")
-    if not module_name:
-        known = ", ".join(sorted(PLACEMENTS))
-        raise ValueError(f"ENGINE={placement!r} is neither one of {known} nor a dotted path to a class")
     transformers_index.install(config.data_dir / transformers_index.FILE)
-    try:
-        with _without_collector():
-            module = importlib.import_module(module_name)
-        engine_class = getattr(module, class_name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"ENGINE={placement!r} cannot be imported: {error}") from error
-    client: EngineClient = engine_class(config)
+    router = importlib.import_module(ROUTER)
+    client: EngineClient = router.RoutingClient(config, default=placement)
     _current = client
     return client
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """What is imported stays: to look through it for garbage, now and ever again, only takes time.
-
-    Of the imports of torch and transformers it is a seventh.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if was_enabled:
-            gc.enable()
 
 
 def current() -> EngineClient:
