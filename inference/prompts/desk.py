@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from inference.models.model_folder import UnsafeModel
-from inference.models.prompt import check_vocabulary
+from inference.models.prompt import check_vocabulary, prepare_ids
 from inference.prompts.process import Died, Overrun, PromptProcess, PromptSettings, too_costly
 from inference.protocol import NotReady, Prepared, PrepareRequest, PromptStats, QueueFull, Refusal
 
@@ -50,6 +50,8 @@ class PromptDesk:
 
     async def prepare(self, request: PrepareRequest, *, vocab_size: int, max_model_len: int) -> Prepared:
         """Raises `Refusal`. Cancelled, it leaves the queue; what has begun goes on until its deadline."""
+        if request.token_ids is not None and not request.wants_text:
+            return prepare_ids(request.token_ids, vocab_size=vocab_size, max_model_len=max_model_len)
         check_vocabulary(request.token_ids or (), vocab_size=vocab_size)
         since = time.monotonic()
         with self._lock:

@@ -23,11 +23,11 @@ from inference.engine.detokenizer import StreamDetokenizer
 from inference.engine.engine import Engine
 from inference.engine.sequence import Plan
 from inference.engine.steppers import Overlapped
-from inference.models.prompt import prepare
+from inference.host import prompt_settings
 from inference.models.vocabulary import TokenBytes
 from inference.placements import inprocess
+from inference.prompts.desk import PromptDesk
 from inference.protocol import Event, GenerateRequest, LoadProgress, ModelCard, Prepared, PrepareRequest
-from tests.inference.plain_desk import PlainDesk
 from tests.inference.tiny import VOCAB_SIZE, tiny_tokenizer
 from tests.stub_engine import steering
 
@@ -184,12 +184,14 @@ class PacedPlacement(inprocess.InProcess):
     ) -> Any:
         tokenizer = tiny_tokenizer()
         tokenizer.chat_template = TEMPLATE
-        facts = SimpleNamespace(tokenizer=tokenizer, vocab_size=VOCAB_SIZE, max_model_len=MAX_MODEL_LEN)
+        folder = placement.data_dir / "tokenizer"
+        tokenizer.save_pretrained(folder)
+        desk = PromptDesk(spec.revision, folder, prompt_settings(placement))
+        desk.open()
 
         async def prepare_prompt(request: PrepareRequest) -> Prepared:
-            return prepare(facts, request)
+            return await desk.prepare(request, vocab_size=VOCAB_SIZE, max_model_len=MAX_MODEL_LEN)
 
-        desk = PlainDesk(facts)  # type: ignore[arg-type]
         return SimpleNamespace(engine=engine_of(spec, self._log), prepare=prepare_prompt, prompts=desk)
 
     async def stop(self) -> None:
