@@ -14,7 +14,7 @@ from inference.prompt_process.process import Died, Overrun, PromptProcess, Promp
 from inference.protocol.errors import NotReady, QueueFull, RequestRejected
 from inference.protocol.requests import TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import PromptStats
-from inference.text.prompt import check_vocabulary
+from inference.text.prompt import check_vocabulary, prompt_of_ids
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ class PromptQueue:
         self, request: TokenizeRequest, *, vocab_size: int, max_model_len: int
     ) -> TokenizedPrompt:
         """Raises `RequestRejected`. Cancelled, it leaves the queue; what has begun runs to its deadline."""
+        if request.token_ids is not None and not request.wants_text:
+            return prompt_of_ids(request.token_ids, vocab_size=vocab_size, max_model_len=max_model_len)
         check_vocabulary(request.token_ids or (), vocab_size=vocab_size)
         since = time.monotonic()
         with self._lock:

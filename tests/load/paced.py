@@ -19,8 +19,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
+from inference.host import prompt_settings
 from inference.placements.inprocess import loader
 from inference.placements.inprocess.placement import InProcess
+from inference.prompt_process.queue import PromptQueue
 from inference.protocol.events import Event
 from inference.protocol.requests import GenerateRequest, TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import LoadProgress, ModelCard
@@ -28,9 +30,7 @@ from inference.scheduling.engine import Engine
 from inference.scheduling.sequence import Plan
 from inference.scheduling.step_loop import Overlapped
 from inference.text.detokenizer import StreamDetokenizer
-from inference.text.prompt import tokenize
 from inference.text.vocabulary import TokenBytes
-from tests.inference.plain_prompts import PlainQueue
 from tests.inference.tiny import VOCAB_SIZE, tiny_tokenizer
 from tests.stub_engine import steering
 
@@ -187,12 +187,14 @@ class PacedPlacement(InProcess):
     ) -> Any:
         tokenizer = tiny_tokenizer()
         tokenizer.chat_template = TEMPLATE
-        facts = SimpleNamespace(tokenizer=tokenizer, vocab_size=VOCAB_SIZE, max_model_len=MAX_MODEL_LEN)
+        folder = placement.data_dir / "tokenizer"
+        tokenizer.save_pretrained(folder)
+        queue = PromptQueue(spec.revision, folder, prompt_settings(placement))
+        queue.open()
 
         async def tokenize_prompt(request: TokenizeRequest) -> TokenizedPrompt:
-            return tokenize(facts, request)
+            return await queue.tokenize(request, vocab_size=VOCAB_SIZE, max_model_len=MAX_MODEL_LEN)
 
-        queue = PlainQueue(facts)  # type: ignore[arg-type]
         return SimpleNamespace(engine=engine_of(spec, self._log), tokenize=tokenize_prompt, prompts=queue)
 
     async def stop(self) -> None:

@@ -236,7 +236,11 @@ def _in_flight(accepted: Accepted, choices: Choices) -> InFlight:
 
 async def _tokenize(arm: Arm, prompt: Prompt) -> TokenizedPrompt:
     request = TokenizeRequest(
-        revision=arm.revision, messages=prompt.messages, text=prompt.text, token_ids=prompt.token_ids
+        revision=arm.revision,
+        messages=prompt.messages,
+        text=prompt.text,
+        token_ids=prompt.token_ids,
+        wants_text=prompt.wants_text,
     )
     try:
         return await client.current().tokenize(request)
