@@ -1,4 +1,4 @@
-"""The engine's door: one interface, several placements, one of them configured per process."""
+"""`EngineClient`, the interface to engines wherever they run, and the one client of this process."""
 
 from __future__ import annotations
 
