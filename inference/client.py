@@ -52,6 +52,10 @@ class EngineClient(ABC):
     def models(self) -> tuple[ModelCard, ...]:
         """The revisions that are served now."""
 
+    def card(self, revision: str) -> ModelCard | None:
+        """The card of one revision; None where it is not served now."""
+        return next((card for card in self.models() if card.revision == revision), None)
+
     @abstractmethod
     async def tokenize(self, request: TokenizeRequest) -> TokenizedPrompt:
         """Apply the chat template and tokenize, off the event loop. Raises `RequestRejected`."""
