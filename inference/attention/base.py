@@ -1,7 +1,7 @@
 """The seam to transformers: what a paged attention gets to know of a step, and how models reach it.
 
 A model whose attention implementation is `NAME` calls `paged_attention` in every layer; the step that
-the runner passes as `paged_step` writes the new keys and values into the pool and attends over it.
+the runner passes as `attention_backend` writes the new keys and values into the pool and attends over it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Cache(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class SequenceSlice:
     """One sequence's tokens in a step: `num_tokens` new ones, the last at position `kv_len - 1`."""
 
     offset: int  # of its first token in the packed batch
@@ -50,20 +50,30 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class AttentionMetadata:
     """A packed batch in host memory: which tokens belong together and where their keys and values go."""
 
-    stretches: Sequence[Stretch]
+    sequences: Sequence[SequenceSlice]
     slots: Tensor  # [num_tokens], rows of the pool, on the device
 
 
-class Step(ABC):
+@dataclass(frozen=True, slots=True)
+class AttentionParameters:
+    """What a layer's attention is configured with, beside its queries, keys and values."""
+
+    scaling: float  # of the scores
+    window: int | None = None  # a token sees the last `window` positions, itself included; None: all
+    softcap: float | None = None  # scores become `softcap * tanh(score / softcap)`; None: as they are
+    sinks: Tensor | None = None  # [num_heads], a logit per head that takes its share and gives nothing
+
+
+class AttentionBackend(ABC):
     """One attention implementation in one step; what is the same in all layers is computed once."""
 
-    def __init__(self, cache: Cache, layout: Layout) -> None:
+    def __init__(self, cache: Cache, metadata: AttentionMetadata) -> None:
         self.cache = cache
-        self.layout = layout
-        self.slots = layout.slots
+        self.metadata = metadata
+        self.slots = metadata.slots
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Put the step's keys and values, `[num_tokens, num_kv_heads, head_dim]`, into the pool."""
@@ -77,11 +87,7 @@ class Step(ABC):
         query: Tensor,  # [num_tokens, num_heads, head_dim]
         key: Tensor,  # [num_tokens, num_kv_heads, head_dim], already in the pool
         value: Tensor,
-        *,
-        scaling: float,
-        window: int | None,  # a token sees the last `window` positions, itself included; None: all
-        softcap: float | None,
-        sinks: Tensor | None = None,  # [num_heads], a logit per head that takes its share and gives nothing
+        parameters: AttentionParameters,
     ) -> Tensor:
         """Attention of the step's tokens over the pool: `[num_tokens, num_heads, head_dim]`."""
 
@@ -159,7 +165,7 @@ def paged_attention(
     attention_mask: Tensor | None,
     *,
     scaling: float,
-    paged_step: Step,
+    attention_backend: AttentionBackend,
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
@@ -168,10 +174,9 @@ def paged_attention(
     """What transformers calls in each layer. Other keyword arguments are its own bookkeeping."""
     layer: int = module.layer_idx  # type: ignore[assignment]
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
-    paged_step.write(layer, k, v)
-    out = paged_step.attend(
-        layer, q, k, v, scaling=scaling, window=sliding_window, softcap=softcap, sinks=s_aux
-    )
+    attention_backend.write(layer, k, v)
+    parameters = AttentionParameters(scaling, window=sliding_window, softcap=softcap, sinks=s_aux)
+    out = attention_backend.attend(layer, q, k, v, parameters)
     return out[None], None  # [1, num_tokens, num_heads, head_dim]
 
 

@@ -53,7 +53,7 @@ JOB = np.dtype(
 
 
 @njit(nogil=True, cache=True)
-def run(board, thread, jobs, all_heads, layers, all_products, stretches):
+def run(board, thread, jobs, all_heads, layers, all_products, sequences):
     """One thread's part of a step. `jobs` and `all_heads` hold one record, `all_products` four a layer."""
     job, heads = jobs[0], all_heads[0]
     own = job.own + thread * job.own_bytes
@@ -64,8 +64,8 @@ def run(board, thread, jobs, all_heads, layers, all_products, stretches):
         _norm(board, phase, job, layer.input_norm, layer.input_epsilon, qkv, own)
         _multiply(board, phase + 1, job, qkv, job.wide, own)
         _place_heads(board, phase + 2, job, heads, layer, qkv.num_outputs)
-        _attend(board, phase + 3, job, heads, layer, stretches, qkv.num_outputs, own)
-        _take(board, phase + 4, job, heads, stretches, o)
+        _attend(board, phase + 3, job, heads, layer, sequences, qkv.num_outputs, own)
+        _take(board, phase + 4, job, heads, sequences, o)
         _multiply(board, phase + 5, job, o, job.x, own)
         _norm(board, phase + 6, job, layer.post_norm, layer.post_epsilon, gate_up, own)
         _multiply(board, phase + 7, job, gate_up, job.wide, own)
@@ -86,14 +86,14 @@ def _norm(board, phase, job, weight, epsilon, product, own):
 
 
 @njit
-def _take(board, phase, job, heads, stretches, product):
+def _take(board, phase, job, heads, sequences, product):
     width = product.num_inputs
     row, index = next_share(board, phase, job.num_tokens), 0
     while row >= 0:
-        while index + 1 < len(stretches) and stretches[index + 1].offset <= row:
+        while index + 1 < len(sequences) and sequences[index + 1].offset <= row:
             index += 1
-        stretch, mixed = stretches[index], job.mixed + 4 * row * width
-        join(stretch, row - stretch.offset, heads, mixed)
+        sequence, mixed = sequences[index], job.mixed + 4 * row * width
+        join(sequence, row - sequence.offset, heads, mixed)
         put_row(floats(mixed, width), product, job.rows, job.scales, row)
         finish(board, phase)
         row = next_share(board, phase, job.num_tokens)
@@ -141,17 +141,17 @@ def _place_heads(board, phase, job, heads, layer, stride):
 
 
 @njit
-def _attend(board, phase, job, heads, layer, stretches, stride, own):
-    last = stretches[len(stretches) - 1]
+def _attend(board, phase, job, heads, layer, sequences, stride, own):
+    last = sequences[len(sequences) - 1]
     count = last.first_share + attention.num_shares(last, heads)
     share = next_share(board, phase, count)
     index = 0
     while share >= 0:
-        while index + 1 < len(stretches) and stretches[index + 1].first_share <= share:
+        while index + 1 < len(sequences) and sequences[index + 1].first_share <= share:
             index += 1
-        stretch = stretches[index]
+        sequence = sequences[index]
         attend(
-            stretch, share - stretch.first_share, heads, layer.keys, layer.values, layer.scaling,
+            sequence, share - sequence.first_share, heads, layer.keys, layer.values, layer.scaling,
             layer.window, job.wide, stride, job.mixed, own,
         )  # fmt: skip
         finish(board, phase)

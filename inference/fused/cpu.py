@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inference.attention.base import Step
-from inference.attention.cpu import CpuStep
+from inference.attention.base import AttentionBackend, AttentionParameters
+from inference.attention.cpu import CpuAttention
 from inference.cpu import compiler
 from inference.fused.bf16_linear import PackedLinear
 from inference.fused.int4_blocked import BlockedInt4Linear
@@ -60,12 +60,11 @@ class FusedLayer:
     gate_up: Product  # width -> 2 * intermediate
     down: Product
     head_norms: tuple[Norm, Norm] | None  # of queries and keys, where the family has them
-    scaling: float
-    window: int | None
+    attention_parameters: AttentionParameters
 
 
 class FusedCpuModel:
-    """Runs a packed batch through a fused model: called in inference mode, with any attention's `Step`."""
+    """Runs a packed batch through a fused model: called in inference mode, with any attention backend."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -78,23 +77,30 @@ class FusedCpuModel:
         self.head = head_of(model.lm_head) if self.compiled else join([model.lm_head])
 
     def __call__(
-        self, input_ids: Tensor, position_ids: Tensor, *, logit_rows: Tensor | None, step: Step
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        *,
+        logit_rows: Tensor | None,
+        attention: AttentionBackend,
     ) -> Tensor:
         """Logits `[num_rows, vocab]` of the tokens [num_tokens] that `logit_rows` names; of all for None."""
         body = self.model.model
         x = body.embed_tokens(input_ids)
         cos, sin = body.rotary_emb(x[None], position_ids=position_ids[None])
-        if self.compiled is not None and isinstance(step, CpuStep):
-            self.compiled(x, cos[0], sin[0], step.cache, step.layout)
+        if self.compiled is not None and isinstance(attention, CpuAttention):
+            self.compiled(x, cos[0], sin[0], attention.cache, attention.metadata)
             return self.head(self.norm(x if logit_rows is None else x[logit_rows]))
         turn = cos[0, :, None], signed(sin[0])[:, None]  # [num_tokens, 1, head_dim]
         x = x.float()  # what all layers add to: of 8 bits, each addition would round what all before it said
         for layer in self.layers:
-            x += self._attention(layer, layer.input_norm(x), turn, step)
+            x += self._attention(layer, layer.input_norm(x), turn, attention)
             x += self._feed_forward(layer, layer.post_norm(x))
         return self.head(self.norm(x if logit_rows is None else x[logit_rows]))
 
-    def _attention(self, layer: FusedLayer, x: Tensor, turn: tuple[Tensor, Tensor], step: Step) -> Tensor:
+    def _attention(
+        self, layer: FusedLayer, x: Tensor, turn: tuple[Tensor, Tensor], attention: AttentionBackend
+    ) -> Tensor:
         num_tokens, num_rotated = len(x), self.num_heads + self.num_kv_heads
         heads = layer.qkv(x).view(num_tokens, num_rotated + self.num_kv_heads, -1)
         rotated, value = heads[:, :num_rotated], heads[:, num_rotated:]
@@ -105,10 +111,8 @@ class FusedCpuModel:
         cos, sin = turn
         halves_swapped = rotated.roll(rotated.shape[-1] // 2, -1)
         rotated.mul_(cos).addcmul_(halves_swapped, sin)
-        step.write(layer.index, key, value)
-        out = step.attend(
-            layer.index, query, key, value, scaling=layer.scaling, window=layer.window, softcap=None
-        )
+        attention.write(layer.index, key, value)
+        out = attention.attend(layer.index, query, key, value, layer.attention_parameters)
         return layer.o(out.reshape(num_tokens, -1))
 
     @staticmethod
@@ -187,8 +191,7 @@ def fuse_layer(layer: Any, index: int) -> FusedLayer:
         gate_up=join([mlp.gate_proj, mlp.up_proj]),
         down=join([mlp.down_proj]),
         head_norms=norms,
-        scaling=attention.scaling,
-        window=layer_window(attention),
+        attention_parameters=AttentionParameters(attention.scaling, window=layer_window(attention)),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from inference.attention.triton import TritonStep
+from inference.attention.triton import TritonAttention
 from inference.fused.gpu_layer import FusedLayer, Join, Product, attend, fuse_layer, join
 from inference.fused.gpu_single_token import OneTokenModel
 from inference.fused.supported import epsilon
@@ -21,7 +21,7 @@ from inference.kernels.rows import Rows
 
 
 class FusedModel:
-    """Runs a packed batch through a fused model. Called like the model itself, with a `TritonStep`."""
+    """Runs a packed batch through a fused model. Called like the model itself, with a `TritonAttention`."""
 
     def __init__(self, model: Any, *, joins: Join | None = None) -> None:
         joins = joins or join
@@ -34,7 +34,12 @@ class FusedModel:
         self._one_token = OneTokenModel.of(self.layers, self.norm, self.head, self.num_heads)
 
     def __call__(
-        self, input_ids: Tensor, position_ids: Tensor, *, logit_rows: Tensor | None, step: TritonStep
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        *,
+        logit_rows: Tensor | None,
+        attention: TritonAttention,
     ) -> Tensor:
         """Logits `[num_rows, vocab]` of the tokens [num_tokens] that `logit_rows` names; of all for None."""
         body = self.model.model
@@ -43,19 +48,25 @@ class FusedModel:
         cos, sin = cos[0].contiguous(), sin[0].contiguous()
         has_one_row = len(input_ids) == 1 and (logit_rows is None or len(logit_rows) == 1)
         if has_one_row and self._one_token is not None:
-            return self._one_token(residual, cos, sin, step)
+            return self._one_token(residual, cos, sin, attention)
         x = residual
         for layer in self.layers:
-            x = self._attention(layer, x, residual, cos, sin, step)
+            x = self._attention(layer, x, residual, cos, sin, attention)
             x = self._feed_forward(layer, x, residual)
         x = add_norm(x, residual, self.norm.weight, epsilon(self.norm), adds=True)
         return self.head(x if logit_rows is None else x[logit_rows])
 
     def _attention(
-        self, layer: FusedLayer, x: Tensor, residual: Tensor, cos: Tensor, sin: Tensor, step: TritonStep
+        self,
+        layer: FusedLayer,
+        x: Tensor,
+        residual: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        attention: TritonAttention,
     ) -> Tensor:
         normed = norm_for(layer.qkv, x, residual, layer.input_norm, adds=layer.index > 0)
-        out = attend(layer, layer.qkv(normed), cos, sin, step, num_heads=self.num_heads)
+        out = attend(layer, layer.qkv(normed), cos, sin, attention, num_heads=self.num_heads)
         taken = layer.o.takes(out.shape[0])
         return layer.o(out if taken is None else quantize(out, taken))
 

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inference.attention.triton import TritonStep
+from inference.attention.base import AttentionParameters
+from inference.attention.triton import TritonAttention
 from inference.fused.supported import epsilon, layer_window
 from inference.kernels.layer import rotate_and_write
 from inference.kernels.rows import Rows
@@ -60,25 +61,24 @@ class FusedLayer:
     gate_up: Product  # width -> 2 * intermediate
     down: Product
     head_norms: tuple[Tensor, Tensor, float] | None  # of queries and keys, where the family has them
-    scaling: float
-    window: int | None
+    attention_parameters: AttentionParameters
 
 
 def attend(
-    layer: FusedLayer, states: Tensor, cos: Tensor, sin: Tensor, step: TritonStep, *, num_heads: int
+    layer: FusedLayer, states: Tensor, cos: Tensor, sin: Tensor, attention: TritonAttention, *, num_heads: int
 ) -> Tensor:
     """Attention of what `qkv` gave, whose keys and values go into the pool: [num_tokens, in of `o`]."""
     query = rotate_and_write(
         states,
         cos,
         sin,
-        keys=step.cache.keys[layer.index],
-        values=step.cache.values[layer.index],
-        slots=step.slots,
+        keys=attention.cache.keys[layer.index],
+        values=attention.cache.values[layer.index],
+        slots=attention.slots,
         num_heads=num_heads,
         norms=layer.head_norms,
     )
-    out = step.attend_pool(layer.index, query, scaling=layer.scaling, window=layer.window, softcap=None)
+    out = attention.attend_pool(layer.index, query, layer.attention_parameters)
     return out.view(out.shape[0], -1)
 
 
@@ -97,8 +97,7 @@ def fuse_layer(layer: Any, index: int, joins: Join) -> FusedLayer:
         gate_up=joins([mlp.gate_proj, mlp.up_proj]),
         down=joins([mlp.down_proj]),
         head_norms=norms,
-        scaling=attention.scaling,
-        window=layer_window(attention),
+        attention_parameters=AttentionParameters(attention.scaling, window=layer_window(attention)),
     )
 
 

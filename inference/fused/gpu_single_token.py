@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from inference.attention.triton import TritonStep
+from inference.attention.triton import TritonAttention
 from inference.fused.gpu_layer import FusedLayer, PlainProduct, Product, attend
 from inference.fused.supported import epsilon
 from inference.kernels.single_token import DTYPES, Norm, one_token_product
@@ -47,10 +47,10 @@ class OneTokenModel:
             return None
         return cls(own, norm_of(norm), own_head, num_heads)
 
-    def __call__(self, residual: Tensor, cos: Tensor, sin: Tensor, step: TritonStep) -> Tensor:
+    def __call__(self, residual: Tensor, cos: Tensor, sin: Tensor, attention: TritonAttention) -> Tensor:
         """Logits [1, vocab] after an embedded token [1, width], which is overwritten."""
         for layer in self._layers:
-            self._attention(layer, residual, cos, sin, step)
+            self._attention(layer, residual, cos, sin, attention)
             gate_up, down = layer.gate_up, layer.down
             gated = one_token_product(
                 residual, gate_up.weight, gate_up.bias, norm=layer.post_norm, gates=True
@@ -59,11 +59,11 @@ class OneTokenModel:
         return one_token_product(residual, self._head.weight, self._head.bias, norm=self._norm)
 
     def _attention(
-        self, layer: OneTokenLayer, residual: Tensor, cos: Tensor, sin: Tensor, step: TritonStep
+        self, layer: OneTokenLayer, residual: Tensor, cos: Tensor, sin: Tensor, attention: TritonAttention
     ) -> None:
         qkv, o = layer.qkv, layer.o
         states = one_token_product(residual, qkv.weight, qkv.bias, norm=layer.input_norm)
-        out = attend(layer.fused, states, cos, sin, step, num_heads=self._num_heads)
+        out = attend(layer.fused, states, cos, sin, attention, num_heads=self._num_heads)
         one_token_product(out, o.weight, o.bias, residual=residual)
 
 

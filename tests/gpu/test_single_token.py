@@ -77,25 +77,29 @@ def test_a_broken_activation_breaks_what_it_is_part_of() -> None:
 
 def logits(fused: Any, ids: Tensor, pools: list[Tensor], *, one_by_one: bool) -> Tensor:
     """After each token: of all in one step, or of each in a step of its own."""
-    from inference.attention.triton import PagedBatch, TritonStep
-    from tests.gpu.test_kernels import Pool, batch_of, stretches
+    from inference.attention.triton import PagedBatch, TritonAttention
+    from tests.gpu.test_kernels import Pool, batch_of, slices
 
     config = fused.model.config
     group = config.num_attention_heads // config.num_key_value_heads
     cache = Pool(pools[0::2], pools[1::2], 64, 4)
-    table = stretches([(1, len(ids))], 64, 4)[0].block_table
+    table = slices([(1, len(ids))], 64, 4)[0].block_table
     positions = torch.arange(len(ids), device="cuda")
     slots = torch.tensor([table[p // 4] * 4 + p % 4 for p in range(len(ids))], device="cuda")
     found = []
     for first in range(0, len(ids), 1 if one_by_one else len(ids)):
         end = first + 1 if one_by_one else len(ids)
-        part = replace(stretches([(end - first, end)], 64, 4)[0], block_table=table)
+        part = replace(slices([(end - first, end)], 64, 4)[0], block_table=table)
         batch: PagedBatch = batch_of([part], 4, group)
         batch.slots.copy_(slots[first:end])
-        step = TritonStep(cache, batch)
-        found.append(fused(ids[first:end], positions[first:end], logit_rows=None, step=step).float())
+        attention = TritonAttention(cache, batch)
+        found.append(
+            fused(ids[first:end], positions[first:end], logit_rows=None, attention=attention).float()
+        )
         nobody = torch.empty(0, dtype=torch.long, device="cuda")  # as in the middle of a prompt
-        assert fused(ids[first:end], positions[first:end], logit_rows=nobody, step=step).shape[0] == 0
+        assert (
+            fused(ids[first:end], positions[first:end], logit_rows=nobody, attention=attention).shape[0] == 0
+        )
     return torch.cat(found)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from inference.attention.split_kv import Cut, fixed_part
-from inference.attention.triton import TritonStep
+from inference.attention.triton import TritonAttention
 from inference.checkpoints.model_folder import CannotLoad
 from inference.execution.cuda.batch import CudaBatch, decode_numbers, num_decode_rows, pack_mixed
 from inference.execution.cuda.block_tables import BlockTables, num_table_rows
@@ -139,15 +139,17 @@ class CudaRunner:
         num_decode = batch.paged.num_decode
         if num_decode:
             fill_pending(batch.input_ids[:num_decode], batch.paged.rows, self.last_tokens)
-        step = TritonStep(self.cache, batch.paged)
+        attention = TritonAttention(self.cache, batch.paged)
         if self._fused is not None:
-            return self._fused(batch.input_ids, batch.position_ids, logit_rows=batch.logit_rows, step=step)
+            return self._fused(
+                batch.input_ids, batch.position_ids, logit_rows=batch.logit_rows, attention=attention
+            )
         output = self.loaded.model(
             input_ids=batch.input_ids[None],
             position_ids=batch.position_ids[None],
             use_cache=False,
             logits_to_keep=0 if batch.logit_rows is None else batch.logit_rows,
-            paged_step=step,
+            attention_backend=attention,
         )
         logits: Tensor = output.logits[0]
         return logits

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.attention.base import Layout, Stretch
+from inference.attention.base import AttentionMetadata, SequenceSlice
 from inference.cpu import compiler
 from inference.cpu.buffers import WrongBuffer, address_of, check_below
 from inference.cpu.matmul_single import multiply, multiply_int4, multiply_packed
@@ -97,16 +97,22 @@ def arguments(num_tokens: int = 5) -> dict[str, Any]:
         dtype=torch.float32,
         device=torch.device("cpu"),
     )
-    stretch = Stretch(offset=0, num_tokens=num_tokens, kv_len=num_tokens, block_table=[1, 3])
+    sequence = SequenceSlice(offset=0, num_tokens=num_tokens, kv_len=num_tokens, block_table=[1, 3])
     slots = torch.tensor([3, 4, 5, 9, 10])[:num_tokens]
     turn = torch.ones(num_tokens, 64)
     states = torch.ones(num_tokens, 96)
-    return {"x": states, "cos": turn, "sin": turn, "cache": cache, "layout": Layout([stretch], slots)}
+    return {
+        "x": states,
+        "cos": turn,
+        "sin": turn,
+        "cache": cache,
+        "metadata": AttentionMetadata([sequence], slots),
+    }
 
 
-def with_stretch(**changes: Any) -> dict[str, Any]:
-    layout: Layout = arguments()["layout"]
-    return {"layout": replace(layout, stretches=[replace(layout.stretches[0], **changes)])}
+def with_sequence(**changes: Any) -> dict[str, Any]:
+    metadata: AttentionMetadata = arguments()["metadata"]
+    return {"metadata": replace(metadata, sequences=[replace(metadata.sequences[0], **changes)])}
 
 
 def with_pool(*, layer: int, dtype: torch.dtype = torch.float32, num_slots: int = 12) -> dict[str, Any]:
@@ -125,17 +131,17 @@ def with_pool(*, layer: int, dtype: torch.dtype = torch.float32, num_slots: int 
         {"x": torch.ones(4, 96)},
         {"cos": torch.ones(5, 64, dtype=torch.float64)},
         {"sin": torch.ones(5, 32)},
-        {"layout": replace(arguments()["layout"], slots=torch.tensor([3, 4, 5, 9, 12]))},
-        {"layout": replace(arguments()["layout"], slots=torch.tensor([3, 4, 5, 9, -1]))},
-        {"layout": replace(arguments()["layout"], slots=torch.tensor([3, 4, 5, 9]))},
-        {"layout": replace(arguments()["layout"], slots=torch.arange(5, dtype=torch.int32))},
-        {"layout": replace(arguments()["layout"], stretches=[])},
-        with_stretch(block_table=[1]),
-        with_stretch(block_table=[1, 4]),
-        with_stretch(block_table=[1, -1]),
-        with_stretch(kv_len=4),
-        with_stretch(num_tokens=4),
-        with_stretch(offset=1),
+        {"metadata": replace(arguments()["metadata"], slots=torch.tensor([3, 4, 5, 9, 12]))},
+        {"metadata": replace(arguments()["metadata"], slots=torch.tensor([3, 4, 5, 9, -1]))},
+        {"metadata": replace(arguments()["metadata"], slots=torch.tensor([3, 4, 5, 9]))},
+        {"metadata": replace(arguments()["metadata"], slots=torch.arange(5, dtype=torch.int32))},
+        {"metadata": replace(arguments()["metadata"], sequences=[])},
+        with_sequence(block_table=[1]),
+        with_sequence(block_table=[1, 4]),
+        with_sequence(block_table=[1, -1]),
+        with_sequence(kv_len=4),
+        with_sequence(num_tokens=4),
+        with_sequence(offset=1),
         with_pool(layer=1, dtype=torch.bfloat16),
         with_pool(layer=0, num_slots=11),
     ],

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from inference.attention.cpu import CpuStep
+from inference.attention.cpu import CpuAttention
 from inference.cpu import buffers, compiler
 from inference.cpu.matmul_single import multiply, multiply_int4, multiply_packed
 from inference.cpu.packing import pack
@@ -89,16 +89,16 @@ def test_layers_write_what_is_theirs(
     kind: str, config: PretrainedConfig, default: torch.dtype, tmp_path: Path
 ) -> None:
     model = model_of(kind, config, tmp_path)
-    layout, token_ids, positions, num_blocks = layers.batch(3)
+    metadata, token_ids, positions, num_blocks = layers.batch(3)
     cache = layers.filled(model, num_blocks, 3)
     twin = layers.copied(cache)
     fused = FusedCpuModel(model)
     assert fused.compiled is not None
-    wanted = fused(token_ids, positions, logit_rows=None, step=CpuStep(cache, layout))
+    wanted = fused(token_ids, positions, logit_rows=None, attention=CpuAttention(cache, metadata))
     torch.set_default_dtype(default)
     with guards_around_buffers() as guards:
         guard(guards, model, twin)
-        found = fused(token_ids, positions, logit_rows=None, step=CpuStep(twin, layout))
+        found = fused(token_ids, positions, logit_rows=None, attention=CpuAttention(twin, metadata))
     assert guards.num_buffers > 2 * len(twin.keys) + 2
     assert torch.equal(found, wanted)
     for pool, other in zip((*twin.keys, *twin.values), (*cache.keys, *cache.values), strict=True):

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config
 
-from inference.attention.base import NAME, Layout, Stretch
-from inference.attention.cpu import CpuStep
-from inference.attention.reference import ReferenceStep
+from inference.attention.base import NAME, AttentionMetadata, SequenceSlice
+from inference.attention.cpu import CpuAttention
+from inference.attention.reference import ReferenceAttention
 from inference.config import EngineConfig, Quantization, RevisionSpec
 from inference.cpu import compiler
 from inference.cpu.packing import pack, unpack
@@ -62,8 +62,8 @@ def logits(loaded: LoadedModel) -> dict[str, torch.Tensor]:
     """By compiled layers, by torch, and by transformers' own forward, of the same tokens: [tokens, vocab]."""
     token_ids, positions = torch.tensor(tiny.prompt(NUM_TOKENS)), torch.arange(NUM_TOKENS)
     blocks = range(-(-NUM_TOKENS // 16))
-    stretch = Stretch(offset=0, num_tokens=NUM_TOKENS, kv_len=NUM_TOKENS, block_table=blocks)
-    layout = Layout(stretches=[stretch], slots=positions)
+    sequence = SequenceSlice(offset=0, num_tokens=NUM_TOKENS, kv_len=NUM_TOKENS, block_table=blocks)
+    metadata = AttentionMetadata(sequences=[sequence], slots=positions)
 
     def cache() -> KVCache:
         config = loaded.text_config
@@ -76,13 +76,15 @@ def logits(loaded: LoadedModel) -> dict[str, torch.Tensor]:
         input_ids=token_ids[None],
         position_ids=positions[None],
         use_cache=False,
-        paged_step=CpuStep(cache(), layout),
+        attention_backend=CpuAttention(cache(), metadata),
     )
     fused = FusedCpuModel(loaded.model)
     return {
         "transformers": own.logits[0],
-        "compiled": fused(token_ids, positions, logit_rows=None, step=CpuStep(cache(), layout)),
-        "torch": fused(token_ids, positions, logit_rows=None, step=ReferenceStep(cache(), layout)),
+        "compiled": fused(token_ids, positions, logit_rows=None, attention=CpuAttention(cache(), metadata)),
+        "torch": fused(
+            token_ids, positions, logit_rows=None, attention=ReferenceAttention(cache(), metadata)
+        ),
     }
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from inference.attention.base import NAME, Layout, Stretch, register
-from inference.attention.cpu import CpuStep
+from inference.attention.base import NAME, AttentionMetadata, SequenceSlice, register
+from inference.attention.cpu import CpuAttention
 from inference.execution.kv_cache import KVCache
 from inference.fused.cpu import FusedCpuModel
 from inference.fused.supported import can_fuse
@@ -31,14 +31,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def step_of(model: Any) -> CpuStep:
+def attention_of(model: Any) -> CpuAttention:
     """One sequence of NUM_TOKENS tokens, and a pool of its own."""
     num_blocks = -(-NUM_TOKENS // BLOCK_SIZE)
     cache = KVCache(
         model.config, num_blocks=num_blocks, block_size=BLOCK_SIZE, dtype=model.dtype, device=model.device
     )
-    stretch = Stretch(offset=0, num_tokens=NUM_TOKENS, kv_len=NUM_TOKENS, block_table=range(num_blocks))
-    return CpuStep(cache, Layout(stretches=[stretch], slots=torch.arange(NUM_TOKENS)))
+    sequence = SequenceSlice(
+        offset=0, num_tokens=NUM_TOKENS, kv_len=NUM_TOKENS, block_table=range(num_blocks)
+    )
+    return CpuAttention(cache, AttentionMetadata(sequences=[sequence], slots=torch.arange(NUM_TOKENS)))
 
 
 @torch.inference_mode()
@@ -48,9 +50,12 @@ def logits(model: Any) -> tuple[Tensor, Tensor]:
     model.set_attn_implementation(NAME)
     token_ids, positions = torch.tensor(tiny.prompt(NUM_TOKENS)), torch.arange(NUM_TOKENS)
     own = model(
-        input_ids=token_ids[None], position_ids=positions[None], use_cache=False, paged_step=step_of(model)
+        input_ids=token_ids[None],
+        position_ids=positions[None],
+        use_cache=False,
+        attention_backend=attention_of(model),
     ).logits[0]
-    fused = FusedCpuModel(model)(token_ids, positions, logit_rows=None, step=step_of(model))
+    fused = FusedCpuModel(model)(token_ids, positions, logit_rows=None, attention=attention_of(model))
     return own, fused
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.attention.base import Layout, Stretch
-from inference.attention.cpu import CpuStep
+from inference.attention.base import AttentionMetadata, SequenceSlice
+from inference.attention.cpu import CpuAttention
 from inference.config import EngineConfig
 from inference.cpu import compiler
 from inference.cpu.matmul import INT4_EXACT, INT4_ROUNDED, PACKED
@@ -54,9 +54,9 @@ def logits(loaded: LoadedModel) -> Tensor:
     )
     fused, found = FusedCpuModel(loaded.model), []
     for start, end in ((0, 37), (37, 38), (38, NUM_TOKENS)):
-        stretch = Stretch(offset=0, num_tokens=end - start, kv_len=end, block_table=blocks)
-        step = CpuStep(cache, Layout(stretches=[stretch], slots=positions[start:end]))
-        found.append(fused(token_ids[start:end], positions[start:end], logit_rows=None, step=step))
+        sequence = SequenceSlice(offset=0, num_tokens=end - start, kv_len=end, block_table=blocks)
+        attention = CpuAttention(cache, AttentionMetadata(sequences=[sequence], slots=positions[start:end]))
+        found.append(fused(token_ids[start:end], positions[start:end], logit_rows=None, attention=attention))
     return torch.cat(found).float()
 
 
