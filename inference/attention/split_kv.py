@@ -15,7 +15,7 @@ NUM_WAVES = 2  # programs per multiprocessor that a small batch is cut into
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class SplitKV:
     """How a batch is cut. The same batch size always has the same number of items: fit for CUDA graphs.
 
     `fixed`: keys of a part, so that a sequence is cut the same way in any company; None: as its company

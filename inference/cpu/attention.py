@@ -46,10 +46,10 @@ KEYS_AT_ONCE = 4  # of a block that are scored together
 MASKED = np.float32(-np.inf)
 ZERO = np.float32(0.0)
 
-scores_4x4, scores_3x4, scores_2x4 = tile("float", 4, 4), tile("float", 3, 4), tile("float", 2, 4)
-scores_1x4, scores_1x1 = tile("float", 1, 4), tile("float", 1, 1)
+scores_4x4, scores_3x4, scores_2x4 = tile("float32", 4, 4), tile("float32", 3, 4), tile("float32", 2, 4)
+scores_1x4, scores_1x1 = tile("float32", 1, 4), tile("float32", 1, 1)
 sums_4, sums_3, sums_2, sums_1 = summing(4), summing(3), summing(2), summing(1)
-STEP = step_of("float")
+STEP = step_of("float32")
 WIDTH = VECTORS * lanes()
 
 
@@ -185,8 +185,8 @@ def _join_rows(sums, num_rows, dim, whole):
 
 
 @njit
-def join(sequence, token, heads, out):
-    """What the parts come to for one token of a sequence: float32 [num_heads, head_dim] at address `out`."""
+def combine_parts(sequence, token, heads, out):
+    """One token's attention from the partial results of all parts: float32 [num_heads, head_dim] to `out`."""
     dim, group, parts = heads.head_dim, heads.num_heads // heads.num_kv_heads, num_parts(sequence, heads)
     if parts == 1:
         return

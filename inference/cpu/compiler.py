@@ -18,9 +18,9 @@ def works() -> bool:
         import numba  # noqa: F401 - where it is missing, what follows says so less plainly
 
         from inference.cpu.matmul_single import is_right
-        from inference.cpu.vectors import has_whole_numbers
+        from inference.cpu.vectors import has_int16_products
 
-        return has_whole_numbers() and is_right()
+        return has_int16_products() and is_right()
     except Exception as error:  # whatever it is, torch can do without
         logger.warning("products on this CPU are not compiled: %s: %s", type(error).__name__, error)
         return False

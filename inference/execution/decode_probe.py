@@ -24,7 +24,7 @@ from inference.config import EngineConfig
 from inference.execution.host_memory import free_host_bytes
 from inference.execution.kv_cache import KVCache, pool_dtype
 from inference.fused import bf16_linear
-from inference.fused.cpu import FusedCpuModel
+from inference.fused.cpu import CpuFusedModel
 from inference.fused.supported import can_fuse
 from inference.models.generator import model_class
 from inference.models.loader import lay_out, quantization_of
@@ -87,7 +87,7 @@ class Probe:
         is_fused = is_batched and config.fused_layers
         lay_out(self._model, config, torch.device("cpu"), is_fused=is_fused)
         is_fused = is_fused and can_fuse(self._model)
-        self._fused = FusedCpuModel(self._model) if is_fused else None
+        self._fused = CpuFusedModel(self._model) if is_fused else None
         self._head: Any = self._fused.head if self._fused else self._model.get_output_embeddings()
         self._rows = torch.full((MOST_ROWS, text.hidden_size), SPREAD, dtype=dtype, device="cpu")
         self._cache = _pool(short, config, dtype) if is_batched else None

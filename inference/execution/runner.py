@@ -14,7 +14,7 @@ from inference.attention.reference import ReferenceAttention
 from inference.cpu import compiler
 from inference.execution.batch import Batch, pack
 from inference.execution.kv_cache import KVCache
-from inference.fused.cpu import FusedCpuModel
+from inference.fused.cpu import CpuFusedModel
 from inference.fused.supported import can_fuse
 from inference.models.loader import LoadedModel
 from inference.scheduling.batch_invariance import Borders
@@ -54,7 +54,7 @@ class ModelRunner:
         )
         self._new_attention = ATTENTIONS[loaded.attention]()
         can_be_fused = loaded.device.type == "cpu" and can_fuse(loaded.model)
-        self._fused = FusedCpuModel(loaded.model) if fuses and can_be_fused else None
+        self._fused = CpuFusedModel(loaded.model) if fuses and can_be_fused else None
 
     @property
     def is_fused(self) -> bool:

@@ -51,12 +51,12 @@ class PackedLinear(StoredLinear):
         return self.product()(rows).view(*x.shape[:-1], self.out_features)
 
     def product(self) -> Callable[[Tensor], Tensor]:
-        from inference.cpu.matmul_single import multiply_packed
+        from inference.cpu.matmul_single import multiply_bf16
 
         weight, bias, num_outputs = self.weight, self.bias, self.out_features
 
         def multiply(x: Tensor) -> Tensor:
-            exact = multiply_packed(x, weight, num_outputs)
+            exact = multiply_bf16(x, weight, num_outputs)
             return (exact if bias is None else exact + bias).to(x.dtype)
 
         return multiply

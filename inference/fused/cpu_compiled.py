@@ -14,16 +14,16 @@ from inference.attention.base import AttentionMetadata, Cache
 from inference.cpu import buffers, step
 from inference.cpu.attention import HEADS, SEQUENCE, num_shares, partial_floats, scratch_floats
 from inference.cpu.buffers import ALIGNMENT, WrongBuffer, address_of, aligned, check_below
-from inference.cpu.matmul import EXACT, INT4_EXACT, INT4_ROUNDED, OWN_FLOATS, PACKED, PRODUCT, ROUNDED
+from inference.cpu.matmul import EXACT, INT4_EXACT, INT4_ROUNDED, PACKED, PRODUCT, ROUNDED, SCRATCH_FLOATS
 from inference.cpu.packing import BLOCK, group_of, num_blocks
-from inference.cpu.thread_pool import Crew
+from inference.cpu.thread_pool import WorkerPool
 from inference.fused.bf16_linear import PackedLinear
 from inference.fused.int4_blocked import BlockedInt4Linear
 from inference.quantization.int8 import Int8Linear
 from inference.quantization.int8_matmul import Fastest
 
 if TYPE_CHECKING:
-    from inference.fused.cpu import FusedLayer
+    from inference.fused.cpu import CpuFusedLayer
 
 Records = npt.NDArray[np.void]
 
@@ -31,7 +31,7 @@ Records = npt.NDArray[np.void]
 class CompiledLayers:
     """All decoder layers in one call. Keeps alive what the records below hold addresses of."""
 
-    def __init__(self, model: Any, layers: Sequence[FusedLayer]) -> None:
+    def __init__(self, model: Any, layers: Sequence[CpuFusedLayer]) -> None:
         config = model.config.get_text_config()
         attention = model.model.layers[0].self_attn
         self.heads = np.zeros(1, dtype=HEADS)
@@ -42,7 +42,7 @@ class CompiledLayers:
         self.width: int = config.hidden_size
         for index, (own, fused) in enumerate(zip(model.model.layers, layers, strict=True)):
             self._add(index, own, fused)
-        self.crew = Crew()
+        self.workers = WorkerPool()
 
     def __call__(
         self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, metadata: AttentionMetadata
@@ -55,12 +55,12 @@ class CompiledLayers:
         sequences, kept = self._sequences(metadata, heads, num_tokens=num_tokens, num_blocks=cache.num_blocks)
         job, room = self._job(num_tokens, num_threads, heads)
         cos, sin, slots = cos.contiguous(), sin.contiguous(), metadata.slots.contiguous()
-        turn = torch.float32, num_tokens, int(heads["head_dim"][0])
+        rotary = torch.float32, num_tokens, int(heads["head_dim"][0])
         job["x"] = address_of(x, "the states", torch.float32, num_tokens, self.width)
-        job["cos"], job["sin"] = address_of(cos, "cosines", *turn), address_of(sin, "sines", *turn)
+        job["cos"], job["sin"] = address_of(cos, "cosines", *rotary), address_of(sin, "sines", *rotary)
         job["slots"] = address_of(slots, "slots", torch.int64, num_tokens)
         check_below(slots.numpy(), cache.num_blocks * cache.block_size, "slot")
-        self.crew.run(
+        self.workers.run(
             step.run, job, heads, layers, self.products, sequences,
             num_phases=len(layers) * step.NUM_PHASES, num_threads=num_threads,
         )  # fmt: skip
@@ -75,7 +75,7 @@ class CompiledLayers:
         keys = [address_of(pool, "a pool of keys", *form) for pool in cache.keys]
         return keys, [address_of(pool, "a pool of values", *form) for pool in cache.values]
 
-    def _add(self, index: int, own: Any, fused: FusedLayer) -> None:
+    def _add(self, index: int, own: Any, fused: CpuFusedLayer) -> None:
         attention, mlp = own.self_attn, own.mlp
         together = (
             [attention.q_proj, attention.k_proj, attention.v_proj],
@@ -178,17 +178,17 @@ class CompiledLayers:
         sizes = {
             "rows": num_tokens * (widest * 4 + ALIGNMENT),
             "scales": num_tokens * 4,
-            "wide": num_tokens * int(self.products["num_outputs"].max()) * 4,
-            "mixed": num_tokens * int(heads["num_heads"][0] * heads["head_dim"][0]) * 4,
+            "projected": num_tokens * int(self.products["num_outputs"].max()) * 4,
+            "attended": num_tokens * int(heads["num_heads"][0] * heads["head_dim"][0]) * 4,
         }
-        own_bytes = aligned(4 * max(widest, OWN_FLOATS, scratch_floats(heads[0])))
-        total = sum(map(aligned, sizes.values())) + num_threads * own_bytes
+        scratch_bytes = aligned(4 * max(widest, SCRATCH_FLOATS, scratch_floats(heads[0])))
+        total = sum(map(aligned, sizes.values())) + num_threads * scratch_bytes
         room = buffers.new([total + ALIGNMENT], torch.uint8)
         job = np.zeros(1, dtype=step.JOB)
-        job["num_tokens"], job["num_threads"], job["own_bytes"] = num_tokens, num_threads, own_bytes
+        job["num_tokens"], job["num_threads"], job["scratch_bytes"] = num_tokens, num_threads, scratch_bytes
         place = aligned(room.data_ptr())
         for name, size in sizes.items():
             job[name] = place
             place += aligned(size)
-        job["own"] = place
+        job["scratch"] = place
         return job, room

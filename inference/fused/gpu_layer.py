@@ -31,7 +31,7 @@ class Product(Protocol):
     def __call__(self, x: Rows) -> Tensor: ...
 
 
-Join = Callable[[list[Any]], Product]  # linear layers of the same input -> one product
+MakeProduct = Callable[[list[Any]], Product]  # linear layers of the same input -> one product
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class PlainProduct:
 
 
 @dataclass(frozen=True, slots=True)
-class FusedLayer:
+class GpuFusedLayer:
     """What one decoder layer computes with."""
 
     index: int
@@ -65,7 +65,13 @@ class FusedLayer:
 
 
 def attend(
-    layer: FusedLayer, states: Tensor, cos: Tensor, sin: Tensor, attention: TritonAttention, *, num_heads: int
+    layer: GpuFusedLayer,
+    states: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    attention: TritonAttention,
+    *,
+    num_heads: int,
 ) -> Tensor:
     """Attention of what `qkv` gave, whose keys and values go into the pool: [num_tokens, in of `o`]."""
     query = rotate_and_write(
@@ -82,26 +88,26 @@ def attend(
     return out.view(out.shape[0], -1)
 
 
-def fuse_layer(layer: Any, index: int, joins: Join) -> FusedLayer:
-    """Join the layer's weights; its own modules then look at parts of the joined ones."""
+def fuse_gpu_layer(layer: Any, index: int, make_product: MakeProduct) -> GpuFusedLayer:
+    """MakeProduct the layer's weights; its own modules then look at parts of the joined ones."""
     attention, mlp = layer.self_attn, layer.mlp
     norms = None
     if hasattr(attention, "q_norm"):
         norms = (attention.q_norm.weight, attention.k_norm.weight, epsilon(attention.q_norm))
-    return FusedLayer(
+    return GpuFusedLayer(
         index=index,
         input_norm=layer.input_layernorm,
         post_norm=layer.post_attention_layernorm,
-        qkv=joins([attention.q_proj, attention.k_proj, attention.v_proj]),
-        o=joins([attention.o_proj]),
-        gate_up=joins([mlp.gate_proj, mlp.up_proj]),
-        down=joins([mlp.down_proj]),
+        qkv=make_product([attention.q_proj, attention.k_proj, attention.v_proj]),
+        o=make_product([attention.o_proj]),
+        gate_up=make_product([mlp.gate_proj, mlp.up_proj]),
+        down=make_product([mlp.down_proj]),
         head_norms=norms,
         attention_parameters=AttentionParameters(attention.scaling, window=layer_window(attention)),
     )
 
 
-def join(linears: list[Any]) -> Product:
+def gpu_product(linears: list[Any]) -> Product:
     """One product for several layers of the same input, which become views of its weight and bias."""
     first = linears[0]
     if isinstance(first, StoredLinear):

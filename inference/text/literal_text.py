@@ -22,14 +22,14 @@ from transformers import PreTrainedTokenizerBase
 from inference.text.tokenizer import encode, encode_all
 
 
-class OwnWords:
+class LiteralText:
     """Marks of one conversation. Their names are drawn, so that nobody can write one."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
         self._added = tokenizer.added_tokens_decoder  # made anew at each asking, of thousands at times
-        self._special = _strings(tokenizer, self._added)
+        self._special = special_strings(tokenizer, self._added)
         self._finds = re.compile("|".join(map(re.escape, self._special)) or r"(?!)")
         name = secrets.token_hex(4)
         self._mark = re.compile(f"\ue000{name}-([0-9]+)\ue001")
@@ -140,12 +140,8 @@ def _begins(strings: list[str], beginning: str) -> bool:
     return place < len(strings) and strings[place].startswith(beginning)
 
 
-def special_strings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Strings that the tokenizer turns into special tokens, the longest first."""
-    return _strings(tokenizer, tokenizer.added_tokens_decoder)
-
-
-def _strings(tokenizer: PreTrainedTokenizerBase, added: Mapping[int, AddedToken]) -> list[str]:
+def special_strings(tokenizer: PreTrainedTokenizerBase, added: Mapping[int, AddedToken]) -> list[str]:
+    """Strings that the tokenizer turns into special tokens, the longest first; `added`: its added tokens."""
     found = {token.content for token in added.values() if token.special} | set(tokenizer.all_special_tokens)
     return sorted(found - {""}, key=lambda string: (-len(string), string))
 

@@ -218,7 +218,7 @@ def test_a_pool_in_fp8_saturates_and_keeps_a_nan(is_rotated: bool) -> None:
 def both_forwards(model: Any, pool_type: torch.dtype) -> tuple[Tensor, Tensor]:
     """Logits of three prompts: of the fused model in one batch, and of transformers' forward, one by one."""
     from inference.attention.triton import TritonAttention
-    from inference.fused.gpu import FusedModel
+    from inference.fused.gpu import GpuFusedModel
 
     config, lengths = model.config, [(50, 50), (3, 3), (21, 21)]
     ids = [torch.randint(0, 256, (n,), device=DEVICE) for n, _ in lengths]
@@ -232,7 +232,7 @@ def both_forwards(model: Any, pool_type: torch.dtype) -> tuple[Tensor, Tensor]:
     batch.slots.copy_(torch.tensor(slots))
     positions = torch.cat([torch.arange(n, device=DEVICE) for n, _ in lengths])
     attention = TritonAttention(Pool(keys, values, 64, 4), batch)
-    return FusedModel(model)(
+    return GpuFusedModel(model)(
         torch.cat(ids), positions, logit_rows=None, attention=attention
     ).float(), expected
 

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from inference.attention.base import AttentionMetadata, AttentionParameters, SequenceSlice
-from inference.attention.split_kv import Cut
+from inference.attention.split_kv import SplitKV
 from tests.inference import tiny
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
 ]
-CUT = Cut(num_kv_heads=8, num_multiprocessors=132, max_keys=65536)
+SPLIT_KV = SplitKV(num_kv_heads=8, num_multiprocessors=132, max_keys=65536)
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
 
 
@@ -59,7 +59,7 @@ def slices(lengths: list[tuple[int, int]], num_blocks: int, block_size: int) -> 
     return made
 
 
-def batch_of(parts: list[SequenceSlice], block_size: int, group: int, cut: Cut = CUT) -> Any:
+def batch_of(parts: list[SequenceSlice], block_size: int, group: int, split_kv: SplitKV = SPLIT_KV) -> Any:
     from inference.attention.triton import PagedBatch
     from inference.kernels.prefill_attention import tokens_per_tile
 
@@ -73,7 +73,7 @@ def batch_of(parts: list[SequenceSlice], block_size: int, group: int, cut: Cut =
     sequences = [(num_decode + i, part.offset, part.num_tokens, part.kv_len) for i, part in enumerate(rest)]
     on_gpu = {"dtype": torch.int32, "device": "cuda"}
     lens = np.array([part.kv_len for part in parts[:num_decode]], dtype=np.int64)
-    items, places = cut.items(lens) if num_decode else (np.empty((0, 4)), np.empty((0, 2)))
+    items, places = split_kv.items(lens) if num_decode else (np.empty((0, 4)), np.empty((0, 2)))
     return PagedBatch(
         slots=torch.zeros(sum(part.num_tokens for part in parts), **on_gpu),
         tables=tables.cuda(),
@@ -150,14 +150,14 @@ def test_paged_attention_equals_the_reference(
 def test_a_fused_model_has_the_logits_of_the_model(name: str, dtype: torch.dtype) -> None:
     """On a batch of fresh prompts, against transformers' own forward of the same weights."""
     from inference.attention.triton import TritonAttention
-    from inference.fused.gpu import FusedModel
+    from inference.fused.gpu import GpuFusedModel
 
     model = tiny.tiny_model(name, seed=int(torch.randint(0, 1000, ()))).to("cuda", dtype)
     config, lengths = model.config, [(50, 50), (3, 3), (21, 21)]
     ids = [torch.randint(0, 256, (n,), device="cuda") for n, _ in lengths]
     with torch.inference_mode():
         expected = torch.cat([model(one[None]).logits[0] for one in ids]).float()
-        fused = FusedModel(model)
+        fused = GpuFusedModel(model)
         parts = slices(lengths, 64, 4)
         kv_heads = config.num_key_value_heads
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -14,10 +14,10 @@ from torch import Tensor
 from inference.attention.base import AttentionMetadata, SequenceSlice
 from inference.cpu import compiler
 from inference.cpu.buffers import WrongBuffer, address_of, check_below
-from inference.cpu.matmul_single import multiply, multiply_int4, multiply_packed
+from inference.cpu.matmul_single import multiply, multiply_bf16, multiply_int4
 from inference.cpu.packing import pack
 from inference.execution.kv_cache import KVCache
-from inference.fused.cpu import FusedCpuModel
+from inference.fused.cpu import CpuFusedModel
 from inference.fused.cpu_compiled import CompiledLayers
 from tests.inference.cpu import test_compiled_layers as layers
 
@@ -66,9 +66,9 @@ WORDS, SCALES = pack(torch.ones(40, 8, dtype=torch.int32)), pack(torch.ones(40, 
         lambda: multiply(X, INT8.float(), STEPS),
         lambda: multiply(X, INT8, STEPS[:39]),
         lambda: multiply(X, INT8, STEPS.bfloat16()),
-        lambda: multiply_packed(X, NARROW, 65),
-        lambda: multiply_packed(X, NARROW.float(), 40),
-        lambda: multiply_packed(X[:, :63], NARROW, 40),
+        lambda: multiply_bf16(X, NARROW, 65),
+        lambda: multiply_bf16(X, NARROW.float(), 40),
+        lambda: multiply_bf16(X[:, :63], NARROW, 40),
         lambda: multiply_int4(X, WORDS, SCALES, 65, rounds=True),
         lambda: multiply_int4(X, WORDS, SCALES.float(), 40, rounds=False),
         lambda: multiply_int4(X, WORDS, SCALES[:, :0], 40, rounds=False),
@@ -83,7 +83,7 @@ def test_a_product_refuses_what_does_not_fit_together(call: Callable[[], Tensor]
 
 @pytest.fixture
 def compiled(tmp_path: Path) -> CompiledLayers:
-    found = FusedCpuModel(layers.quantized_model(layers.CONFIGS["grouped"], tmp_path, "int8")).compiled
+    found = CpuFusedModel(layers.quantized_model(layers.CONFIGS["grouped"], tmp_path, "int8")).compiled
     assert found is not None
     return found
 
@@ -158,4 +158,4 @@ def test_layers_refuse_weights_of_another_kind_than_they_were_made_for(tmp_path:
     model = layers.quantized_model(layers.CONFIGS["grouped"], tmp_path, "int8")
     model.model.layers[1].mlp.down_proj.weight_scale.data = torch.ones(96, 1, dtype=torch.float64)
     with pytest.raises(WrongBuffer, match="int8 scales"):
-        FusedCpuModel(model)
+        CpuFusedModel(model)

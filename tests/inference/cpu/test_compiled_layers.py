@@ -18,7 +18,7 @@ from inference.attention.reference import ReferenceAttention
 from inference.cpu import compiler
 from inference.cpu.matmul import ROUNDED
 from inference.execution.kv_cache import KVCache
-from inference.fused.cpu import FusedCpuModel, can_compile
+from inference.fused.cpu import CpuFusedModel, can_compile
 from inference.fused.cpu_compiled import CompiledLayers
 from inference.fused.int4_blocked import BlockedInt4Linear, lay_out
 from inference.quantization.linear import allow_rounding
@@ -146,7 +146,7 @@ def quantized_model(config: PretrainedConfig, folder: Path, method: str) -> Any:
     return quantized
 
 
-def by_torch(model: Any) -> FusedCpuModel:
+def by_torch(model: Any) -> CpuFusedModel:
     """The same model, computed by torch in float32: int4 weights as they stand for, int8 ones as they are."""
     twin = copy.deepcopy(model)
     for name, module in list(twin.named_modules()):
@@ -155,7 +155,7 @@ def by_torch(model: Any) -> FusedCpuModel:
             plain.weight.data = module.exact_weight()
             plain.bias = module.bias
             twin.set_submodule(name, plain)
-    fused = FusedCpuModel(twin)
+    fused = CpuFusedModel(twin)
     fused.compiled = None
     return fused
 
@@ -202,7 +202,7 @@ def test_a_mixed_batch_is_what_torch_computes(model: Any, block_size: int) -> No
     metadata, token_ids, positions, num_blocks = batch(block_size)
     cache = filled(model, num_blocks, block_size)
     twin = copied(cache)
-    reference, fused = by_torch(model), FusedCpuModel(model)
+    reference, fused = by_torch(model), CpuFusedModel(model)
     assert fused.compiled is not None
     found = fused(token_ids, positions, logit_rows=None, attention=CpuAttention(cache, metadata))
     wanted = reference(token_ids, positions, logit_rows=None, attention=ReferenceAttention(twin, metadata))
@@ -216,11 +216,11 @@ def test_rounded_activations_change_little(model: Any) -> None:
     metadata, token_ids, positions, num_blocks = batch(16)
     cache = filled(model, num_blocks, 16)
     twin = copied(cache)
-    exact = FusedCpuModel(model)(
+    exact = CpuFusedModel(model)(
         token_ids, positions, logit_rows=None, attention=CpuAttention(cache, metadata)
     )
     allow_rounding(model)
-    rounded = FusedCpuModel(model)(
+    rounded = CpuFusedModel(model)(
         token_ids, positions, logit_rows=None, attention=CpuAttention(twin, metadata)
     )
     assert not torch.equal(rounded, exact)
@@ -232,7 +232,7 @@ def test_what_is_not_a_number_stays_in_its_sequence(model: Any) -> None:
     metadata, token_ids, positions, num_blocks = batch(16)
     cache = filled(model, num_blocks, 16)
     twin = copied(cache)
-    fused = FusedCpuModel(model)
+    fused = CpuFusedModel(model)
     clean = fused(token_ids, positions, logit_rows=None, attention=CpuAttention(cache, metadata))
     ill = metadata.sequences[2]
     for pool in twin.keys:
@@ -251,7 +251,7 @@ def test_threads_change_nothing(model: Any) -> None:
     for num_threads in (1, 2, 5):
         torch.set_num_threads(num_threads)
         attention = CpuAttention(copied(cache), metadata)
-        found.append(FusedCpuModel(model)(token_ids, positions, logit_rows=None, attention=attention))
+        found.append(CpuFusedModel(model)(token_ids, positions, logit_rows=None, attention=attention))
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
@@ -260,7 +260,7 @@ def test_other_weights_and_other_products_are_torchs(int8_model: Any) -> None:
     linear = int8_model.model.layers[1].mlp.down_proj
     linear.matmul = lambda x, weight, scale: x @ (weight * scale).t()
     assert not can_compile(int8_model)
-    assert FusedCpuModel(int8_model).compiled is None
+    assert CpuFusedModel(int8_model).compiled is None
 
 
 @torch.inference_mode()
@@ -274,7 +274,7 @@ def test_w8a8_is_computed_as_int8_where_activations_may_be_rounded(int8_model: A
     found = []
     for one in (int8_model, model):
         allow_rounding(one)
-        fused = FusedCpuModel(one)
+        fused = CpuFusedModel(one)
         assert fused.compiled is not None and set(fused.compiled.products["kind"].flatten()) == {ROUNDED}
         attention = CpuAttention(copied(cache), metadata)
         found.append(fused(token_ids, positions, logit_rows=None, attention=attention))
@@ -282,7 +282,7 @@ def test_w8a8_is_computed_as_int8_where_activations_may_be_rounded(int8_model: A
 
 
 def test_it_takes_no_memory_of_its_own_for_weights(model: Any) -> None:
-    layers = FusedCpuModel(model).compiled
+    layers = CpuFusedModel(model).compiled
     assert isinstance(layers, CompiledLayers)
     assert layers.products["weight"][1, 1] == model.model.layers[1].self_attn.o_proj.weight.data_ptr()
     assert layers.products["weight"][0, 0] == model.model.layers[0].self_attn.q_proj.weight.data_ptr()

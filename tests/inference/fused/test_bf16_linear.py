@@ -19,7 +19,7 @@ from inference.cpu.packing import pack, unpack
 from inference.execution.build import build_engine
 from inference.execution.kv_cache import KVCache
 from inference.fused.bf16_linear import NarrowEmbedding, PackedLinear
-from inference.fused.cpu import FusedCpuModel
+from inference.fused.cpu import CpuFusedModel
 from inference.models.loader import LoadedModel, load_model
 from inference.quantization.int8 import Int8Linear
 from inference.quantization.layer_error import sketch, sketched_errors
@@ -78,7 +78,7 @@ def logits(loaded: LoadedModel) -> dict[str, torch.Tensor]:
         use_cache=False,
         attention_backend=CpuAttention(cache(), metadata),
     )
-    fused = FusedCpuModel(loaded.model)
+    fused = CpuFusedModel(loaded.model)
     return {
         "transformers": own.logits[0],
         "compiled": fused(token_ids, positions, logit_rows=None, attention=CpuAttention(cache(), metadata)),
@@ -120,7 +120,7 @@ def test_errors_are_those_of_the_weights_that_are_stood_for(name: str, tmp_path:
 @pytest.mark.parametrize("name", ["tied", "untied", "biased"])
 def test_large_weights_stay_narrow_and_the_rest_is_float32(name: str, tmp_path: Path) -> None:
     model = load_model(folder_of(CONFIGS[name], tmp_path), SETTINGS).model
-    assert FusedCpuModel(model).compiled is not None
+    assert CpuFusedModel(model).compiled is not None
     assert not [one for one in model.modules() if type(one) is nn.Linear]
     for owner in model.modules():
         is_packed = isinstance(owner, PackedLinear | NarrowEmbedding)
@@ -137,7 +137,7 @@ def test_large_weights_stay_narrow_and_the_rest_is_float32(name: str, tmp_path: 
 def test_joining_layers_of_the_same_input_copies_nothing(tmp_path: Path) -> None:
     model = load_model(folder_of(CONFIGS["untied"], tmp_path), SETTINGS).model
     before = {name: weight.data_ptr() for name, weight in model.named_parameters() if "_proj.weight" in name}
-    FusedCpuModel(model)
+    CpuFusedModel(model)
     assert before == {name: weight.data_ptr() for name, weight in model.named_parameters() if name in before}
     assert len(before) == 7 * len(model.model.layers)
 
@@ -153,7 +153,7 @@ def test_weights_take_half(tmp_path: Path) -> None:
 def test_layers_without_whole_blocks_become_float32(tmp_path: Path) -> None:
     model = load_model(folder_of(CONFIGS["no whole blocks"], tmp_path), SETTINGS).model
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    assert FusedCpuModel(model).compiled is None
+    assert CpuFusedModel(model).compiled is None
 
 
 def test_what_bfloat16_would_round_is_read_as_it_is(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from inference.attention.base import NAME, AttentionMetadata, SequenceSlice, register
 from inference.attention.cpu import CpuAttention
 from inference.execution.kv_cache import KVCache
-from inference.fused.cpu import FusedCpuModel
+from inference.fused.cpu import CpuFusedModel
 from inference.fused.supported import can_fuse
 from inference.fused.weight_layout import join_input_major, transpose_linear_weights
 from inference.quantization.registry import quantization_config
@@ -55,7 +55,7 @@ def logits(model: Any) -> tuple[Tensor, Tensor]:
         use_cache=False,
         attention_backend=attention_of(model),
     ).logits[0]
-    fused = FusedCpuModel(model)(token_ids, positions, logit_rows=None, attention=attention_of(model))
+    fused = CpuFusedModel(model)(token_ids, positions, logit_rows=None, attention=attention_of(model))
     return own, fused
 
 
@@ -93,7 +93,7 @@ def test_the_models_own_weights_become_views_of_the_joined_ones() -> None:
     model = tiny.tiny_model("llama")
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     transpose_linear_weights(model)
-    first, second = FusedCpuModel(model), FusedCpuModel(model)
+    first, second = CpuFusedModel(model), CpuFusedModel(model)
     attention = model.model.layers[0].self_attn
     whole = first.layers[0].qkv.keywords["weight"]  # type: ignore[attr-defined]
     assert attention.k_proj.weight.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
@@ -118,4 +118,4 @@ def test_float_weights_load_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None
         raise AssertionError("the compiler was loaded")
 
     monkeypatch.setattr("inference.cpu.compiler.works", loaded)
-    assert FusedCpuModel(tiny.tiny_model("llama")).compiled is None
+    assert CpuFusedModel(tiny.tiny_model("llama")).compiled is None
