@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inference.benchmark.peers.llama_cpp_environment import NotThere, llama_cpp_python
+from inference.benchmark.peers.llama_cpp_environment import PeerMissing, llama_cpp_python
 
 BUILD = Path(__file__).resolve().parents[3] / "build" / "benchmark"
 PEERS = ("vllm", "transformers", "llama_cpp")
@@ -53,7 +53,7 @@ def _python(peer: str, options: argparse.Namespace) -> list[str]:
             raise PeerFailed("--peer llama_cpp reads GGUF files: name one by --gguf")
         try:
             return ["env", *variables, str(llama_cpp_python(BUILD))]
-        except NotThere as error:
+        except PeerMissing as error:
             raise PeerFailed(str(error)) from error
     if importlib.util.find_spec(peer) is None:
         raise PeerFailed(f"--peer {peer} needs the package {peer}, which this Python does not have")

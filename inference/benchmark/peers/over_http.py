@@ -18,7 +18,7 @@ from typing import Any
 
 from inference.benchmark.http_load import Load, drive
 from inference.benchmark.peers.commands import PEERS, ROOT, our_server
-from inference.benchmark.peers.llama_cpp_environment import NotThere
+from inference.benchmark.peers.llama_cpp_environment import PeerMissing
 from inference.benchmark.peers.servers import Running, ServerDied, running
 
 
@@ -138,7 +138,7 @@ def all_running(options: argparse.Namespace) -> Iterator[list[Running]]:
         for peer in options.peer or PEERS:
             try:
                 server = PEERS[peer](options)
-            except NotThere as error:
+            except PeerMissing as error:
                 print(f"{peer} is left out: {error}", flush=True)
                 continue
             servers.append(stack.enter_context(running(server, log=options.build / f"{peer}.log")))
