@@ -1,6 +1,6 @@
-"""The seam to transformers: what a paged attention gets to know of a step, and how models reach it.
+"""The interface of paged attention backends, and the function by which transformers calls them.
 
-A model whose attention implementation is `NAME` calls `paged_attention` in every layer; the step that
+A model whose attention implementation is `NAME` calls `paged_attention` in every layer; the backend that
 the runner passes as `attention_backend` writes the new keys and values into the pool and attends over it.
 """
 
@@ -59,7 +59,7 @@ class AttentionMetadata:
 
 @dataclass(frozen=True, slots=True)
 class AttentionParameters:
-    """What a layer's attention is configured with, beside its queries, keys and values."""
+    """The settings of one layer's attention."""
 
     scaling: float  # of the scores
     window: int | None = None  # a token sees the last `window` positions, itself included; None: all
@@ -68,7 +68,7 @@ class AttentionParameters:
 
 
 class AttentionBackend(ABC):
-    """One attention implementation in one step; what is the same in all layers is computed once."""
+    """An attention implementation, made anew for each step: what all layers share is computed once."""
 
     def __init__(self, cache: Cache, metadata: AttentionMetadata) -> None:
         self.cache = cache
@@ -110,7 +110,7 @@ def fetch(pool: Tensor, slots: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def visible(kv_len: int, num_tokens: int, *, window: int | None, device: torch.device) -> Tensor:
-    """Which of `kv_len` keys each of the last `num_tokens` tokens may see: bool `[num_tokens, kv_len]`."""
+    """Causal mask of the last `num_tokens` tokens over `kv_len` keys: bool `[num_tokens, kv_len]`."""
     positions = torch.arange(kv_len, dtype=torch.int64, device=device)
     own = positions[kv_len - num_tokens :, None]
     mask = positions <= own
@@ -171,7 +171,7 @@ def paged_attention(
     s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in each layer. Other keyword arguments are its own bookkeeping."""
+    """The attention function that transformers calls; other keyword arguments are its own bookkeeping."""
     layer: int = module.layer_idx  # type: ignore[assignment]
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
     attention_backend.write(layer, k, v)

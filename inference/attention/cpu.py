@@ -81,7 +81,7 @@ class Chunk:
 
 
 class CpuAttention(AttentionBackend):
-    """One step: decode rows by groups of similar length, chunks on their own."""
+    """SDPA over gathered keys and values: decode rows in groups of similar length, chunks one by one."""
 
     def __init__(self, cache: Cache, metadata: AttentionMetadata) -> None:
         super().__init__(cache, metadata)
@@ -106,7 +106,7 @@ class CpuAttention(AttentionBackend):
 
     @cached_property
     def is_one_group(self) -> bool:
-        """Whether the whole batch is one group, its rows in order."""
+        """The whole batch is one decode group, its rows in order."""
         return not self.chunks and len(self.groups) == 1
 
     def attend(

@@ -39,7 +39,7 @@ class FlashInferFactory:
 
 
 class FlashInferAttention(AttentionBackend):
-    """One step: decode rows are sequences of one token."""
+    """All sequences through the prefill wrapper: a decode row is a sequence of one token."""
 
     def __init__(self, cache: Cache, metadata: AttentionMetadata, factory: FlashInferFactory) -> None:
         super().__init__(cache, metadata)

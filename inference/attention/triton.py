@@ -16,21 +16,21 @@ from inference.kernels.softmax_tile import NO_WINDOW
 
 @dataclass(frozen=True, slots=True)
 class PagedBatch:
-    """What the kernels read of a packed batch, on the device: decode rows, then sequences of prefill."""
+    """The kernels' metadata of a packed batch, on the device: decode rows first, then prefill chunks."""
 
     slots: Tensor  # [num_tokens], rows of the pool that the tokens' keys and values go to
     tables: Tensor  # [num_rows, max_blocks], int32: block tables, a row for each sequence
     num_decode: int  # sequences with one token each, at the front of the batch
     rows: Tensor  # [num_decode], their rows of `tables`
     lens: Tensor  # [num_decode], keys that they attend to
-    items: Tensor  # [num_items, 4], their work, cut into parts: see split_kv.py
+    items: Tensor  # [num_items, 4], their keys split into parts: see split_kv.py
     parts: Tensor  # [num_decode, 2]
     tiles: Tensor  # [num_tiles, 2], of the others: see kernels/prefill_attention.py
     sequences: Tensor  # [num_sequences, 4]
 
 
 class TritonAttention(AttentionBackend):
-    """One step on the GPU."""
+    """Decode by split-KV, prefill by tiles of queries; keys and values stay in their blocks."""
 
     def __init__(self, cache: Cache, batch: PagedBatch) -> None:
         self.cache = cache

@@ -47,7 +47,7 @@ class Arrivals:
         return items
 
     def is_long(self, index: int) -> bool:
-        """Whether this one of `items` is long. None of the first streams is."""
+        """True if item `index` has a long prompt; none of the first streams does."""
         arrival = index - self.num_streams
         return arrival >= 0 and arrival % self.long_every == self.long_every // 2
 

@@ -21,7 +21,7 @@ NUM_DRAWN = 2**25  # random numbers; larger weights repeat them, which costs a m
 
 
 def write_folder(shape: str, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> bool:
-    """Whether it had to be written. The index comes last: a folder that has it is whole."""
+    """Writes the folder unless it is complete, which its index, written last, says; True if it wrote."""
     config = shape_config(shape)
     config.dtype = dtype
     described = config.to_json_string()

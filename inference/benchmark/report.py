@@ -12,7 +12,7 @@ CACHE_ON, CACHE_OFF = "cache on", "cache off"
 
 
 def figure_of(runs: Sequence[dict[str, Any]]) -> str:
-    """What a list is compared by: prompt tokens where hardly anything is generated."""
+    """The key of a list's main figure: prompt tokens per second where hardly anything is generated."""
     is_prefill = runs[0]["output_tokens"] * 20 < runs[0]["prompt_tokens"]
     return "prompt_tokens_per_second" if is_prefill else "output_tokens_per_second"
 
@@ -58,7 +58,7 @@ def cache_line(name: str, *, off: list[dict[str, Any]], on: list[dict[str, Any]]
 
 
 def ceilings_line(device: str, ceilings: Ceilings) -> str:
-    """What the roofline is measured against."""
+    """The device's peaks as one line."""
     copied, products = ceilings.copy_bytes_per_second, ceilings.flops_per_second
     return (
         f"{device}: copies {copied / 1e9:,.1f} GB/s, multiplies {products / 1e12:,.2f} TFLOP/s"

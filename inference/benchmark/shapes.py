@@ -92,7 +92,7 @@ def random_model(
 
 
 def shape_config(shape: str) -> PretrainedConfig:
-    """What config.json of a shape says. No token ends a text."""
+    """The transformers config of a shape. No token ends a text."""
     return LlamaConfig(
         **SHAPES[shape], architectures=["LlamaForCausalLM"], bos_token_id=None, eos_token_id=None
     )

@@ -4,7 +4,7 @@ A share is one key-value head and a few tokens of one sequence; where a sequence
 decode, one part of its keys, so that one long sequence is work for all threads. The tokens' query heads are
 the rows of small products with the keys; the keys come by parts, each with a softmax of its own. Parts are
 joined in their order, whoever computed them, and begin at the same positions whatever the step holds: a
-token's output is the same to the bit in a chunk, alone, after a prefix that was found, and in any company.
+token's output is the same to the bit in a chunk, alone, after a cached prefix, and in any batch.
 """
 
 from __future__ import annotations
@@ -145,14 +145,14 @@ def _clear(sums, num_rows, dim):
 
 @njit
 def _figures(sums, num_rows, dim):
-    """Where the highest scores and the sums of weights are, behind the sums of values."""
+    """Views of the highest scores and the sums of weights, [num_rows] each, behind the sums of values."""
     place = sums + 4 * num_rows * dim
     return floats(place, num_rows), floats(place + 4 * num_rows, num_rows)
 
 
 @njit
 def _attend_part(sequence, heads, keys, values, window, rows, num_rows, seen, start, end, scores, sums):
-    """What the keys from `start`, a part's first, come to; those from `end` on nobody sees."""
+    """Partial attention over one part of the keys, from `start` on; those from `end` on are masked."""
     dim, group = heads.head_dim, heads.num_heads // heads.num_kv_heads
     slot_bytes = 4 * heads.num_kv_heads * dim
     count = min(PART, end - start)
@@ -379,7 +379,7 @@ def _add(num_rows, shares, value, value_stride, count, out, stride):
 
 @njit(fastmath=FASTMATH)
 def _add_rest(num_rows, shares, value, value_stride, count, out, first, dim):
-    """What vectors did not reach: the last numbers of each value."""
+    """The scalar tail: the last numbers of each value, which fill no vector."""
     for row in range(num_rows):
         target, own = floats(out + 4 * row * dim, dim), floats(shares + 4 * row * PART, count)
         for i in range(count):

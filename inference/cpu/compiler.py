@@ -1,4 +1,4 @@
-"""Whether this machine can compile the functions of this folder, and where they are kept once compiled."""
+"""numba on this machine: a self-test of the compiled functions, and the folder that caches them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 @lru_cache(maxsize=1)
 def works() -> bool:
-    """Whether compiled functions can be used: numba is there, and this CPU multiplies as it should."""
+    """True where numba is installed and the compiled products pass their self-test on this CPU."""
     try:
         import numba  # noqa: F401 - where it is missing, what follows says so less plainly
 
@@ -27,7 +27,7 @@ def works() -> bool:
 
 
 def is_new_here() -> bool:
-    """Whether the layers have yet to be compiled on this machine: a quarter of a minute, once."""
+    """True until the layers have been compiled on this machine, which takes 15 seconds once."""
     import numba
 
     return not any(Path(numba.config.CACHE_DIR).rglob("step.run*.nbc"))

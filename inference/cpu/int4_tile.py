@@ -148,7 +148,7 @@ class Int4Tile(ABC):
 
     @abstractmethod
     def _first(self, row: Value, index: Value, length: Value) -> Value:
-        """What the sum of a row and a group begins with."""
+        """The initial value of the sum of a row and a group."""
 
     @abstractmethod
     def _add(

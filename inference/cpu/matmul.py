@@ -196,7 +196,7 @@ def _float32_tile(num_rows, num_columns, x, stride, w, w_stride, length, sums):
 
 @njit
 def _add_rest(product, num_rows, num_columns, x, stride, w, done, sums):
-    """What vectors did not reach: the last numbers of each row."""
+    """The scalar tail: the last numbers of each row, which fill no vector."""
     length = product.num_inputs
     totals = floats(sums, num_rows * num_columns)
     for row in range(num_rows):

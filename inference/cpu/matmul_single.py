@@ -105,12 +105,12 @@ def _multiply(x: Tensor, *, weight: int, scale: int, num_outputs: int, kind: int
 
 @lru_cache(maxsize=1)
 def workers() -> WorkerPool:
-    """Whoever multiplies shares it: each call waits for its own shares alone."""
+    """The threads that all products share; each call waits for its own shares alone."""
     return WorkerPool()
 
 
 def is_right() -> bool:
-    """Whether small products are what they should be: nothing is clipped, no number lost."""
+    """A self-test on small products: nothing is clipped, no number lost."""
     weight = torch.arange(-127, 128, dtype=torch.int8, device="cpu").repeat(79)[: 64 * 77].view(64, 77)
     x = _spread(-1, 1, 9 * 77).view(9, 77)
     scale = _spread(1, 2, 64)

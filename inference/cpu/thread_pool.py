@@ -1,4 +1,4 @@
-"""Threads that share the work of one compiled function: whoever is free takes the next share.
+"""Threads that share the work of one compiled function: a thread that is free takes the next share.
 
 Nobody has a share of its own, so a thread that comes late, or never, leaves its work to the others.
 """

@@ -1,4 +1,4 @@
-"""Dot products of a few rows with a few others, as LLVM vectors: what the CPU spends nearly all its time on.
+"""Dot products of a few rows with a few others as LLVM vectors, where the CPU spends nearly all its time.
 
 `tile` and `summing` make functions that compiled code can call. Their shape is fixed when they are made, so
 that all sums stay in registers.
@@ -35,7 +35,7 @@ def lanes() -> int:
 
 @lru_cache(maxsize=1)
 def has_int16_products() -> bool:
-    """Whether int16 can be multiplied and summed in pairs, with one instruction of this CPU."""
+    """True where one instruction multiplies int16 and sums the products in pairs (AVX2 and later)."""
     return lanes() > 4
 
 
@@ -59,7 +59,7 @@ def tile(kind: Kind, num_rows: int, num_columns: int) -> Callable[..., None]:
 
 
 def step_of(kind: Kind) -> int:
-    """How many numbers of a row a tile takes at once."""
+    """Numbers of a row that a tile takes at once."""
     return lanes() * (2 if kind == "int16_int8" else 1)
 
 

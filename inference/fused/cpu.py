@@ -50,7 +50,7 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class CpuFusedLayer:
-    """What one decoder layer computes with."""
+    """A decoder layer's joined weights, norms and attention settings."""
 
     index: int
     input_norm: Norm
@@ -131,9 +131,7 @@ def compiled_layers(model: Any, layers: list[CpuFusedLayer]) -> CompiledLayers |
 
 
 def can_compile(model: Any) -> bool:
-    """Whether every layer computes in float32 with weights that compiled code reads, and nobody chose another
-    way to multiply.
-    """
+    """True if all layers compute in float32 with weights that compiled code reads, multiplied by default."""
     return all(
         layer.input_layernorm.weight.dtype == torch.float32 and all(map(_is_compiled, _linears(layer)))
         for layer in model.model.layers

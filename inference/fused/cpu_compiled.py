@@ -100,7 +100,7 @@ class CompiledLayers:
         record["scaling"], record["window"] = parameters.scaling, parameters.window or 0
 
     def _check_widths(self, index: int) -> None:
-        """Whether each product of a layer gives as many numbers as the next one takes."""
+        """Raises `WrongBuffer` unless each product of a layer gives as many numbers as the next one takes."""
         num_heads, num_kv_heads, head_dim, _ = self.heads[0].tolist()
         attended, inner = num_heads * head_dim, int(self.products[index, step.DOWN]["num_inputs"])
         wanted = [

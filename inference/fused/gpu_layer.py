@@ -51,7 +51,7 @@ class PlainProduct:
 
 @dataclass(frozen=True, slots=True)
 class GpuFusedLayer:
-    """What one decoder layer computes with."""
+    """A decoder layer's joined weights, norms and attention settings."""
 
     index: int
     input_norm: Any
@@ -73,7 +73,7 @@ def attend(
     *,
     num_heads: int,
 ) -> Tensor:
-    """Attention of what `qkv` gave, whose keys and values go into the pool: [num_tokens, in of `o`]."""
+    """Rotary embedding, KV write and attention of `qkv`'s outputs: [num_tokens, num_heads * head_dim]."""
     query = rotate_and_write(
         states,
         cos,

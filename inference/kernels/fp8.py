@@ -19,7 +19,7 @@ from inference.kernels.rows import QuantizedRows
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """How a product is cut: rows and outputs of a program's tile, the width that it reads at a time."""
+    """A tiling: rows and outputs of a program's tile, and the width that it reads at a time."""
 
     rows: int
     outputs: int

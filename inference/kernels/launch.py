@@ -1,4 +1,4 @@
-"""Kernels that are launched while the one before them still ends, where the GPU can (Hopper and later).
+"""Programmatic dependent launch (PDL): a kernel is launched while the one before it still ends (Hopper on).
 
 Each awaits the results of its predecessor before anything else, so only the pause between two launches is
 saved. In steps of one token, whose kernels are the shortest, each also lets its successor be launched as soon
@@ -31,7 +31,7 @@ def wait_for_predecessor(PDL: tl.constexpr):
 
 
 def pdl_arguments(rows: Tensor) -> dict[str, Any]:
-    """What a launch over these rows is given: the kernel's argument PDL, and the option beside it."""
+    """Keyword arguments of a launch over these rows: the kernel's PDL, and the launch option."""
     if not supports_pdl(rows.device):
         return {"PDL": PDL_OFF}
     return {"PDL": PDL_WAIT_AND_TRIGGER if rows.shape[0] == 1 else PDL_WAIT, "launch_pdl": True}

@@ -31,7 +31,7 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How many outputs a program takes, and with how many warps."""
+    """The outputs and warps of a program."""
 
     outputs: int
     warps: int

@@ -1,4 +1,4 @@
-"""How a chat template wants a message's content: as a string, or as a list of parts.
+"""The format in which a chat template wants a message's content: a string, or a list of parts.
 
 Templates of models that also see images often loop over parts, and say nothing of a string: the words would
 be lost. So each role is tried once in both forms, with a word that must come out again.

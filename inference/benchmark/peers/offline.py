@@ -46,7 +46,7 @@ def run_peer(peer: str, options: argparse.Namespace, lists: Sequence[str], *, dt
 
 
 def _python(peer: str, options: argparse.Namespace) -> list[str]:
-    """What runs the peer's process: this Python, or the one that has the peer."""
+    """The command of a Python that has the peer: this one, or its own."""
     variables = [f"{name}={value}" for name, value in VARIABLES.items()]
     if peer == "llama_cpp":
         if options.gguf is None:

@@ -24,7 +24,7 @@ from inference.benchmark.peers.servers import Running, ServerDied, running
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How many streams, how many requests in one measurement, and the ratios that are wanted."""
+    """Concurrent streams, requests of one measurement, and the target ratios by peer."""
 
     num_streams: int
     num_requests: int
@@ -97,7 +97,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def conditions(options: argparse.Namespace) -> dict[str, Any]:
-    """What the figures depend on."""
+    """The environment of the figures."""
     return {
         "settings": options.setting,
         "cores": os.cpu_count(),

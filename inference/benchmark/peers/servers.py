@@ -35,7 +35,7 @@ class ServerDied(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """How a server is started, and how it is asked. `{port}` in it is replaced."""
+    """A server under test: its command (`{port}` is replaced), readiness path and environment."""
 
     name: str
     command: tuple[str, ...]
@@ -63,7 +63,7 @@ class Running:
     ready_seconds: float = 0.0  # from the start of the process until it answered
 
     async def watched(self, load: Coroutine[Any, Any, T]) -> T:
-        """What the load comes to. Raises `ServerDied` as soon as the server ends."""
+        """The result of `load`. Raises `ServerDied` as soon as the server ends."""
         task = asyncio.ensure_future(load)
         while not task.done():
             if self.process.poll() is not None:
