@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Any, ClassVar
 
 from console.gateway.pipeline.generation import Accepted
-from console.gateway.pipeline.pipeline import ChoiceEvent, Settled, Silence, Steps
+from console.gateway.pipeline.pipeline import ChoiceEvent, KeepAlive, PipelineEvents, Settled
 from console.gateway.pipeline.request import UsageInStream
 from inference.protocol.events import Delta, Finish, FinishReason, Timings, Usage
 
@@ -32,7 +32,7 @@ def encode(value: Any) -> Text:
     return text if text.isascii() else text.translate(LINE_ENDS)
 
 
-class Answer(ABC):
+class GenerationResponse(ABC):
     """Turns the steps of one accepted request into OpenAI's JSON, as chunks or as a whole."""
 
     OBJECT: ClassVar[str]
@@ -64,7 +64,7 @@ class Answer(ABC):
     def choice(self, index: int, delta: Delta, finish: Finish) -> Json:
         """A whole choice."""
 
-    async def chunks(self, steps: Steps) -> AsyncGenerator[Text | None, None]:
+    async def chunks(self, steps: PipelineEvents) -> AsyncGenerator[Text | None, None]:
         """Chunks in order; None where the connection only needs a sign of life."""
         async with aclosing(steps):
             is_opening = True
@@ -81,14 +81,14 @@ class Answer(ABC):
                     case ChoiceEvent(index=index, event=Finish() as finish):
                         self.timings.append(finish.timings)
                         yield self._chunk(encode(self.finish(index, finish)))
-                    case Silence():
+                    case KeepAlive():
                         yield None
                     case Settled(usage=usage):
                         self.usage = usage
                         if self._usage_in_stream.at_end:
                             yield f'{self._before}],"usage":{encode(usage_json(usage))}}}'
 
-    async def whole(self, steps: Steps) -> Json:
+    async def whole(self, steps: PipelineEvents) -> Json:
         """The one JSON object of a plain request."""
         deltas: dict[int, Delta] = {}
         finishes: dict[int, Finish] = {}

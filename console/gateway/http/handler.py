@@ -22,7 +22,7 @@ from console.gateway.endpoints import field_table
 from console.gateway.errors import ApiError, as_api_error, invalid, unexpected
 from console.gateway.http.sse import EventStream
 from console.gateway.http.views import GatewayRequest
-from console.gateway.refusal_audit import claimed_owner, list_refused, source_of, write_down
+from console.gateway.refusal_audit import claimed_owner, count_refusal, list_refusal, source_of
 from console.keys.authenticate import authenticate
 from console.policy import Who, who_may
 from monitoring import semconv, tracing
@@ -156,7 +156,7 @@ def render_errors(get_response: GetResponse) -> GetResponse:
             known = with_hint(known, path=request.path) if known else unexpected()
             observe_refusal(endpoint=route_of(request), error_code=known.code)
             tracing.failed(known.code, status=known.status)
-            write_down(known, source=source_of(request.headers.get("authorization")), scope=request.scope)
+            count_refusal(known, source=source_of(request.headers.get("authorization")), scope=request.scope)
             if not request.scope.get("is_accepted"):
                 list_it(request, known, error)
             return render(known)
@@ -177,7 +177,7 @@ def with_hint(error: ApiError, *, path: str) -> ApiError:
 
 def list_it(request: GatewayRequest, error: ApiError, cause: Exception) -> None:
     caller = getattr(request, "caller", None)
-    list_refused(
+    list_refusal(
         error,
         cause,
         owner=caller.id if caller else claimed_owner(request.headers.get("authorization")),

@@ -12,9 +12,9 @@ from typing import Any
 from django.http import StreamingHttpResponse
 
 from console.gateway import drain
-from console.gateway.endpoints.response import Answer, encode
+from console.gateway.endpoints.response import GenerationResponse, encode
 from console.gateway.errors import as_api_error, unexpected
-from console.gateway.pipeline.pipeline import Steps
+from console.gateway.pipeline.pipeline import PipelineEvents
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def frame(chunk: str) -> bytes:
 class EventStream(StreamingHttpResponse):
     """The response of a streaming request; it is to be closed, even where it was never read."""
 
-    def __init__(self, steps: Steps, frames: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, steps: PipelineEvents, frames: AsyncGenerator[bytes, None]) -> None:
         super().__init__(frames, content_type="text/event-stream; charset=utf-8")
         self["cache-control"] = "no-cache, no-transform"
         self["x-accel-buffering"] = "no"
@@ -47,10 +47,10 @@ class EventStream(StreamingHttpResponse):
 
     async def end(self) -> None:
         """Whatever became of it: the request behind it is settled."""
-        await drain.finished(self._steps)
+        await drain.close_stream(self._steps)
 
 
-async def event_stream(answer: Answer, steps: Steps, *, request_id: str) -> EventStream:
+async def event_stream(answer: GenerationResponse, steps: PipelineEvents, *, request_id: str) -> EventStream:
     """The headers wait for the first chunk, so that what is refused at once keeps its HTTP status."""
     chunks = answer.chunks(steps)
     try:

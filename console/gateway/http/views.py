@@ -8,11 +8,11 @@ from typing import Any
 from django.http import Http404, HttpRequest, HttpResponseBase, JsonResponse
 
 from console.catalog.queries import Served, served_models
-from console.gateway.endpoints.chat.response import ChatAnswer
+from console.gateway.endpoints.chat.response import ChatResponse
 from console.gateway.endpoints.chat.schema import ChatRequest
-from console.gateway.endpoints.completions.response import CompletionAnswer
+from console.gateway.endpoints.completions.response import CompletionResponse
 from console.gateway.endpoints.completions.schema import CompletionRequest
-from console.gateway.endpoints.response import Answer
+from console.gateway.endpoints.response import GenerationResponse
 from console.gateway.errors import ApiError
 from console.gateway.http.body import parse_object
 from console.gateway.http.sse import event_stream
@@ -53,7 +53,7 @@ def only(method: str) -> Callable[[View], View]:
 @only("POST")
 async def chat_completions(request: GatewayRequest) -> HttpResponseBase:
     wire = ChatRequest.parse(await parse_object(request.body))
-    return await _generate(request, wire, lambda accepted: ChatAnswer(accepted, usage=wire.usage_in_stream))
+    return await _generate(request, wire, lambda accepted: ChatResponse(accepted, usage=wire.usage_in_stream))
 
 
 @only("POST")
@@ -62,16 +62,18 @@ async def completions(request: GatewayRequest) -> HttpResponseBase:
     return await _generate(
         request,
         wire,
-        lambda accepted: CompletionAnswer(accepted, usage=wire.usage_in_stream, echo=wire.echo),
+        lambda accepted: CompletionResponse(accepted, usage=wire.usage_in_stream, echo=wire.echo),
     )
 
 
 async def _generate(
-    request: GatewayRequest, wire: ChatRequest | CompletionRequest, answer_of: Callable[[Accepted], Answer]
+    request: GatewayRequest,
+    wire: ChatRequest | CompletionRequest,
+    answer_of: Callable[[Accepted], GenerationResponse],
 ) -> HttpResponseBase:
     accepted = await pipeline.accept(
         caller=request.caller,
-        demand=wire.demand(),
+        request=wire.to_pipeline(),
         transport="sse" if wire.stream else "rest",
         arrived=request.scope["arrived"],
     )

@@ -30,7 +30,7 @@ class UsageInStream:
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class PipelineRequest:
     """A valid request. Choice i belongs to prompt i // n."""
 
     endpoint: Endpoint
@@ -53,7 +53,7 @@ class Demand:
     def num_choices(self) -> int:
         return self.n * len(self.prompts)
 
-    def with_defaults(self, defaults: Mapping[str, float]) -> Demand:
+    def with_defaults(self, defaults: Mapping[str, float]) -> PipelineRequest:
         """As the revision that answers would have it where the request is silent."""
         said: dict[str, Any] = {name: value for name, value in defaults.items() if name in self.silent_on}
         return replace(self, sampling=replace(self.sampling, **said)) if said else self

@@ -16,7 +16,7 @@ StreamId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,256}$")]
 
 
 class Envelope(Strict):
-    """`stream_id` names a lane: requests of one lane run one after the other, lanes run side by side."""
+    """`stream_id` identifies a stream: its requests run in order, streams run concurrently."""
 
     type: Literal["response.create", "response.cancel"]
     stream_id: StreamId | None = None

@@ -133,7 +133,7 @@ def documented(path: str) -> dict[str, Row]:
 
 
 def parse(path: str, **fields: Any) -> Any:
-    return ENDPOINTS[path].parse(LEAST[path] | fields).demand()  # type: ignore[attr-defined]
+    return ENDPOINTS[path].parse(LEAST[path] | fields).to_pipeline()  # type: ignore[attr-defined]
 
 
 def refusal_of(path: str, **fields: Any) -> ApiError:
