@@ -8,8 +8,9 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
+from console.gateway.endpoints.generation_fields import GenerationRequest
 from console.gateway.pipeline.generation import Accepted
 from console.gateway.pipeline.pipeline import ChoiceEvent, KeepAlive, PipelineEvents, Settled
 from console.gateway.pipeline.request import UsageInStream
@@ -47,6 +48,11 @@ class GenerationResponse(ABC):
         # A stream's chunks differ in their choice alone: what is around it is written out once.
         self._before = encode(self._envelope(self.CHUNK_OBJECT))[:-1] + ',"choices":['
         self._after = '],"usage":null}' if usage.at_end else "]}"
+
+    @classmethod
+    def to(cls, accepted: Accepted, wire: GenerationRequest) -> Self:
+        """The response to an accepted request, as its wire form asks for it."""
+        return cls(accepted, usage=wire.usage_in_stream)
 
     @abstractmethod
     def opening(self) -> list[Json]:

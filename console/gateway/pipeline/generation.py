@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
+from console.accounts.caller import Caller
 from console.catalog.choose import Arm
+from console.endpoint_registry import EndpointInfo
 from console.gateway.drain import RevisionLease
 from console.gateway.pipeline.event_queue import EventQueue
 from console.gateway.pipeline.request import PipelineRequest
 from console.gateway.pipeline.spans import EngineStay, RequestTimeline
-from console.keys.caller import Caller
 from console.limits.models import Ticket
 from console.limits.reserve import extend
 from inference.client import EngineClient, LetGo
@@ -41,6 +42,7 @@ class Accepted:
     """A request that was let in: everything decided before the first token."""
 
     request_id: str
+    endpoint: EndpointInfo
     caller: Caller
     request: PipelineRequest
     arm: Arm

@@ -10,16 +10,17 @@ import uuid
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from console.accounts.caller import Caller
 from console.catalog.choose import Arm, choose
 from console.deployments.load_on_demand import StillLoading, is_loaded, wake
+from console.endpoint_registry import EndpointInfo
 from console.gateway import drain
 from console.gateway.errors import ApiError, from_engine_error, shutting_down
 from console.gateway.pipeline.generation import Accepted, Choices, Transport
 from console.gateway.pipeline.request import PipelineRequest, Prompt
 from console.gateway.pipeline.settlement import finish_and_settle
 from console.gateway.pipeline.spans import RequestTimeline
-from console.keys.caller import Caller
-from console.keys.scopes import Scope, require
+from console.keys.scopes import require
 from console.limits.precheck import ask, check
 from console.limits.reserve import LimitExceeded, reserve
 from inference import client
@@ -29,7 +30,6 @@ from inference.protocol.requests import Prepared, PrepareRequest
 from monitoring import tracing
 from monitoring.live import BOARD, InFlight
 
-SCOPES = {"chat.completions": Scope.CHAT, "completions": Scope.COMPLETIONS}
 SLICE_TOKENS = 256  # output tokens reserved at a time
 PATIENCE_SECONDS = (
     1.0  # how long an answer's headers wait for a first event, so that a full queue is a plain 503
@@ -62,7 +62,12 @@ PipelineEvents = AsyncGenerator[PipelineEvent, None]
 
 
 async def accept(
-    *, caller: Caller, request: PipelineRequest, transport: Transport, arrived: float
+    *,
+    endpoint: EndpointInfo,
+    caller: Caller,
+    request: PipelineRequest,
+    transport: Transport,
+    arrived: float,
 ) -> Accepted:
     """Permit, choose, wake, ask, prepare, reserve; then `run` must be called.
 
@@ -73,13 +78,13 @@ async def accept(
     timeline = RequestTimeline(arrived)
     if drain.is_draining():
         raise shutting_down()
-    require(SCOPES[request.endpoint], caller=caller)
+    require(endpoint.scope, caller=caller)
     timeline.end("parse")
     asked = Asked(caller)
     arm, lease, prompts = await _reach(asked=asked, request=request, timeline=timeline)
     try:
         request = request.with_defaults(prompts[0].sampling)
-        return await _let_in(asked, request, transport, timeline, arm, lease, prompts)
+        return await _let_in(endpoint, asked, request, transport, timeline, arm, lease, prompts)
     except BaseException:
         lease.release()
         raise
@@ -131,6 +136,7 @@ async def _reach(
 
 
 async def _let_in(
+    endpoint: EndpointInfo,
     asked: Asked,
     request: PipelineRequest,
     transport: Transport,
@@ -141,7 +147,7 @@ async def _let_in(
 ) -> Accepted:
     """Reserve. Raises `LimitExceeded`."""
     _require_room(request, prompts)
-    request_id = f"{'chatcmpl' if request.endpoint == 'chat.completions' else 'cmpl'}-{uuid.uuid4().hex}"
+    request_id = f"{endpoint.id_prefix}-{uuid.uuid4().hex}"
     slice_tokens = min([SLICE_TOKENS, request.max_tokens or SLICE_TOKENS, *_rooms(prompts)])
     created_at = time.time() - (time.monotonic() - timeline.arrived)
     ticket = await reserve(
@@ -151,13 +157,14 @@ async def _let_in(
         output_tokens=slice_tokens * request.num_choices,
         model=arm.model,
         revision=arm.revision,
-        endpoint=request.endpoint,
+        endpoint=endpoint.name,
         transport=transport,
         is_counted=asked.is_counted,
     )
     timeline.end("reserve")
     accepted = Accepted(
         request_id,
+        endpoint,
         asked.caller,
         request,
         arm,

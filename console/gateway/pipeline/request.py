@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from inference.protocol.requests import ChatMessage, Sampling
-
-Endpoint = Literal["chat.completions", "completions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,6 @@ class UsageInStream:
 class PipelineRequest:
     """A valid request. Choice i belongs to prompt i // n."""
 
-    endpoint: Endpoint
     model: str
     prompts: tuple[Prompt, ...]
     n: int

@@ -24,7 +24,7 @@ async def finish_and_settle(accepted: Accepted, choices: Choices | None, *, erro
         await choices.stop()
         usage, timings, finishes = choices.usage(), choices.timings(), choices.finishes
     outcome, finish_reason, error_code = _verdict(accepted, finishes, error)
-    endpoint = accepted.request.endpoint
+    endpoint = accepted.endpoint.name
     spans, concluded = accepted.timeline.spans(None if choices is None else choices.engine_stay())
     await settle(
         accepted.ticket,

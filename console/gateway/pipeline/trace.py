@@ -13,8 +13,6 @@ from inference.protocol.events import Timings, Usage
 from inference.protocol.requests import Sampling
 from monitoring import semconv, tracing
 
-OPERATIONS = {"chat.completions": "chat", "completions": "text_completion"}
-
 
 def trace(
     accepted: Accepted,
@@ -31,7 +29,7 @@ def trace(
         return
     began, ended = accepted.timeline.arrived, time.monotonic()
     settling = max((one["end"] for one in spans), default=0.0)
-    operation = OPERATIONS[accepted.request.endpoint]
+    operation = accepted.endpoint.operation
     about: dict[str, Any] = {
         semconv.OPERATION: operation,
         semconv.PROVIDER: "pilothouse",

@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 from channels.auth import get_user
 from django.conf import settings
 
+from console.accounts.caller import Caller
 from console.accounts.session import session_caller
 from console.gateway.errors import ApiError
 from console.keys.authenticate import authenticate
-from console.keys.caller import Caller
 
 SUBPROTOCOL = "pilothouse"
 KEY_SUBPROTOCOL = "pilothouse-key."

@@ -1,5 +1,6 @@
-"""The WebSocket at /v1/responses: chat requests in frames shaped like OpenAI's Responses WebSocket mode, on
-the path that REST takes. Frames, authentication, limits and close codes: docs/websocket.md."""
+"""The WebSocket of an endpoint (chat's is /v1/responses): its requests in frames shaped as in OpenAI's Responses
+WebSocket mode, on the path that REST takes. Frames, authentication and limits: docs/websocket.md.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +14,10 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 
 from console.environment import environment
 from console.gateway import drain
-from console.gateway.endpoints.chat.response import ChatResponse
-from console.gateway.endpoints.chat.schema import ChatRequest
+from console.gateway.endpoints.base import GenerationEndpoint
+from console.gateway.endpoints.registry import generating
 from console.gateway.endpoints.response import encode, timings_json, usage_json
 from console.gateway.errors import ApiError, as_api_error, invalid, shutting_down, unexpected
-from console.gateway.http.body import MAX_BODY_BYTES, parse_object
 from console.gateway.http.handler import refuse_key_in_url
 from console.gateway.pipeline import pipeline
 from console.gateway.refusal_audit import claimed_owner, count_refusal, list_refusal, source_of
@@ -27,7 +27,7 @@ from console.gateway.websocket.authentication import (
     authentication_of,
     offered_key,
 )
-from console.gateway.websocket.frames import chat_body, chunk_frame, error_frame, open_envelope, server_frame
+from console.gateway.websocket.frames import chunk_frame, error_frame, open_envelope, server_frame
 from console.gateway.websocket.open_sockets import OPEN
 from console.gateway.websocket.stream_queues import StreamLimitReached, StreamQueues
 from monitoring import semconv, tracing
@@ -35,7 +35,6 @@ from monitoring.metrics import SOCKETS, observe_refusal
 
 logger = logging.getLogger(__name__)
 
-ROUTE = "/v1/responses"
 MAX_STREAMS = 8
 MAX_WAITING = 8  # requests waiting in one stream
 MAX_WAITING_BYTES = 4 * 1024 * 1024  # of all that wait in a socket's streams, as they came
@@ -55,8 +54,14 @@ class Asked:
     is_accepted: bool = False
 
 
-class ResponsesConsumer(AsyncWebsocketConsumer):
-    """One socket: its streams, its limits, and a caller who is asked for again with each request."""
+class GenerationConsumer(AsyncWebsocketConsumer):
+    """One socket: its streams, its limits, and a caller who is authenticated again with each request."""
+
+    def __init__(self, *, endpoint: GenerationEndpoint) -> None:
+        super().__init__()
+        assert endpoint.socket is not None
+        self._endpoint = endpoint
+        self._dialect = endpoint.socket
 
     async def connect(self) -> None:
         self._streams: StreamQueues[dict[str, Any]] = StreamQueues(
@@ -77,7 +82,7 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
             if (known := as_api_error(error)) is None:
                 logger.exception("a WebSocket was refused: request %s", self.scope.get("request_id"))
             else:
-                self._write_down(known, error)
+                self._note_refusal(known, error)
             return await self.close()  # before accept: the handshake is answered with 403
         await self.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in self.scope["subprotocols"] else None)
         self._is_open = True
@@ -104,9 +109,9 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         stream_id: str | None = None
         try:
             raw = text_data.encode() if text_data is not None else bytes_data or b""
-            if len(raw) > MAX_BODY_BYTES:
+            if len(raw) > self._endpoint.max_body_bytes:
                 return await self.close(TOO_BIG)
-            message = await parse_object(raw)
+            message = await self._endpoint.parse_body(raw, self._endpoint.max_body_bytes)
             given = message.get("stream_id")
             stream_id = given[:256] if isinstance(given, str) else None
             envelope, body = open_envelope(message)
@@ -126,8 +131,9 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
             raise invalid("There is nothing to cancel here.", param="stream_id", code="no_active_response")
 
     async def _respond(self, stream_id: str | None, body: dict[str, Any]) -> None:
-        about = {semconv.HTTP_ROUTE: ROUTE, semconv.REQUEST_ID: self.scope.get("request_id", "")}
-        with tracing.opened(f"WEBSOCKET {ROUTE}", kind="server", attributes=about):
+        route = self._endpoint.socket_path
+        about = {semconv.HTTP_ROUTE: route, semconv.REQUEST_ID: self.scope.get("request_id", "")}
+        with tracing.opened(f"WEBSOCKET {route}", kind="server", attributes=about):
             await self._answer(stream_id, body)
 
     async def _answer(self, stream_id: str | None, body: dict[str, Any]) -> None:
@@ -140,13 +146,13 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         except asyncio.CancelledError:
             if not self._is_open:
                 raise
-            await self._say("chat.completion.cancelled", stream_id)
+            await self._say(f"{self._dialect.event}.cancelled", stream_id)
         except Exception as error:
             known = as_api_error(error)
             if known is None:
                 logger.exception("stream failed: request %s", self.scope.get("request_id"))
             known = known or unexpected()
-            self._write_down(known, error, asked=asked)
+            self._note_refusal(known, error, asked=asked)
             tracing.failed(known.code, status=known.status)
             await self._say_error(known, stream_id)
             if known.status == 401:  # the key was revoked, or the session ended
@@ -156,33 +162,39 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         arrived = time.monotonic()
         caller = await self._authenticate()
         asked.owner = caller.id
-        wire = ChatRequest.parse(chat_body(body))
+        wire = self._endpoint.schema.parse(self._dialect.request_body(body))
         accepted = await pipeline.accept(
-            caller=caller, request=wire.to_pipeline(), transport="websocket", arrived=arrived
+            endpoint=self._endpoint,
+            caller=caller,
+            request=wire.to_pipeline(),
+            transport="websocket",
+            arrived=arrived,
         )
         asked.is_accepted = True
-        answer = ChatResponse(accepted)
+        answer = self._endpoint.response.to(accepted, wire)
         steps = pipeline.run(accepted)
         async for chunk in answer.chunks(steps):
             if chunk is not None:  # silence: the protocol has pings of its own
-                await self._send_text(chunk_frame(stream_id, self._next_number(stream_id), chunk))
+                number = self._next_number(stream_id)
+                await self._send_text(chunk_frame(self._dialect.event, stream_id, number, chunk))
         ended = {"usage": usage_json(answer.usage), "timings": timings_json(answer.timings)}
-        await self._say("chat.completion.done", stream_id, id=accepted.request_id, **ended)
+        await self._say(f"{self._dialect.event}.done", stream_id, id=accepted.request_id, **ended)
 
     async def _say(self, kind: str, stream_id: str | None, **body: Any) -> None:
         await self._send(server_frame(kind, stream_id, self._next_number(stream_id), **body))
 
     async def _say_error(self, error: ApiError, stream_id: str | None) -> None:
-        await self._send(error_frame(error, stream_id, self._next_number(stream_id)))
+        body = self._endpoint.error_body(error)
+        await self._send(error_frame(error, body, stream_id, self._next_number(stream_id)))
 
-    def _write_down(self, error: ApiError, cause: Exception, *, asked: Asked | None = None) -> None:
+    def _note_refusal(self, error: ApiError, cause: Exception, *, asked: Asked | None = None) -> None:
         authorization = offered_key(self.scope)
         count_refusal(error, source=source_of(authorization), scope=self.scope)
         if asked is not None and asked.is_accepted:
             return
         observe_refusal(endpoint="websocket", error_code=error.code)
         owner = asked.owner if asked and asked.owner else claimed_owner(authorization)
-        about = {"endpoint": "chat.completions", "transport": "websocket"}
+        about = {"endpoint": self._endpoint.name, "transport": "websocket"}
         list_refusal(error, cause, owner=owner, scope=self.scope, **about)
 
     async def _send(self, frame: dict[str, Any]) -> None:
@@ -216,6 +228,12 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         """The server drains: let what runs finish, then close so that the client connects elsewhere."""
         await self._streams.finish()
         await self.close(RESTART)
+
+
+def consumers() -> dict[str, Any]:
+    """Path -> the ASGI application of its sockets."""
+    sockets = [one for one in generating() if one.socket is not None]
+    return {one.socket_path: GenerationConsumer.as_asgi(endpoint=one) for one in sockets}
 
 
 def _too_much(limit: StreamLimitReached) -> ApiError:

@@ -142,7 +142,6 @@ class ChatRequest(GenerationRequest):
             for one in self.messages
         )
         return PipelineRequest(
-            endpoint="chat.completions",
             model=self.model,
             prompts=(Prompt(messages=messages, param="messages"),),
             n=self.n,

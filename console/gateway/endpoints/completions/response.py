@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Self
 
+from console.gateway.endpoints.completions.schema import CompletionRequest
+from console.gateway.endpoints.generation_fields import GenerationRequest
 from console.gateway.endpoints.logprobs import CompletionLogprobs
 from console.gateway.endpoints.response import NO_USAGE, GenerationResponse, Json, Text, encode, ending
 from console.gateway.pipeline.generation import Accepted
@@ -21,6 +24,11 @@ class CompletionResponse(GenerationResponse):
         super().__init__(accepted, usage=usage)
         self._echo = echo
         self._told: defaultdict[int, CompletionLogprobs] = defaultdict(CompletionLogprobs)  # by choice
+
+    @classmethod
+    def to(cls, accepted: Accepted, wire: GenerationRequest) -> Self:
+        assert isinstance(wire, CompletionRequest)
+        return cls(accepted, usage=wire.usage_in_stream, echo=wire.echo)
 
     def opening(self) -> list[Json]:
         if not self._echo:

@@ -52,7 +52,6 @@ class CompletionRequest(GenerationRequest):
 
     def to_pipeline(self) -> PipelineRequest:
         return PipelineRequest(
-            endpoint="completions",
             model=self.model,
             prompts=tuple(self._prompts()),
             n=self.n,

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from console.gateway.endpoints.base import data_frame
 from console.gateway.endpoints.chat.response import ChatResponse
+from console.gateway.endpoints.completions.endpoint import COMPLETIONS
 from console.gateway.endpoints.completions.response import CompletionResponse
 from console.gateway.endpoints.response import GenerationResponse
-from console.gateway.http.sse import frame
 from console.gateway.pipeline.pipeline import ChoiceEvent, KeepAlive, PipelineEvent, Settled
 from console.gateway.pipeline.request import UsageInStream
 from console.gateway.websocket.frames import chunk_frame, server_frame
@@ -53,7 +54,7 @@ def chat(*, n: int = 1, wants_usage: bool = False, logprobs: int | None = None) 
 
 
 def completion(*, wants_usage: bool = False, logprobs: int | None = None) -> CompletionResponse:
-    one = accepted(sampling=Sampling(logprobs=logprobs), slice_tokens=8, endpoint="completions")
+    one = accepted(sampling=Sampling(logprobs=logprobs), slice_tokens=8, endpoint=COMPLETIONS)
     return CompletionResponse(one, usage=UsageInStream(at_end=wants_usage), echo=False)
 
 
@@ -108,7 +109,7 @@ async def test_a_chunk_is_one_line_of_an_event(text: str) -> None:
     """Of what ends a line of an event, nothing may stand in one: JSON escapes it."""
     (chunk,) = [one async for one in completion().chunks(steps(ChoiceEvent(0, Delta(text, (5,)))))]
     assert chunk is not None
-    written = frame(chunk)
+    written = data_frame(chunk)
     assert written.startswith(b"data: {") and written.endswith(b"}\n\n")
     assert written.count(b"\n") == 2 and b"\r" not in written
     assert len(written.decode().splitlines()) == 2  # nor for clients to whom Unicode has other line ends
@@ -117,7 +118,7 @@ async def test_a_chunk_is_one_line_of_an_event(text: str) -> None:
 @pytest.mark.parametrize("stream_id", [None, "a.b-c_1"])
 async def test_a_frame_of_a_socket(stream_id: str | None) -> None:
     chunk = {"id": "x", "choices": []}
-    written = chunk_frame(stream_id, 7, json.dumps(chunk))
+    written = chunk_frame("chat.completion", stream_id, 7, json.dumps(chunk))
     expected = server_frame("chat.completion.chunk", stream_id, 7, chunk=chunk)
     assert json.loads(written) == expected and list(json.loads(written)) == list(expected)
 

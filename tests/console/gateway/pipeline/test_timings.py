@@ -11,6 +11,7 @@ import pytest
 from asgiref.sync import sync_to_async
 
 import inference.client
+from console.gateway.endpoints.completions.endpoint import COMPLETIONS
 from console.gateway.pipeline import pipeline
 from console.gateway.pipeline.request import PipelineRequest, Prompt
 from console.keys.caller import Caller
@@ -53,9 +54,11 @@ async def ask(caller: Caller) -> tuple[UsageRecord, float]:
     """The row of a request, and the seconds that passed until its end."""
     prompts = (Prompt(token_ids=tuple(range(100))),)
     sampling = Sampling(max_tokens=300, ignore_eos=True)
-    request = PipelineRequest(endpoint="completions", model="tiny", prompts=prompts, n=1, sampling=sampling)
+    request = PipelineRequest(model="tiny", prompts=prompts, n=1, sampling=sampling)
     began = time.monotonic()
-    accepted = await pipeline.accept(caller=caller, request=request, transport="sse", arrived=began)
+    accepted = await pipeline.accept(
+        endpoint=COMPLETIONS, caller=caller, request=request, transport="sse", arrived=began
+    )
     async for _ in pipeline.run(accepted):
         pass
     passed = time.monotonic() - began
