@@ -69,6 +69,7 @@ class RevisionSpec:
     folder: Path  # config.json, safetensors, tokenizer files
     engine: EngineConfig = field(default_factory=EngineConfig)
     memory_bytes: int | None = None  # what it may take, weights and KV pool; None: what the device has free
+    placement: str | None = None  # a name of placements.registry; None: the process's default
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ class Reconciler:
 
     def tick(self) -> None:
         """One look at the whole, and what follows from it."""
-        held = reconciler_lease.hold(client.current().device())
+        held = reconciler_lease.hold(client.current().devices()[0])
         if held is None:
             self.is_elsewhere.set()
             return

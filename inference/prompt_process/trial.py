@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
-from inference.protocol.errors import InvalidValue, Refusal
+from inference.protocol.errors import InvalidValue, RequestRejected
 from inference.protocol.requests import ChatMessage
 from inference.text.chat_template import render_chat
 from inference.text.tokenizer import encode
@@ -30,7 +30,7 @@ CONVERSATIONS = (
 )
 
 
-class Unusable(Refusal):
+class Unusable(RequestRejected):
     """What cannot be served of a tokenizer; the message says why."""
 
 

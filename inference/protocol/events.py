@@ -13,7 +13,7 @@ class FinishReason(StrEnum):
 
     STOP = "stop"  # end-of-sequence token, stop token or stop string
     LENGTH = "length"  # max_tokens, or the model's context is full
-    BUDGET = "budget"  # the allowance ran out and no more was granted
+    BUDGET = "budget"  # all granted tokens are used and no more were granted
     CANCELLED = "cancelled"  # the client left, or somebody with the right to cancelled it
     FAILED = "failed"  # see Finish.error
 

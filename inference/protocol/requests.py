@@ -93,7 +93,7 @@ class ChatMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class PrepareRequest:
+class TokenizeRequest:
     """Text to be made token ids by the revision's own template and tokenizer: give exactly one source."""
 
     revision: str
@@ -109,7 +109,7 @@ class PrepareRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class TokenizedPrompt:
     """A prompt, validated against the revision: never empty, every id in the vocabulary, short enough."""
 
     token_ids: tuple[int, ...]
@@ -128,5 +128,7 @@ class GenerateRequest:
     owner: Owner
     sampling: Sampling = field(default_factory=Sampling)
     deadlines: Deadlines = field(default_factory=Deadlines)
-    allowance: int | None = None  # output tokens granted so far; at it, it waits for more. None: no ledger
+    granted_tokens: int | None = (
+        None  # output tokens granted so far; at it, it waits for more. None: no ledger
+    )
     priority: int = 0  # larger runs earlier

@@ -44,7 +44,7 @@ class ModelCard:
 class PromptStats:
     """How a revision's template and tokenizer are doing, which run in a process of their own."""
 
-    num_waiting: int = 0  # prompts that are being prepared, or wait for that
+    num_waiting: int = 0  # prompts that are being tokenized, or wait for that
     oldest_since: float | None = None  # time.monotonic(): when the first of them came
     due_at: float | None = None  # time.monotonic(): when the one in work is done, or is ended
     num_ended: int = 0  # processes that overran or died, since the load

@@ -38,7 +38,7 @@ NON_FINITE = EngineError("non_finite_logits", "the model gave no finite scores f
 class Engine:
     """Continuous batching of one revision. One thread owns it: the one that steps calls every method.
 
-    Events go out through each request's `on_event`, from inside `step`, `extend`, `abort`, `abort_owner` or
+    Events go out through each request's `on_event`, from inside `step`, `grant`, `abort`, `abort_owner` or
     `fail_all`, in order; exactly one `Finish` per accepted request, as the last. `on_event` does not raise,
     and calls nothing here.
     """
@@ -87,7 +87,7 @@ class Engine:
         self.deadlines = DeadlineWatch()
         self.flights: dict[str, Flight] = {}
         self._num_arrivals = 0
-        self._num_held = 0  # flights that wait for their allowance
+        self._num_held = 0  # flights that wait for a grant
         self._num_prompt_tokens = 0
         self._num_generated_tokens = 0
         self._num_steps = 0
@@ -97,7 +97,7 @@ class Engine:
         self._measured_from = -math.inf  # since when what `stepper.step` tells of has computed
 
     def submit(self, request: GenerateRequest, on_event: Callable[[Event], None]) -> None:
-        """Queue a request. Raises `Refusal` for what is wrong with it; then `on_event` is never called."""
+        """Queue a request. Raises `RequestRejected`; then `on_event` is never called."""
         if request.request_id in self.flights:
             raise InvalidValue("a request of this id is in flight", param="request_id")
         max_tokens = validate(request, vocab_size=self.card.vocab_size, max_context=self.max_context)
@@ -116,24 +116,24 @@ class Engine:
         self._num_arrivals += 1
         self._note_work(now)
         self.flights[request.request_id] = flight
-        if sequence.is_at_allowance:
+        if sequence.is_at_grant:
             self._hold(flight, now)
         self.deadlines.watch(flight)
 
-    def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
+    def grant(self, request_id: str, *, granted_tokens: int, is_final: bool) -> None:
         """Raise the output tokens granted; `is_final`: at it the request ends.
 
-        Unknown ids are ignored, and requests without an allowance: nothing is more than unlimited.
+        Unknown ids are ignored, and requests without a limit of tokens: nothing is more than unlimited.
         """
         flight = self.flights.get(request_id)
-        if flight is None or flight.sequence.allowance is None:
+        if flight is None or flight.sequence.granted_tokens is None:
             return
         sequence = flight.sequence
-        sequence.allowance = max(allowance, flight.sequence.allowance)
-        sequence.is_allowance_final = is_final
-        if flight.timeline.phase is not Phase.ALLOWANCE:
+        sequence.granted_tokens = max(granted_tokens, flight.sequence.granted_tokens)
+        sequence.is_grant_final = is_final
+        if flight.timeline.phase is not Phase.GRANT:
             return
-        if not sequence.is_at_allowance:
+        if not sequence.is_at_grant:
             self._resume(flight)
         elif is_final:
             self._finish(flight, FinishReason.BUDGET)
@@ -232,7 +232,7 @@ class Engine:
                 self._num_prompt_tokens += sequence.num_prompt_tokens
         for sequence in self.scheduler.preempted:
             flight = self.flights[sequence.id]
-            if flight.timeline.phase is not Phase.ALLOWANCE:
+            if flight.timeline.phase is not Phase.GRANT:
                 flight.timeline.enter(Phase.PREEMPTED, now)
         self._scheduled_at = now
 
@@ -267,7 +267,7 @@ class Engine:
         self._num_generated_tokens += 1
         if stop is not None:
             self._finish(flight, stop[0], matched_stop=stop[1])
-        elif flight.sequence.has_used_allowance:
+        elif flight.sequence.has_used_grant:
             self._hold(flight, now)
         elif is_first:
             self.deadlines.watch(flight)
@@ -281,7 +281,7 @@ class Engine:
 
     def _hold(self, flight: Flight, now: float) -> None:
         self._num_held += 1
-        flight.timeline.enter(Phase.ALLOWANCE, now)
+        flight.timeline.enter(Phase.GRANT, now)
 
     def _resume(self, flight: Flight) -> None:
         now = self.clock()
@@ -314,7 +314,7 @@ class Engine:
         sequence.drop_pending()
         self.scheduler.remove(sequence)
         del self.flights[sequence.id]
-        self._num_held -= flight.timeline.phase is Phase.ALLOWANCE
+        self._num_held -= flight.timeline.phase is Phase.GRANT
         timings = flight.timeline.close(
             self.clock(),
             num_preemptions=sequence.num_preemptions,

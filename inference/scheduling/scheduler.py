@@ -23,7 +23,7 @@ class Scheduler:
     """Running sequences first (decode, then chunks of prefill), then admission from the waiting queue.
 
     A sequence gets the blocks of all its tokens when it is admitted, so only decode can run short of blocks.
-    Then sequences at their allowance give theirs up first, then the lowest priority, newest first; they are
+    Then sequences that wait for a grant give up theirs, then the lowest priority, newest first; they are
     computed again later. The sequence of the best rank can always go on, so some always does.
     """
 
@@ -58,7 +58,7 @@ class Scheduler:
         self.num_preemptions = 0
 
     def schedule(self) -> Plan:
-        """What to run now. Empty: every sequence waits for its allowance, or there is none."""
+        """What to run now. Empty: every sequence waits for a grant, or there is none."""
         self.admitted = []
         self.preempted = []
         self.waits_for = None
@@ -110,7 +110,7 @@ class Scheduler:
         rows: list[Row] = []
         prefilling: list[Sequence] = []
         for sequence in tuple(self.running):
-            if sequence.status is not Status.RUNNING or sequence.is_at_allowance or sequence.is_complete:
+            if sequence.status is not Status.RUNNING or sequence.is_at_grant or sequence.is_complete:
                 continue
             num_tokens, start = len(sequence.token_ids), sequence.num_computed_tokens
             is_decode = start >= sequence.num_prompt_tokens if self.borders else num_tokens - start <= 1
@@ -165,7 +165,7 @@ class Scheduler:
     def _grow(self, sequence: Sequence) -> bool:
         """One more block. Who loses one ranks behind the sequence, or is held: no row is lost by it."""
         while self.pool.num_free == 0:
-            paused = [other for other in self.running if other.is_at_allowance]
+            paused = [other for other in self.running if other.is_at_grant]
             victim = paused[-1] if paused else self.running[-1]
             if victim is sequence:
                 return False  # the last in rank waits with its blocks until others end
@@ -181,7 +181,7 @@ class Scheduler:
                 break
             if num_skipped == MAX_SKIPPED:
                 break
-            if sequence.is_at_allowance or sequence.num_pending:
+            if sequence.is_at_grant or sequence.num_pending:
                 continue
             found = self.prefix_cache.find(sequence)
             if self.prefix_cache.is_worth_waiting(sequence, num_found=len(found)):
@@ -219,7 +219,7 @@ class Scheduler:
     def _make_room(self, sequence: Sequence, found: list[int], *, is_idle: bool) -> bool:
         """Whether a place and the blocks are there, after preempting what is of lower priority.
 
-        `is_idle`: nothing runs in this step, so sequences that wait for their allowance give way as well.
+        `is_idle`: nothing runs in this step, so sequences that wait for a grant give way as well.
         """
         if self._has_room(sequence, found):
             return True
@@ -227,12 +227,12 @@ class Scheduler:
         victims = [
             other
             for other in self.running
-            if other.request.priority < priority or (is_idle and other.is_at_allowance)
+            if other.request.priority < priority or (is_idle and other.is_at_grant)
         ]
         num_freed = sum(len(victim.block_table) for victim in victims)
         if not victims or self.pool.num_free + num_freed < self._num_blocks(sequence):
             return False
-        victims.sort(key=lambda victim: (victim.is_at_allowance, victim.rank))
+        victims.sort(key=lambda victim: (victim.is_at_grant, victim.rank))
         while victims and not self._has_room(sequence, found):
             self._preempt(victims.pop())
         return self._has_room(sequence, found)

@@ -19,9 +19,9 @@ from console.gateway.pipeline.request import PipelineRequest
 from console.gateway.pipeline.spans import EngineStay, RequestTimeline
 from console.limits.models import Ticket
 from console.limits.reserve import extend
-from inference.client import EngineClient, LetGo
+from inference.client import Cancel, EngineClient
 from inference.protocol.events import Delta, Event, Finish, Timings, Usage
-from inference.protocol.requests import GenerateRequest, Owner, Prepared
+from inference.protocol.requests import GenerateRequest, Owner, TokenizedPrompt
 from monitoring.live import Progress
 from monitoring.tracing import Place
 
@@ -46,7 +46,7 @@ class Accepted:
     caller: Caller
     request: PipelineRequest
     arm: Arm
-    prompts: tuple[Prepared, ...]
+    prompts: tuple[TokenizedPrompt, ...]
     transport: Transport
     slice_tokens: int
     created_at: float  # Unix time
@@ -72,7 +72,7 @@ class Choice:
 
     id: str  # the engine's request id
     limit: int  # output tokens that it may ever have
-    allowance: int  # of them, those that are granted
+    granted_tokens: int  # of them, those that are granted
     window: int  # tokens that may wait for the reader
     num_seen: int = 0
     num_read: int = 0
@@ -81,21 +81,21 @@ class Choice:
     is_told: bool = False  # that it is
     ask_at: float = 0  # at so many tokens the next slice is asked for; infinity while it is, and at the limit
     is_over: bool = False
-    let_go: LetGo = field(default=lambda: None)
+    cancel: Cancel = field(default=lambda: None)
 
     def grant(self, num_tokens: int) -> None:
         """So many tokens more; 0: the budget is spent."""
-        self.allowance += num_tokens
+        self.granted_tokens += num_tokens
         self.is_spent = not num_tokens
-        self.limit = self.limit if num_tokens else self.allowance
-        self.ask_at = self.allowance - HEADROOM if self.allowance < self.limit else math.inf
+        self.limit = self.limit if num_tokens else self.granted_tokens
+        self.ask_at = self.granted_tokens - HEADROOM if self.granted_tokens < self.limit else math.inf
 
     def move(self) -> bool:
         """Let it reach as far as it may now. False: that is nothing worth telling the engine."""
-        reach = min(self.allowance, self.num_read + self.window)
-        is_end = self.is_spent and reach == self.allowance
+        reach = min(self.granted_tokens, self.num_read + self.window)
+        is_end = self.is_spent and reach == self.granted_tokens
         is_short = self.reach - self.num_seen <= self.window // 2
-        is_news = reach > self.reach and (reach == self.allowance or is_short)
+        is_news = reach > self.reach and (reach == self.granted_tokens or is_short)
         if not is_news and (not is_end or self.is_told):
             return False
         self.reach, self.is_told = max(reach, self.reach), is_end
@@ -109,18 +109,18 @@ class Choices:
         self._accepted = accepted
         self._engine = engine
         self._events = EventQueue()
-        self._num_granted = accepted.ticket.allowance  # of the ticket's tokens, those counted so far
-        self._num_free = accepted.ticket.allowance  # those that no choice holds
+        self._num_granted = accepted.ticket.granted_tokens  # of the ticket's tokens, those counted so far
+        self._num_free = accepted.ticket.granted_tokens  # those that no choice holds
         self._unread = set(range(accepted.request.num_choices))  # choices whose finish was not read yet
         self.finishes: dict[int, Finish] = {}
         self._started = time.monotonic()
         self._last_end: tuple[Finish, float] | None = None  # the finish that came last, and when
         self._asking: set[asyncio.Task[None]] = set()  # for the next slice
         self._at_rest = asyncio.Event()  # every choice is over, and nothing is asked for
-        share = accepted.ticket.allowance // accepted.request.num_choices
+        share = accepted.ticket.granted_tokens // accepted.request.num_choices
         self._choices = [self._choice(index, share=share) for index in range(accepted.request.num_choices)]
         for index, choice in enumerate(self._choices):
-            choice.let_go = engine.follow(self._request(index), partial(self._receive, index))
+            choice.cancel = engine.stream(self._request(index), partial(self._receive, index))
 
     def is_over(self) -> bool:
         """Whether the last choice's finish has been read."""
@@ -207,7 +207,9 @@ class Choices:
         accepted = self._accepted
         prompt = accepted.prompts[index // accepted.request.n]
         limit = min(accepted.request.max_tokens or prompt.max_output_tokens, prompt.max_output_tokens)
-        choice = Choice(accepted.choice_ids[index], limit, allowance=0, window=window_of(accepted.request))
+        choice = Choice(
+            accepted.choice_ids[index], limit, granted_tokens=0, window=window_of(accepted.request)
+        )
         choice.grant(self._take(min(accepted.slice_tokens, share)))
         choice.move()
         return choice
@@ -226,7 +228,7 @@ class Choices:
             token_ids=accepted.prompts[index // accepted.request.n].token_ids,
             owner=Owner(id=accepted.caller.id, salt=accepted.caller.salt),
             sampling=sampling,
-            allowance=self._choices[index].reach,
+            granted_tokens=self._choices[index].reach,
         )
 
     def _receive(self, index: int, event: Event | Exception) -> None:
@@ -241,7 +243,7 @@ class Choices:
             self.finishes[index] = event
             self._last_end = event, time.monotonic()
             self._events.add(index, event)
-            self._num_free += choice.allowance - choice.num_seen
+            self._num_free += choice.granted_tokens - choice.num_seen
             self._end(choice)
         else:
             self._fail(choice, event)
@@ -253,7 +255,7 @@ class Choices:
     def _end(self, choice: Choice) -> None:
         """Nothing more is wanted of it, or to be had."""
         choice.is_over = True
-        choice.let_go()
+        choice.cancel()
         self._rest()
 
     def _rest(self) -> None:
@@ -273,7 +275,9 @@ class Choices:
 
     async def _extend(self, choice: Choice) -> None:
         try:
-            granted = await self._grant(min(self._accepted.slice_tokens, choice.limit - choice.allowance))
+            granted = await self._grant(
+                min(self._accepted.slice_tokens, choice.limit - choice.granted_tokens)
+            )
         except Exception as error:
             self._fail(choice, error)
             return
@@ -285,7 +289,7 @@ class Choices:
 
     def _move(self, choice: Choice) -> None:
         if not choice.is_over and choice.move():
-            self._engine.extend(choice.id, allowance=choice.reach, is_final=choice.is_told)
+            self._engine.grant(choice.id, granted_tokens=choice.reach, is_final=choice.is_told)
 
     async def _grant(self, wanted: int) -> int:
         """Up to `wanted` more tokens: the ticket's free ones first, then a new slice; 0: the budget is spent.
@@ -296,8 +300,8 @@ class Choices:
         if not self._num_free:
             used = ticket.prompt_tokens + sum(choice.num_seen for choice in self._choices)
             await extend(ticket, output_tokens=wanted, used_tokens=used)
-        self._num_free += ticket.allowance - self._num_granted
-        self._num_granted = ticket.allowance
+        self._num_free += ticket.granted_tokens - self._num_granted
+        self._num_granted = ticket.granted_tokens
         return self._take(wanted)
 
     def _take(self, wanted: int) -> int:

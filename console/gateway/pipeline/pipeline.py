@@ -24,9 +24,9 @@ from console.keys.scopes import require
 from console.limits.precheck import ask, check
 from console.limits.reserve import LimitExceeded, reserve
 from inference import client
-from inference.protocol.errors import ContextLengthExceeded, NotReady, Refusal, UnknownRevision
+from inference.protocol.errors import ContextLengthExceeded, NotReady, RequestRejected, UnknownRevision
 from inference.protocol.events import Event, Finish, FinishReason, Usage
-from inference.protocol.requests import Prepared, PrepareRequest
+from inference.protocol.requests import TokenizedPrompt, TokenizeRequest
 from monitoring import tracing
 from monitoring.live import BOARD, InFlight
 
@@ -69,7 +69,7 @@ async def accept(
     transport: Transport,
     arrived: float,
 ) -> Accepted:
-    """Permit, choose, wake, ask, prepare, reserve; then `run` must be called.
+    """Permit, choose, wake, ask, tokenize, reserve; then `run` must be called.
 
     Raises what `errors.as_api_error` knows.
 
@@ -107,8 +107,8 @@ class Asked:
 
 async def _reach(
     *, asked: Asked, request: PipelineRequest, timeline: RequestTimeline
-) -> tuple[Arm, drain.RevisionLease, tuple[Prepared, ...]]:
-    """Choose a revision, wait until it is in memory, prepare the prompts with its tokenizer.
+) -> tuple[Arm, drain.RevisionLease, tuple[TokenizedPrompt, ...]]:
+    """Choose a revision, wait until it is in memory, tokenize the prompts.
 
     Once more from the start where it vanished in between.
     """
@@ -122,7 +122,7 @@ async def _reach(
             if await wake(arm.revision):
                 timeline.end("load")
             await asked.once()
-            prompts = tuple([await _prepare(arm, prompt) for prompt in request.prompts])
+            prompts = tuple([await _tokenize(arm, prompt) for prompt in request.prompts])
         except BaseException as error:
             lease.release()
             has_vanished = isinstance(error, UnknownRevision | NotReady) and not is_loaded(arm.revision)
@@ -143,7 +143,7 @@ async def _let_in(
     timeline: RequestTimeline,
     arm: Arm,
     lease: drain.RevisionLease,
-    prompts: tuple[Prepared, ...],
+    prompts: tuple[TokenizedPrompt, ...],
 ) -> Accepted:
     """Reserve. Raises `LimitExceeded`."""
     _require_room(request, prompts)
@@ -177,7 +177,7 @@ async def _let_in(
         lease,
         tracing.here(),
     )
-    if ticket.allowance < request.num_choices:
+    if ticket.granted_tokens < request.num_choices:
         error = LimitExceeded(
             "This key's budget has not one token left for each choice.",
             code="insufficient_quota",
@@ -243,8 +243,8 @@ def _in_flight(accepted: Accepted, choices: Choices) -> InFlight:
     )
 
 
-async def _prepare(arm: Arm, prompt: Prompt) -> Prepared:
-    request = PrepareRequest(
+async def _tokenize(arm: Arm, prompt: Prompt) -> TokenizedPrompt:
+    request = TokenizeRequest(
         revision=arm.revision,
         messages=prompt.messages,
         text=prompt.text,
@@ -252,14 +252,14 @@ async def _prepare(arm: Arm, prompt: Prompt) -> Prepared:
         wants_text=prompt.wants_text,
     )
     try:
-        return await client.current().prepare(request)
-    except Refusal as refusal:
-        if refusal.param in (None, "prompt", "messages"):
-            refusal.param = prompt.param  # of several prompts, the one at fault
+        return await client.current().tokenize(request)
+    except RequestRejected as rejected:
+        if rejected.param in (None, "prompt", "messages"):
+            rejected.param = prompt.param  # of several prompts, the one at fault
         raise
 
 
-def _require_room(request: PipelineRequest, prompts: tuple[Prepared, ...]) -> None:
+def _require_room(request: PipelineRequest, prompts: tuple[TokenizedPrompt, ...]) -> None:
     """Raises `ContextLengthExceeded` with the field that asked for more output than a prompt leaves."""
     wanted = request.sampling.max_tokens or 0
     for prompt in prompts:
@@ -271,7 +271,7 @@ def _require_room(request: PipelineRequest, prompts: tuple[Prepared, ...]) -> No
             )
 
 
-def _rooms(prompts: tuple[Prepared, ...]) -> list[int]:
+def _rooms(prompts: tuple[TokenizedPrompt, ...]) -> list[int]:
     return [one.max_output_tokens for one in prompts]
 
 

@@ -1,4 +1,4 @@
-"""The WebSocket of an endpoint (chat's is /v1/responses): its requests in frames shaped as in OpenAI's Responses
+"""The WebSocket of an endpoint (chat's: /v1/responses): requests in frames shaped as in OpenAI's Responses
 WebSocket mode, on the path that REST takes. Frames, authentication and limits: docs/websocket.md.
 """
 

@@ -13,7 +13,7 @@ from console.gateway.pipeline.generation import Accepted
 from console.gateway.pipeline.request import PipelineRequest, Prompt
 from console.gateway.pipeline.spans import RequestTimeline
 from console.limits.models import Ticket
-from inference.protocol.requests import Prepared, Sampling
+from inference.protocol.requests import Sampling, TokenizedPrompt
 
 
 def accepted(*, n: int = 1, sampling: Sampling, slice_tokens: int, endpoint: EndpointInfo = CHAT) -> Accepted:
@@ -27,7 +27,7 @@ def accepted(*, n: int = 1, sampling: Sampling, slice_tokens: int, endpoint: End
         Caller("key", "id", "name", 1, "salt", key_pk=1),
         request,
         Arm("stub", "stub-1"),
-        (Prepared((1,), max_output_tokens=4096, text="p"),),
+        (TokenizedPrompt((1,), max_output_tokens=4096, text="p"),),
         "sse",
         slice_tokens,
         created_at=1_700_000_000.5,

@@ -112,15 +112,15 @@ def test_no_more_is_computed_than_may_be_said(max_tokens: int) -> None:
 
 
 @pytest.mark.parametrize("overlaps", [False, True])
-def test_generation_stops_exactly_at_the_allowance_and_goes_on_where_it_stopped(overlaps: bool) -> None:
+def test_generation_stops_exactly_at_the_grant_and_goes_on_where_it_stopped(overlaps: bool) -> None:
     counted = Counted()
     bench = bench_of(overlaps=overlaps, faults=counted)
-    stream = bench.submit("r", [1, 2, 3, 4, 5, 6, 7, 8, 9] * 2, sampling=lasting(40), allowance=7)
+    stream = bench.submit("r", [1, 2, 3, 4, 5, 6, 7, 8, 9] * 2, sampling=lasting(40), granted_tokens=7)
     bench.run()
     assert len(stream.token_ids) == 7 == counted.num_sampled
-    bench.engine.extend("r", allowance=12, is_final=False)
+    bench.engine.grant("r", granted_tokens=12, is_final=False)
     bench.run()
-    bench.engine.extend("r", allowance=19, is_final=True)
+    bench.engine.grant("r", granted_tokens=19, is_final=True)
     bench.run()
     assert len(stream.token_ids) == 19
     assert stream.finish.reason is FinishReason.BUDGET

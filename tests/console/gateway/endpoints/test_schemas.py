@@ -10,7 +10,7 @@ from console.gateway.endpoints.chat.schema import ChatRequest
 from console.gateway.endpoints.completions.schema import CompletionRequest
 from console.gateway.endpoints.field_table import schemas, wire_fields
 from console.gateway.errors import ApiError
-from inference.protocol.errors import Refusal
+from inference.protocol.errors import RequestRejected
 from inference.protocol.requests import ChatMessage
 
 # As OpenAI's API description names them (revision f85dbe2).
@@ -196,7 +196,7 @@ def test_types_are_not_coerced(fields: dict[str, Any]) -> None:
     ],
 )
 def test_values_out_of_bounds_are_refused_with_their_field(fields: dict[str, Any]) -> None:
-    with pytest.raises((ApiError, Refusal)) as refused:
+    with pytest.raises((ApiError, RequestRejected)) as refused:
         chat(**fields).to_pipeline()
     assert refused.value.param is not None  # type: ignore[union-attr]
     assert refused.value.param.split("[")[0].split(".")[0] == next(iter(fields))  # type: ignore[union-attr]

@@ -31,17 +31,18 @@ async def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
     from inference.execution.build import assemble
     from inference.host import Served
-    from inference.placements.inprocess import placement as inprocess
+    from inference.placements.inprocess import loader
+    from inference.placements.inprocess.placement import InProcess
     from tests.inference import tiny
-    from tests.inference.plain_prompts import PlainDesk
+    from tests.inference.plain_prompts import PlainQueue
 
     def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], _: PlacementConfig) -> Served:
         torch.set_num_threads(1)
         loaded = tiny.loaded(tiny.tiny_model("llama"))
-        return Served(assemble(loaded, spec), loaded, PlainDesk(loaded))
+        return Served(assemble(loaded, spec), loaded, PlainQueue(loaded))
 
-    monkeypatch.setattr(inprocess, "load", load)
-    client = inprocess.InProcess(PlacementConfig(data_dir=tmp_path))
+    monkeypatch.setattr(loader, "load", load)
+    client = InProcess(PlacementConfig(data_dir=tmp_path))
     monkeypatch.setattr(inference.client, "_current", client)
     await client.start()
     config = EngineConfig(max_batch_tokens=64, num_blocks=64)
