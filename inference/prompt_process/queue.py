@@ -14,7 +14,7 @@ from inference.prompt_process.process import Died, Overrun, PromptProcess, Promp
 from inference.protocol.errors import NotReady, QueueFull, Refusal
 from inference.protocol.requests import Prepared, PrepareRequest
 from inference.protocol.stats import PromptStats
-from inference.text.prompt import check_vocabulary
+from inference.text.prompt import check_vocabulary, prepare_ids
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,8 @@ class PromptDesk:
 
     async def prepare(self, request: PrepareRequest, *, vocab_size: int, max_model_len: int) -> Prepared:
         """Raises `Refusal`. Cancelled, it leaves the queue; what has begun goes on until its deadline."""
+        if request.token_ids is not None and not request.wants_text:
+            return prepare_ids(request.token_ids, vocab_size=vocab_size, max_model_len=max_model_len)
         check_vocabulary(request.token_ids or (), vocab_size=vocab_size)
         since = time.monotonic()
         with self._lock:

@@ -100,6 +100,7 @@ class PrepareRequest:
     messages: tuple[ChatMessage, ...] | None = None
     text: str | None = None
     token_ids: tuple[int, ...] | None = None
+    wants_text: bool = True  # of token ids: what they say, for an answer that repeats its prompt
 
     def __post_init__(self) -> None:
         given = [self.messages is not None, self.text is not None, self.token_ids is not None]

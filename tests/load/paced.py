@@ -19,7 +19,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
+from inference.host import prompt_settings
 from inference.placements.inprocess import placement as inprocess
+from inference.prompt_process.queue import PromptDesk
 from inference.protocol.events import Event
 from inference.protocol.requests import GenerateRequest, Prepared, PrepareRequest
 from inference.protocol.stats import LoadProgress, ModelCard
@@ -27,9 +29,7 @@ from inference.scheduling.engine import Engine
 from inference.scheduling.sequence import Plan
 from inference.scheduling.step_loop import Overlapped
 from inference.text.detokenizer import StreamDetokenizer
-from inference.text.prompt import prepare
 from inference.text.vocabulary import TokenBytes
-from tests.inference.plain_prompts import PlainDesk
 from tests.inference.tiny import VOCAB_SIZE, tiny_tokenizer
 from tests.stub_engine import steering
 
@@ -186,12 +186,14 @@ class PacedPlacement(inprocess.InProcess):
     ) -> Any:
         tokenizer = tiny_tokenizer()
         tokenizer.chat_template = TEMPLATE
-        facts = SimpleNamespace(tokenizer=tokenizer, vocab_size=VOCAB_SIZE, max_model_len=MAX_MODEL_LEN)
+        folder = placement.data_dir / "tokenizer"
+        tokenizer.save_pretrained(folder)
+        desk = PromptDesk(spec.revision, folder, prompt_settings(placement))
+        desk.open()
 
         async def prepare_prompt(request: PrepareRequest) -> Prepared:
-            return prepare(facts, request)
+            return await desk.prepare(request, vocab_size=VOCAB_SIZE, max_model_len=MAX_MODEL_LEN)
 
-        desk = PlainDesk(facts)  # type: ignore[arg-type]
         return SimpleNamespace(engine=engine_of(spec, self._log), prepare=prepare_prompt, prompts=desk)
 
     async def stop(self) -> None:

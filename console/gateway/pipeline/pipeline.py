@@ -234,7 +234,11 @@ def _in_flight(accepted: Accepted, choices: Choices) -> InFlight:
 
 async def _prepare(arm: Arm, prompt: Prompt) -> Prepared:
     request = PrepareRequest(
-        revision=arm.revision, messages=prompt.messages, text=prompt.text, token_ids=prompt.token_ids
+        revision=arm.revision,
+        messages=prompt.messages,
+        text=prompt.text,
+        token_ids=prompt.token_ids,
+        wants_text=prompt.wants_text,
     )
     try:
         return await client.current().prepare(request)

@@ -18,6 +18,7 @@ class Prompt:
     messages: tuple[ChatMessage, ...] | None = None
     text: str | None = None
     token_ids: tuple[int, ...] | None = None
+    wants_text: bool = False  # of token ids: what they say
     param: str = "prompt"  # the wire field to name when the prompt is at fault
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from inference.checkpoints.model_folder import UnsafeModel
+from inference.prompt_process.pipe import Pipe
 from inference.prompt_process.process import Died, PromptProcess, PromptSettings
 from inference.prompt_process.queue import PromptDesk
 from inference.protocol.errors import ContextLengthExceeded, InvalidValue, NotReady
@@ -42,6 +44,45 @@ async def test_it_prepares_as_the_tokenizer_in_this_process_does(write: Write, o
     ):
         theirs: Prepared = prepare(facts, request)  # type: ignore[arg-type]
         assert await desk.prepare(request, vocab_size=300, max_model_len=4096) == theirs
+
+
+async def test_ids_that_nobody_wants_as_text_ask_no_process(write: Write, open_desk: Open) -> None:
+    desk = open_desk(write("honest"))
+    process = process_of(desk)
+    os.kill(process, signal.SIGSTOP)  # whatever it were asked, it would not answer
+    sizes = {"vocab_size": 300, "max_model_len": 40}
+    try:
+        prepared = await desk.prepare(PrepareRequest("", token_ids=(1, 2, 200), wants_text=False), **sizes)
+        for ids, kind in (((), InvalidValue), ((300,), InvalidValue), ((1,) * 40, ContextLengthExceeded)):
+            with pytest.raises(kind):
+                await desk.prepare(PrepareRequest("", token_ids=ids, wants_text=False), **sizes)
+    finally:
+        os.kill(process, signal.SIGCONT)
+    assert prepared == Prepared(token_ids=(1, 2, 200), max_output_tokens=37)
+
+
+def test_a_message_is_read_at_once_and_never_before_it_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call of the system lets go of the interpreter's lock, and the answer waits for it to come back."""
+    (theirs, writes), (reads, ours) = os.pipe(), os.pipe()
+    asker, answerer = Pipe(reads=reads, writes=writes), Pipe(reads=theirs, writes=ours)
+    calls: list[int] = []
+    read = os.read
+
+    def counted(descriptor: int, num_bytes: int) -> bytes:
+        calls.append(descriptor)
+        return read(descriptor, num_bytes)
+
+    monkeypatch.setattr(os, "read", counted)
+    answerer.send({"text": "a" * 3000}, range(500))
+    answerer.send({}, (7,))
+    assert asker.receive() == ({"text": "a" * 3000}, tuple(range(500)))
+    assert asker.receive() == ({}, (7,))
+    assert calls == [reads]
+    with pytest.raises(TimeoutError):
+        asker.receive(until=time.monotonic())
+    assert calls == [reads]
+    for descriptor in (theirs, writes, reads, ours):
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,8 @@ class CompletionRequest(GenerationRequest):
             raise invalid("'prompt' is empty.", param="prompt")
         return [self._prompt(one, f"prompt[{i}]") for i, one in enumerate(self.prompt)]
 
-    @staticmethod
-    def _prompt(one: object, param: str) -> Prompt:
+    def _prompt(self, one: object, param: str) -> Prompt:
         if isinstance(one, str):
             return Prompt(text=one, param=param)
         assert isinstance(one, list)
-        return Prompt(token_ids=tuple(one), param=param)
+        return Prompt(token_ids=tuple(one), param=param, wants_text=self.echo)
