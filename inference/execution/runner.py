@@ -1,4 +1,4 @@
-"""Runs plans through a model: one packed forward over the KV pool that it owns."""
+"""Runs steps through a model: one packed forward over the KV pool that it owns."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from inference.execution.kv_cache import KVCache
 from inference.fused.cpu import FusedCpuModel
 from inference.fused.supported import can_fuse
 from inference.models.loader import LoadedModel
-from inference.scheduling.batch_invariance import ChunkAlignment
-from inference.scheduling.sequence import StepPlan
+from inference.scheduling.batch_invariance import ORDINARY, ChunkPolicy
+from inference.scheduling.step_input import StepInput
 
 Steps = Callable[[Cache, Layout], Step]
 ATTENTIONS: dict[str, Callable[[], Steps]] = {
@@ -31,7 +31,7 @@ ATTENTIONS: dict[str, Callable[[], Steps]] = {
 class ModelRunner:
     """A loaded model with its KV pool."""
 
-    alignment: ChunkAlignment | None = None  # where rows are cut, in batch-invariant mode
+    chunk_policy: ChunkPolicy = ORDINARY  # how the scheduler is to cut what runs here
 
     def __init__(
         self,
@@ -68,15 +68,15 @@ class ModelRunner:
         return is_compiled and compiler.is_new_here()
 
     @torch.inference_mode()
-    def run(self, plan: StepPlan) -> Tensor:
-        """Logits `[num_sampling, vocab]` in the plan's order; writes the rows' KV into their blocks."""
-        batch = pack(plan, block_size=self.block_size, device=self.loaded.device)
+    def run(self, step: StepInput) -> Tensor:
+        """Logits `[num_sampling, vocab]` in the chunks' order; writes keys and values into their blocks."""
+        batch = pack(step, block_size=self.block_size, device=self.loaded.device)
         return self._forward(batch, batch.logit_rows)
 
     @torch.inference_mode()
-    def score(self, plan: StepPlan) -> Tensor:
-        """As `run`, but the logits after every token of the plan: to measure, not to serve."""
-        return self._forward(pack(plan, block_size=self.block_size, device=self.loaded.device), None)
+    def score(self, step: StepInput) -> Tensor:
+        """As `run`, but the logits after every token of the step: to measure, not to serve."""
+        return self._forward(pack(step, block_size=self.block_size, device=self.loaded.device), None)
 
     @torch.inference_mode()
     def zero_blocks(self, block_ids: Sequence[int]) -> None:
@@ -85,15 +85,15 @@ class ModelRunner:
 
     def _forward(self, batch: Batch, logit_rows: Tensor | None) -> Tensor:
         """Logits of the tokens that `logit_rows` names; of all for None."""
-        step = self._new_step(self.cache, batch.layout)
+        paged_step = self._new_step(self.cache, batch.layout)
         if self._fused is not None:
-            return self._fused(batch.input_ids, batch.position_ids, logit_rows=logit_rows, step=step)
+            return self._fused(batch.input_ids, batch.position_ids, logit_rows=logit_rows, step=paged_step)
         output = self.loaded.model(
             input_ids=batch.input_ids[None],
             position_ids=batch.position_ids[None],
             use_cache=False,
             logits_to_keep=0 if logit_rows is None else logit_rows,
-            paged_step=step,
+            paged_step=paged_step,
         )
         logits: Tensor = output.logits[0]
         return logits
