@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.attention.base import IntArray, Layout, Stretch
+from inference.attention.base import AttentionMetadata, IntArray, SequenceSlice
 from inference.scheduling.step_input import StepInput
 
 
@@ -19,7 +19,7 @@ class Batch:
     input_ids: Tensor  # [num_tokens]
     position_ids: Tensor  # [num_tokens], restarting with each sequence
     logit_rows: Tensor  # [num_sampling], tokens whose logits are wanted, in the chunks' order
-    layout: Layout
+    metadata: AttentionMetadata
 
 
 def pack(step: StepInput, *, block_size: int, device: torch.device) -> Batch:
@@ -28,7 +28,7 @@ def pack(step: StepInput, *, block_size: int, device: torch.device) -> Batch:
     host: IntArray = np.empty((3, num_tokens), dtype=np.int64)  # one buffer, one transfer
     host[0] = step.token_ids
     _, positions, slots = host
-    stretches: list[Stretch] = []
+    slices: list[SequenceSlice] = []
     logit_rows: list[int] = []
     offset = 0
     columns = zip(step.starts, step.lengths, step.block_tables, step.samples, strict=True)
@@ -43,7 +43,9 @@ def pack(step: StepInput, *, block_size: int, device: torch.device) -> Batch:
             positions[offset:end] = span
             blocks = np.array(table, dtype=np.int64)[span // block_size]
             slots[offset:end] = blocks * block_size + span % block_size
-        stretches.append(Stretch(offset=offset, num_tokens=length, kv_len=start + length, block_table=table))
+        slices.append(
+            SequenceSlice(offset=offset, num_tokens=length, kv_len=start + length, block_table=table)
+        )
         if samples:
             logit_rows.append(end - 1)
         offset = end
@@ -53,5 +55,5 @@ def pack(step: StepInput, *, block_size: int, device: torch.device) -> Batch:
         input_ids=tokens[0],
         position_ids=tokens[1],
         logit_rows=packed[3 * num_tokens :],
-        layout=Layout(stretches=stretches, slots=tokens[2]),
+        metadata=AttentionMetadata(sequences=slices, slots=tokens[2]),
     )

@@ -23,7 +23,7 @@ from transformers import (
 from inference.checkpoints.model_folder import CannotLoad, NotServed, TooLittleMemory
 from inference.checkpoints.model_kinds import PICTURES, TRANSLATOR
 from inference.models.default_dtype import kept_from_others
-from inference.protocol.errors import Refusal
+from inference.protocol.errors import RequestRejected
 from inference.quantization.errors import CannotQuantize
 
 logger = logging.getLogger(__name__)
@@ -85,10 +85,10 @@ def read_model(folder: Path, config: PretrainedConfig, **options: Any) -> Any:
 
 @contextmanager
 def in_our_words(what_to_do: str) -> Iterator[None]:
-    """What a library raises goes to the log; people get `what_to_do`."""
+    """Logs any exception of a library, and raises `CannotLoad` with `what_to_do` in its place."""
     try:
         yield
-    except Refusal:
+    except RequestRejected:
         raise
     except CannotQuantize as error:
         raise CannotLoad(str(error)) from error

@@ -1,4 +1,4 @@
-"""What goes through the pipes of a prompt process: a JSON object, and token ids as bytes."""
+"""Messages to and from a prompt process: a JSON object and token ids as bytes, over two pipes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 SIZES = struct.Struct("<II")  # bytes of the JSON, bytes of the ids
 MAX_BYTES = 512 * 2**20  # of either: what is read from a process that runs foreign code is bounded as well
 ID_TYPE = "i"
-PIECE_BYTES = 2**20
+PIECE_BYTES = 2**16  # what a pipe holds
 
 
 class PipeClosed(Exception):
@@ -31,6 +31,7 @@ class Pipe:
         self._writable.register(writes, select.POLLOUT)
         os.set_blocking(reads, False)
         os.set_blocking(writes, False)
+        self._come = bytearray()  # what was read and not taken yet
 
     def send(self, said: dict[str, Any], ids: Iterable[int] = (), *, until: float | None = None) -> None:
         text, numbers = json.dumps(said).encode(), array(ID_TYPE, ids).tobytes()
@@ -51,19 +52,23 @@ class Pipe:
         return said, tuple(array(ID_TYPE, self._take(num_numbers, until)))
 
     def _take(self, num_bytes: int, until: float | None) -> bytes:
-        taken = bytearray()
-        while len(taken) < num_bytes:
+        """Each call of the system lets go of the interpreter's lock, which beside other threads comes back
+        late: so all that has come is read at once, and nothing is read before something has.
+        """
+        while len(self._come) < num_bytes:
+            _wait(self._readable, until)
             try:
-                piece = os.read(self._reads, min(num_bytes - len(taken), PIECE_BYTES))
+                piece = os.read(self._reads, PIECE_BYTES)
             except BlockingIOError:
-                _wait(self._readable, until)
                 continue
             except OSError as error:
                 raise PipeClosed from error
             if not piece:
                 raise PipeClosed
-            taken += piece
-        return bytes(taken)
+            self._come += piece
+        taken = bytes(self._come[:num_bytes])
+        del self._come[:num_bytes]
+        return taken
 
 
 def _wait(poll: select.poll, until: float | None) -> None:

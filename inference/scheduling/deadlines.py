@@ -55,7 +55,7 @@ def next_deadline(state: RequestState) -> tuple[float, str] | None:
     limits: list[tuple[float, float | None, str]] = [
         (timeline.arrived_at, deadlines.total_seconds, "request_timeout")
     ]
-    if timeline.phase is Phase.ALLOWANCE:  # the ledger's time, not the engine's
+    if timeline.phase is Phase.GRANT:  # the ledger's time, not the engine's
         pass
     elif timeline.first_token_at is not None:
         limits.append((timeline.quiet_since, deadlines.between_tokens_seconds, "token_timeout"))

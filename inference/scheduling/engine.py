@@ -38,7 +38,7 @@ NON_FINITE = EngineError("non_finite_logits", "the model gave no finite scores f
 class Engine:
     """Continuous batching of one revision. One thread owns it: the one that steps calls every method.
 
-    Events go out through each request's `on_event`, from inside `step`, `extend`, `abort`, `abort_owner` or
+    Events go out through each request's `on_event`, from inside `step`, `grant`, `abort`, `abort_owner` or
     `fail_all`, in order; exactly one `Finish` per accepted request, as the last. `on_event` does not raise,
     and calls nothing here.
     """
@@ -89,11 +89,11 @@ class Engine:
         self.deadlines = DeadlineWatch()
         self.requests: dict[str, RequestState] = {}
         self._num_arrivals = 0
-        self._num_held = 0  # requests that wait for their allowance
+        self._num_held = 0  # requests that wait for a grant
         self.recorder = StepRecorder(self.scheduler.prefill_budget)
 
     def submit(self, request: GenerateRequest, on_event: Callable[[Event], None]) -> None:
-        """Queue a request. Raises `Refusal` for what is wrong with it; then `on_event` is never called."""
+        """Queue a request. Raises `RequestRejected`; then `on_event` is never called."""
         if request.request_id in self.requests:
             raise InvalidValue("a request of this id is in flight", param="request_id")
         max_tokens = validate(request, vocab_size=self.card.vocab_size, max_context=self.max_context)
@@ -112,24 +112,24 @@ class Engine:
         self._num_arrivals += 1
         self._note_work(now)
         self.requests[request.request_id] = state
-        if sequence.is_at_allowance:
+        if sequence.is_at_grant:
             self._hold(state, now)
         self.deadlines.watch(state)
 
-    def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
+    def grant(self, request_id: str, *, granted_tokens: int, is_final: bool) -> None:
         """Raise the output tokens granted; `is_final`: at it the request ends.
 
-        Unknown ids are ignored, and requests without an allowance: nothing is more than unlimited.
+        Unknown ids are ignored, and requests without a limit of tokens: nothing is more than unlimited.
         """
         state = self.requests.get(request_id)
-        if state is None or state.sequence.allowance is None:
+        if state is None or state.sequence.granted_tokens is None:
             return
         sequence = state.sequence
-        sequence.allowance = max(allowance, state.sequence.allowance)
-        sequence.is_allowance_final = is_final
-        if state.timeline.phase is not Phase.ALLOWANCE:
+        sequence.granted_tokens = max(granted_tokens, state.sequence.granted_tokens)
+        sequence.is_grant_final = is_final
+        if state.timeline.phase is not Phase.GRANT:
             return
-        if not sequence.is_at_allowance:
+        if not sequence.is_at_grant:
             self._resume(state)
         elif is_final:
             self._finish(state, FinishReason.BUDGET)
@@ -244,7 +244,7 @@ class Engine:
         self.recorder.note_token(state, now, batch=batch)
         if stop is not None:
             self._finish(state, stop[0], matched_stop=stop[1])
-        elif state.sequence.has_used_allowance:
+        elif state.sequence.has_used_grant:
             self._hold(state, now)
         elif is_first:
             self.deadlines.watch(state)
@@ -258,7 +258,7 @@ class Engine:
 
     def _hold(self, state: RequestState, now: float) -> None:
         self._num_held += 1
-        state.timeline.enter(Phase.ALLOWANCE, now)
+        state.timeline.enter(Phase.GRANT, now)
 
     def _resume(self, state: RequestState) -> None:
         now = self.clock()
@@ -291,7 +291,7 @@ class Engine:
         sequence.drop_pending()
         self.scheduler.remove(sequence)
         del self.requests[sequence.id]
-        self._num_held -= state.timeline.phase is Phase.ALLOWANCE
+        self._num_held -= state.timeline.phase is Phase.GRANT
         timings = state.timeline.close(
             self.clock(),
             num_preemptions=sequence.num_preemptions,

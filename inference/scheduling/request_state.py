@@ -60,7 +60,7 @@ class RequestState:
             stop = FinishReason.STOP, self.detokenizer.matched_stop
         elif num_output_tokens >= sequence.max_tokens:
             stop = FinishReason.LENGTH, None
-        elif sequence.is_allowance_final and sequence.has_used_allowance:
+        elif sequence.is_grant_final and sequence.has_used_grant:
             stop = FinishReason.BUDGET, None
         self.on_event(Delta(text, (token_id,), () if sampled.logprob is None else (sampled.logprob,)))
         return stop

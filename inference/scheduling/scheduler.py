@@ -26,7 +26,7 @@ NOTHING = StepPlan(())
 class ScheduleResult:
     """What one call decided."""
 
-    plan: StepPlan = NOTHING  # every sequence waits for its allowance, or there is none
+    plan: StepPlan = NOTHING  # every sequence waits for a grant, or there is none
     admitted: list[Sequence] = field(default_factory=list)
     preempted: list[Sequence] = field(default_factory=list)
     waits_for: WaitReason | None = None  # why somebody is left in the queue
@@ -36,7 +36,7 @@ class Scheduler:
     """Running sequences first (decode, then chunks of prefill), then admission from the waiting queue.
 
     A sequence gets the blocks of all its tokens when it is admitted, so only decode can run short of blocks.
-    Then sequences at their allowance give theirs up first, then the lowest priority, newest first; they are
+    Then sequences that wait for a grant give up theirs, then the lowest priority, newest first; they are
     computed again later. The sequence of the best rank can always go on, so some always does.
     """
 
@@ -127,7 +127,7 @@ class Scheduler:
         prefilling: list[Sequence] = []
         is_decode, block_size = self.chunk_policy.is_decode, self.pool.block_size
         for sequence in tuple(self.running):
-            if sequence.status is not Status.RUNNING or sequence.is_at_allowance or sequence.is_complete:
+            if sequence.status is not Status.RUNNING or sequence.is_at_grant or sequence.is_complete:
                 continue
             if not is_decode(sequence):
                 prefilling.append(sequence)
@@ -181,7 +181,7 @@ class Scheduler:
     def _grow(self, sequence: Sequence, result: ScheduleResult) -> bool:
         """One more block. Who loses one ranks behind the sequence, or is held: no chunk is lost by it."""
         while self.pool.num_free == 0:
-            paused = [other for other in self.running if other.is_at_allowance]
+            paused = [other for other in self.running if other.is_at_grant]
             victim = paused[-1] if paused else self.running[-1]
             if victim is sequence:
                 return False  # the last in rank waits with its blocks until others end
@@ -197,7 +197,7 @@ class Scheduler:
                 break
             if num_skipped == MAX_SKIPPED:
                 break
-            if sequence.is_at_allowance or sequence.num_pending:
+            if sequence.is_at_grant or sequence.num_pending:
                 continue
             found = self.prefix_cache.find(sequence)
             if self.prefix_cache.is_worth_waiting(sequence, num_found=len(found)):
@@ -232,7 +232,7 @@ class Scheduler:
     ) -> bool:
         """Whether a place and the blocks are there, after preempting what is of lower priority.
 
-        `is_idle`: nothing runs in this step, so sequences that wait for their allowance give way as well.
+        `is_idle`: nothing runs in this step, so sequences that wait for a grant give way as well.
         """
         if self._has_room(sequence, found):
             return True
@@ -240,12 +240,12 @@ class Scheduler:
         victims = [
             other
             for other in self.running
-            if other.request.priority < priority or (is_idle and other.is_at_allowance)
+            if other.request.priority < priority or (is_idle and other.is_at_grant)
         ]
         num_freed = sum(len(victim.block_table) for victim in victims)
         if not victims or self.pool.num_free + num_freed < self._num_blocks(sequence):
             return False
-        victims.sort(key=lambda victim: (victim.is_at_allowance, victim.rank))
+        victims.sort(key=lambda victim: (victim.is_at_grant, victim.rank))
         while victims and not self._has_room(sequence, found):
             self._preempt(victims.pop(), result)
         return self._has_room(sequence, found)

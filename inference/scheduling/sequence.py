@@ -40,8 +40,8 @@ class Sequence:
     num_preemptions: int = 0
     num_pending: int = 0  # of the last `token_ids`, those that are PENDING
     status: Status = Status.WAITING
-    allowance: int | None = None  # output tokens granted so far
-    is_allowance_final: bool = False
+    granted_tokens: int | None = None  # output tokens granted so far
+    is_grant_final: bool = False
     drafter: NgramDrafter | None = None  # proposes what it says next, once that was asked for
     may_draft: bool = True
     num_prompt_tokens: int = field(init=False)
@@ -50,7 +50,7 @@ class Sequence:
         self.num_prompt_tokens = len(self.request.token_ids)
         if not self.token_ids:
             self.token_ids = list(self.request.token_ids)
-        self.allowance = self.request.allowance
+        self.granted_tokens = self.request.granted_tokens
 
     @property
     def id(self) -> str:
@@ -75,14 +75,14 @@ class Sequence:
         return len(self.token_ids) - self.num_computed_tokens
 
     @property
-    def is_at_allowance(self) -> bool:
+    def is_at_grant(self) -> bool:
         """No more is granted, counting what is still to be read."""
-        return self.allowance is not None and self.num_output_tokens >= self.allowance
+        return self.granted_tokens is not None and self.num_output_tokens >= self.granted_tokens
 
     @property
-    def has_used_allowance(self) -> bool:
+    def has_used_grant(self) -> bool:
         """All that was granted has been read."""
-        return self.allowance is not None and self.num_known_output_tokens >= self.allowance
+        return self.granted_tokens is not None and self.num_known_output_tokens >= self.granted_tokens
 
     @property
     def is_complete(self) -> bool:
@@ -92,7 +92,7 @@ class Sequence:
     @property
     def num_wanted_tokens(self) -> int:
         """How many more tokens it may have now."""
-        limit = self.max_tokens if self.allowance is None else min(self.max_tokens, self.allowance)
+        limit = self.max_tokens if self.granted_tokens is None else min(self.max_tokens, self.granted_tokens)
         return limit - self.num_output_tokens
 
     def take_blocks(self, block_ids: list[int], *, num_computed_tokens: int) -> None:

@@ -41,7 +41,7 @@ class StepRecorder:
                 self.num_prompt_tokens += sequence.num_prompt_tokens
         for sequence in result.preempted:
             timeline = requests[sequence.id].timeline
-            if timeline.phase is not Phase.ALLOWANCE:
+            if timeline.phase is not Phase.GRANT:
                 timeline.enter(Phase.PREEMPTED, now)
         self._scheduled_at = now
         self.waits_for = result.waits_for

@@ -26,6 +26,7 @@ NUM_READERS = 2  # processes
 NUM_KEYS = 16
 BUDGET = 10**9
 PROMPT = "tell me what the sea sounds like at night"
+NUM_IDS = 256  # of the tiny vocabulary: bytes
 TICKS_PER_SECOND = 100  # of /proc
 COLUMNS = (
     *("streams", "tokens_per_second", "share_of_engine", "events_per_second", "tokens_per_event"),
@@ -97,8 +98,10 @@ class Readers:
             )
             for _ in shares
         ]
+        first = 0
         for process, share in zip(self._processes, shares, strict=True):
-            self._tell(process, json.dumps({**order, "num_streams": share}))
+            self._tell(process, json.dumps({**order, "num_streams": share, "first": first}))
+            first += share
         for process in self._processes:
             assert self._hear(process).strip() == "ready"
 
@@ -123,9 +126,14 @@ class Readers:
 
 
 def measure(
-    *, placement: str, settings: dict[str, Any], num_streams: int, num_tokens: int
+    *,
+    placement: str,
+    settings: dict[str, Any],
+    num_streams: int,
+    num_tokens: int,
+    num_prompt_tokens: int = 0,
 ) -> dict[str, float]:
-    """One server, one load, one row. `settings` are what the placement reads."""
+    """One server, one load, one row. `settings` are what the placement reads; no prompt tokens: words."""
     with tempfile.TemporaryDirectory() as folder:
         data_dir = Path(folder) / "data"
         (data_dir / "stub").mkdir(parents=True)
@@ -136,6 +144,7 @@ def measure(
             for key in keys:
                 house.ask("budget", key, BUDGET)
             order = {"port": house.port, "model": "stub", "keys": keys, "prompt": PROMPT}
+            order |= {"num_prompt_tokens": num_prompt_tokens, "num_ids": NUM_IDS}
             Readers({**order, "max_tokens": 8}, min(4, num_streams)).run()  # warm
             readers = Readers({**order, "max_tokens": num_tokens}, num_streams)
             watch = CpuWatch(house.process.pid)
@@ -151,11 +160,17 @@ def measure(
         return row(streams, log, watch, pid=house.process.pid, num_streams=num_streams, alone=alone)
 
 
-def paced(*, num_streams: int, num_tokens: int, step_ms: float, host_ms: float) -> dict[str, float]:
+def paced(
+    *, num_streams: int, num_tokens: int, step_ms: float, host_ms: float, num_prompt_tokens: int = 0
+) -> dict[str, float]:
     """Over an engine that keeps time."""
     settings = {"step_seconds": step_ms / 1000, "host_seconds": host_ms / 1000}
     return measure(
-        placement="paced.PacedPlacement", settings=settings, num_streams=num_streams, num_tokens=num_tokens
+        placement="paced.PacedPlacement",
+        settings=settings,
+        num_streams=num_streams,
+        num_tokens=num_tokens,
+        num_prompt_tokens=num_prompt_tokens,
     )
 
 
@@ -242,6 +257,9 @@ def main() -> None:
     parser.add_argument("--step-ms", type=float, default=20.0, help="how long the device takes for a step")
     parser.add_argument("--host-ms", type=float, default=1.0, help="what launching a step costs the host")
     parser.add_argument(
+        "--prompt-tokens", type=int, default=0, help="prompts of so many token ids; default: a few words"
+    )
+    parser.add_argument(
         "--shape", help="a real engine over random weights of this shape (inference.benchmark)"
     )
     parser.add_argument("--quantization")
@@ -252,7 +270,12 @@ def main() -> None:
         if given.shape:
             found = shaped(**load, shape=given.shape, quantization=given.quantization)
         else:
-            found = paced(**load, step_ms=given.step_ms, host_ms=given.host_ms)
+            found = paced(
+                **load,
+                step_ms=given.step_ms,
+                host_ms=given.host_ms,
+                num_prompt_tokens=given.prompt_tokens,
+            )
         print("  ".join(f"{name}={found[name]:.4g}" for name in COLUMNS), flush=True)
 
 

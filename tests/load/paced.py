@@ -19,17 +19,18 @@ from types import SimpleNamespace
 from typing import Any
 
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
-from inference.placements.inprocess import placement as inprocess
+from inference.host import prompt_settings
+from inference.placements.inprocess import loader
+from inference.placements.inprocess.placement import InProcess
+from inference.prompt_process.queue import PromptQueue
 from inference.protocol.events import Event
-from inference.protocol.requests import GenerateRequest, Prepared, PrepareRequest
+from inference.protocol.requests import GenerateRequest, TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import LoadProgress, ModelCard
 from inference.scheduling.engine import Engine
 from inference.scheduling.step_input import StepInput
 from inference.scheduling.step_loop import AsyncStepRunner
 from inference.text.detokenizer import StreamDetokenizer
-from inference.text.prompt import prepare
 from inference.text.vocabulary import TokenBytes
-from tests.inference.plain_prompts import PlainDesk
 from tests.inference.tiny import VOCAB_SIZE, tiny_tokenizer
 from tests.stub_engine import steering
 
@@ -175,26 +176,28 @@ def engine_of(spec: RevisionSpec, log: Log) -> PacedEngine:
     return engine
 
 
-class PacedPlacement(inprocess.InProcess):
+class PacedPlacement(InProcess):
     """The real placement; what it loads keeps time."""
 
     def __init__(self, config: PlacementConfig) -> None:
         super().__init__(config)
         self._log = Log()
-        inprocess.load = self._load_paced  # type: ignore[assignment]
+        loader.load = self._load_paced  # type: ignore[assignment]
 
     def _load_paced(
         self, spec: RevisionSpec, progress: Callable[[LoadProgress], None], placement: PlacementConfig
     ) -> Any:
         tokenizer = tiny_tokenizer()
         tokenizer.chat_template = TEMPLATE
-        facts = SimpleNamespace(tokenizer=tokenizer, vocab_size=VOCAB_SIZE, max_model_len=MAX_MODEL_LEN)
+        folder = placement.data_dir / "tokenizer"
+        tokenizer.save_pretrained(folder)
+        queue = PromptQueue(spec.revision, folder, prompt_settings(placement))
+        queue.open()
 
-        async def prepare_prompt(request: PrepareRequest) -> Prepared:
-            return prepare(facts, request)
+        async def tokenize_prompt(request: TokenizeRequest) -> TokenizedPrompt:
+            return await queue.tokenize(request, vocab_size=VOCAB_SIZE, max_model_len=MAX_MODEL_LEN)
 
-        desk = PlainDesk(facts)  # type: ignore[arg-type]
-        return SimpleNamespace(engine=engine_of(spec, self._log), prepare=prepare_prompt, prompts=desk)
+        return SimpleNamespace(engine=engine_of(spec, self._log), tokenize=tokenize_prompt, prompts=queue)
 
     async def stop(self) -> None:
         await super().stop()

@@ -7,6 +7,7 @@ and one JSON line tells what came.
 from __future__ import annotations
 
 import json
+import random
 import select
 import socket
 import sys
@@ -40,9 +41,10 @@ def read_all(order: dict[str, Any]) -> None:
 
 
 def connect(order: dict[str, Any], number: int) -> Reading:
+    route, asked = asked_for(order, number)
     body = {
         "model": order["model"],
-        "messages": [{"role": "user", "content": f"Number {number}: {order['prompt']}"}],
+        **asked,
         "max_tokens": order["max_tokens"],
         "ignore_eos": True,
         "temperature": 0,
@@ -52,12 +54,21 @@ def connect(order: dict[str, Any], number: int) -> Reading:
     content = json.dumps(body).encode()
     key = order["keys"][number % len(order["keys"])]
     head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:{order['port']}\r\n"
+        f"POST /v1/{route} HTTP/1.1\r\nHost: 127.0.0.1:{order['port']}\r\n"
         f"Authorization: Bearer {key}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
     )
     connection = socket.create_connection(("127.0.0.1", order["port"]))
     return Reading(connection, head.encode() + content)
+
+
+def asked_for(order: dict[str, Any], number: int) -> tuple[str, dict[str, Any]]:
+    """The endpoint, and a prompt that no other stream has: of so many token ids, or of a few words."""
+    if num_tokens := order["num_prompt_tokens"]:
+        source = random.Random(f"{order['first'] + number}")
+        return "completions", {"prompt": [source.randrange(order["num_ids"]) for _ in range(num_tokens)]}
+    content = f"Number {number}: {order['prompt']}"
+    return "chat/completions", {"messages": [{"role": "user", "content": content}]}
 
 
 def drain(readings: list[Reading]) -> None:
@@ -94,7 +105,7 @@ def told(reading: Reading) -> dict[str, Any]:
         if event.get("usage"):
             usage = event["usage"]["completion_tokens"]
         for choice in event.get("choices", []):
-            if content := choice["delta"].get("content"):
+            if content := choice.get("text") or choice.get("delta", {}).get("content"):
                 content_at.append(reading.times[position])
                 text += content
     return {

@@ -51,13 +51,13 @@ def test_a_full_batch_of_decodes_leaves_room_for_prefill_to_go_on() -> None:
     assert all(step.num_chunks <= 2 for step in bench.runner.steps)
 
 
-def test_the_budget_holds_when_all_allowances_are_extended_at_once() -> None:
+def test_the_budget_holds_when_all_grants_are_raised_at_once() -> None:
     bench = make_bench(max_batch_tokens=2, max_num_seqs=64)
     for number in range(4):
-        bench.submit(f"r{number}", [number], allowance=1)
+        bench.submit(f"r{number}", [number], granted_tokens=1)
     bench.run()
     for number in range(4):
-        bench.engine.extend(f"r{number}", allowance=4, is_final=False)
+        bench.engine.grant(f"r{number}", granted_tokens=4, is_final=False)
     bench.run()
     assert max(step.num_tokens for step in bench.runner.steps) == 2
 
@@ -246,9 +246,9 @@ def test_a_long_prompt_at_the_head_of_the_queue_is_not_overtaken() -> None:
     assert set(chunks(bench)) == {"running"}
 
 
-def test_a_sequence_waiting_for_its_allowance_gives_its_blocks_to_running_ones_first() -> None:
+def test_a_sequence_waiting_for_its_grant_gives_its_blocks_to_running_ones_first() -> None:
     bench = make_bench(num_blocks=6, max_batch_tokens=64)
-    paused = bench.submit("paused", [1, 2, 3], allowance=2, priority=5)
+    paused = bench.submit("paused", [1, 2, 3], granted_tokens=2, priority=5)
     running = [
         bench.submit(name, [number, 5, 6], sampling=Sampling(max_tokens=8, ignore_eos=True))
         for number, name in ((7, "older"), (8, "newer"))
@@ -256,14 +256,14 @@ def test_a_sequence_waiting_for_its_allowance_gives_its_blocks_to_running_ones_f
     bench.run()
     assert bench.engine.requests["paused"].sequence.num_preemptions == 1
     assert [stream.finish.timings.num_preemptions for stream in running] == [0, 0]
-    bench.engine.extend("paused", allowance=4, is_final=False)
+    bench.engine.grant("paused", granted_tokens=4, is_final=False)
     bench.run()
     assert paused.token_ids == oracle([1, 2, 3], max_tokens=4)
 
 
-def test_sequences_at_their_allowance_give_way_when_nothing_else_can_run() -> None:
+def test_sequences_at_their_grant_give_way_when_nothing_else_can_run() -> None:
     bench = make_bench(num_blocks=4, max_batch_tokens=64)
-    bench.submit("paused", range(11), allowance=1)
+    bench.submit("paused", range(11), granted_tokens=1)
     bench.run()
     other = bench.submit("other", range(20, 32))
     bench.run()

@@ -114,15 +114,15 @@ def test_no_more_is_computed_than_may_be_said(max_tokens: int) -> None:
 
 
 @pytest.mark.parametrize("overlaps", [False, True])
-def test_generation_stops_exactly_at_the_allowance_and_goes_on_where_it_stopped(overlaps: bool) -> None:
+def test_generation_stops_exactly_at_the_grant_and_goes_on_where_it_stopped(overlaps: bool) -> None:
     counted = Counted()
     bench = bench_of(overlaps=overlaps, faults=counted)
-    stream = bench.submit("r", [1, 2, 3, 4, 5, 6, 7, 8, 9] * 2, sampling=lasting(40), allowance=7)
+    stream = bench.submit("r", [1, 2, 3, 4, 5, 6, 7, 8, 9] * 2, sampling=lasting(40), granted_tokens=7)
     bench.run()
     assert len(stream.token_ids) == 7 == counted.num_sampled
-    bench.engine.extend("r", allowance=12, is_final=False)
+    bench.engine.grant("r", granted_tokens=12, is_final=False)
     bench.run()
-    bench.engine.extend("r", allowance=19, is_final=True)
+    bench.engine.grant("r", granted_tokens=19, is_final=True)
     bench.run()
     assert len(stream.token_ids) == 19
     assert stream.finish.reason is FinishReason.BUDGET
@@ -338,7 +338,7 @@ def outputs_of(name: str, attention: str, num_draft_tokens: int) -> tuple[dict[s
         block_size=4, num_blocks=400, max_batch_tokens=40, num_draft_tokens=num_draft_tokens
     )
     model = tiny.tiny_model(name)
-    make_repeating(model, loudness=4.0, passage=range(100, 120))
+    make_repeating(model, embedding_std=4.0, passage=range(100, 120))
     engine = assemble(tiny.loaded(model, attention=attention), RevisionSpec("tiny", Path("unused"), config))
     events: dict[str, list[Event]] = {label: [] for label in SAMPLINGS}
     prompt = (*tiny.prompt(7), *range(100, 120))

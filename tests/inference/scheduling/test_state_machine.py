@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from inference.protocol.errors import Refusal
+from inference.protocol.errors import RequestRejected
 from inference.protocol.events import Delta, FinishReason
 from inference.protocol.requests import Deadlines, Sampling
 from inference.scheduling.block_pool import block_content
@@ -77,7 +77,7 @@ class EngineMachine(RuleBasedStateMachine):
         max_tokens=st.integers(1, 24),
         priority=st.integers(0, 2),
         num_choices=st.integers(1, 3),
-        allowance=st.sampled_from([None, None, 0, 2, 5]),
+        granted_tokens=st.sampled_from([None, None, 0, 2, 5]),
     )
     def submit(
         self, prefix: list[int], tail: list[int], salt: str, max_tokens: int, num_choices: int, **request: Any
@@ -96,7 +96,7 @@ class EngineMachine(RuleBasedStateMachine):
                     deadlines=Deadlines(50.0, 100.0, 60.0, 500.0),
                     **request,
                 )
-            except Refusal:
+            except RequestRejected:
                 continue
             self.sampling[request_id] = (prompt, max_tokens)
             self.expected_end[request_id] = {FinishReason.LENGTH}
@@ -121,14 +121,14 @@ class EngineMachine(RuleBasedStateMachine):
         self.engine.abort_owner(salt)
 
     @rule(request_id=requests, more=st.integers(0, 6), is_final=st.booleans())
-    def extend(self, request_id: str, more: int, is_final: bool) -> None:
+    def grant(self, request_id: str, more: int, is_final: bool) -> None:
         state = self.engine.requests.get(request_id)
         if state is None:
             return
         if is_final:
             self.expected_end[request_id] |= {FinishReason.BUDGET}
-        granted = (state.sequence.allowance or 0) + more
-        self.engine.extend(request_id, allowance=granted, is_final=is_final)
+        granted = (state.sequence.granted_tokens or 0) + more
+        self.engine.grant(request_id, granted_tokens=granted, is_final=is_final)
 
     @rule(request_id=requests)
     def poison_one(self, request_id: str) -> None:
@@ -155,9 +155,9 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule()
     def come_to_rest(self) -> None:
-        """Every allowance is granted: then all ends within bounded steps, and nothing is held any more."""
+        """Every grant is made: then all ends within bounded steps, and nothing is held any more."""
         for request_id in tuple(self.engine.requests):
-            self.engine.extend(request_id, allowance=1000, is_final=False)
+            self.engine.grant(request_id, granted_tokens=1000, is_final=False)
         self.bench.run(max_steps=2000)
         assert not self.engine.has_work
         assert self.engine.pool.num_used == 0
@@ -207,8 +207,8 @@ class EngineMachine(RuleBasedStateMachine):
             state = self.engine.requests.get(request_id)
             if state is not None:
                 assert all(isinstance(event, Delta) for event in stream.events)
-                allowance = state.sequence.allowance
-                assert allowance is None or len(output) <= allowance
+                granted_tokens = state.sequence.granted_tokens
+                assert granted_tokens is None or len(output) <= granted_tokens
                 continue
             finish = stream.finish
             assert finish.reason in self.expected_end[request_id]

@@ -55,13 +55,13 @@ def test_an_end_that_is_seen_late_costs_one_step_and_no_token() -> None:
     assert bench.engine.stats().num_blocks_used == 0
 
 
-def test_generation_stops_exactly_at_the_allowance_and_goes_on_where_it_stopped() -> None:
+def test_generation_stops_exactly_at_the_grant_and_goes_on_where_it_stopped() -> None:
     bench = overlapped()
-    stream = bench.submit("r", PROMPT, sampling=Sampling(max_tokens=9, ignore_eos=True), allowance=3)
+    stream = bench.submit("r", PROMPT, sampling=Sampling(max_tokens=9, ignore_eos=True), granted_tokens=3)
     bench.run()
     assert len(stream.token_ids) == 3
     assert not bench.engine.stats().has_work
-    bench.engine.extend("r", allowance=5, is_final=True)
+    bench.engine.grant("r", granted_tokens=5, is_final=True)
     bench.run()
     assert stream.token_ids == oracle(PROMPT, max_tokens=5)
     assert stream.finish.reason is FinishReason.BUDGET

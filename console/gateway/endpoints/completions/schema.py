@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from console.gateway.endpoints.generation_fields import GenerationRequest, Integer
 from console.gateway.endpoints.wire import Refused
 from console.gateway.errors import invalid, unsupported
-from console.gateway.pipeline.request import Demand, Prompt
+from console.gateway.pipeline.request import PipelineRequest, Prompt
 
 MAX_PROMPTS = 32
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
@@ -50,9 +50,8 @@ class CompletionRequest(GenerationRequest):
             )
         return self
 
-    def demand(self) -> Demand:
-        return Demand(
-            endpoint="completions",
+    def to_pipeline(self) -> PipelineRequest:
+        return PipelineRequest(
             model=self.model,
             prompts=tuple(self._prompts()),
             n=self.n,
@@ -72,9 +71,8 @@ class CompletionRequest(GenerationRequest):
             raise invalid("'prompt' is empty.", param="prompt")
         return [self._prompt(one, f"prompt[{i}]") for i, one in enumerate(self.prompt)]
 
-    @staticmethod
-    def _prompt(one: object, param: str) -> Prompt:
+    def _prompt(self, one: object, param: str) -> Prompt:
         if isinstance(one, str):
             return Prompt(text=one, param=param)
         assert isinstance(one, list)
-        return Prompt(token_ids=tuple(one), param=param)
+        return Prompt(token_ids=tuple(one), param=param, wants_text=self.echo)
