@@ -140,7 +140,8 @@ async def _let_in(
     """Reserve. Raises `LimitExceeded`."""
     _require_room(demand, prompts)
     request_id = f"{'chatcmpl' if demand.endpoint == 'chat.completions' else 'cmpl'}-{uuid.uuid4().hex}"
-    slice_tokens = min([SLICE_TOKENS, demand.max_tokens or SLICE_TOKENS, *_rooms(prompts)])
+    can_grant = client.current().capabilities(arm.revision).can_grant
+    slice_tokens = _slice_tokens(demand, prompts, can_grant=can_grant)
     created_at = time.time() - (time.monotonic() - laps.arrived)
     ticket = await reserve(
         caller=asked.caller,
@@ -167,6 +168,7 @@ async def _let_in(
         ticket,
         hold,
         tracing.here(),
+        can_grant,
     )
     if ticket.granted_tokens < demand.num_choices:
         error = LimitExceeded(
@@ -262,8 +264,11 @@ def _require_room(demand: Demand, prompts: tuple[TokenizedPrompt, ...]) -> None:
             )
 
 
-def _rooms(prompts: tuple[TokenizedPrompt, ...]) -> list[int]:
-    return [one.max_output_tokens for one in prompts]
+def _slice_tokens(demand: Demand, prompts: tuple[TokenizedPrompt, ...], *, can_grant: bool) -> int:
+    """Output tokens reserved for each choice before it starts; all of them where no more can be granted."""
+    most = min(one.max_output_tokens for one in prompts)
+    most = min(most, demand.max_tokens or most)
+    return min(most, SLICE_TOKENS) if can_grant else most
 
 
 def _raise_if_failed(finish: Finish, in_flight: InFlight) -> None:
