@@ -60,7 +60,7 @@ class Meter:
             raise RuntimeError(f"{len(failed)} requests failed, the first with {failed[0]}")
         return {
             **_totals(finishes, seconds),
-            **_guesses(before, self.engine.stats()),
+            **_speculation(before, self.engine.stats()),
             **latencies(finishes),
             **self._breakdown.report(),
             **self._roofline.report(seconds),
@@ -136,7 +136,7 @@ def _totals(finishes: Sequence[Finish], seconds: float) -> dict[str, Any]:
     }
 
 
-def _guesses(before: RevisionStats, after: RevisionStats) -> dict[str, int]:
+def _speculation(before: RevisionStats, after: RevisionStats) -> dict[str, int]:
     return {
         "drafted_tokens": after.num_drafted_tokens - before.num_drafted_tokens,
         "accepted_tokens": after.num_accepted_tokens - before.num_accepted_tokens,

@@ -74,7 +74,7 @@ class Roofline:
         self.num_flops += num_flops
 
     def report(self, seconds: float) -> dict[str, Any]:
-        """How much of `seconds` the steps would take at the device's rates."""
+        """The steps' least time at the device's peaks, as a percentage of `seconds`."""
         if not self.is_known:
             return {"roofline_percent": None}  # which experts a token reads is not counted
         return {

@@ -1,4 +1,4 @@
-"""Where a step's time goes: seconds of the host inside an engine's parts, and of the device between events.
+"""A step's time by stage: seconds of the host inside an engine's parts, and of the device between events.
 
 Laid over an engine from outside, so an engine that is not measured pays nothing.
 """

@@ -27,7 +27,7 @@ class Serving(Protocol):
         """The logits after each token, `[num_tokens, vocab]`, in pieces."""
 
     def continuations(self, prompts: Seq[Seq[int]], num_tokens: int) -> list[list[int]]:
-        """What each prompt is continued with, the likeliest token every time; up to the end of the text."""
+        """The greedy continuation of each prompt, up to end-of-sequence."""
 
 
 def serving(loaded: LoadedModel, config: EngineConfig, *, longest: int) -> Serving:
@@ -92,7 +92,7 @@ class Paged:
 
 
 class Sequential:
-    """What `tasks/sequential.py` serves: the model's own forward and its own `generate`."""
+    """Serving as in `execution/sequential/`: the model's own forward and `generate`."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded

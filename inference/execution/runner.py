@@ -7,24 +7,24 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from inference.attention.base import Cache, Layout, Step
-from inference.attention.cpu import CpuStep
-from inference.attention.flashinfer import FlashInferSteps
-from inference.attention.reference import ReferenceStep
+from inference.attention.base import AttentionBackend, AttentionMetadata, Cache
+from inference.attention.cpu import CpuAttention
+from inference.attention.flashinfer import FlashInferFactory
+from inference.attention.reference import ReferenceAttention
 from inference.cpu import compiler
 from inference.execution.batch import Batch, pack
 from inference.execution.kv_cache import KVCache
-from inference.fused.cpu import FusedCpuModel
+from inference.fused.cpu import CpuFusedModel
 from inference.fused.supported import can_fuse
 from inference.models.loader import LoadedModel
 from inference.scheduling.batch_invariance import Borders
 from inference.scheduling.sequence import Plan
 
-Steps = Callable[[Cache, Layout], Step]
-ATTENTIONS: dict[str, Callable[[], Steps]] = {
-    "reference": lambda: ReferenceStep,
-    "cpu": lambda: CpuStep,
-    "flashinfer": FlashInferSteps,
+NewAttention = Callable[[Cache, AttentionMetadata], AttentionBackend]
+ATTENTIONS: dict[str, Callable[[], NewAttention]] = {
+    "reference": lambda: ReferenceAttention,
+    "cpu": lambda: CpuAttention,
+    "flashinfer": FlashInferFactory,
 }
 
 
@@ -52,9 +52,9 @@ class ModelRunner:
             dtype=kv_dtype or loaded.dtype,
             device=loaded.device,
         )
-        self._new_step = ATTENTIONS[loaded.attention]()
+        self._new_attention = ATTENTIONS[loaded.attention]()
         can_be_fused = loaded.device.type == "cpu" and can_fuse(loaded.model)
-        self._fused = FusedCpuModel(loaded.model) if fuses and can_be_fused else None
+        self._fused = CpuFusedModel(loaded.model) if fuses and can_be_fused else None
 
     @property
     def is_fused(self) -> bool:
@@ -85,15 +85,17 @@ class ModelRunner:
 
     def _forward(self, batch: Batch, logit_rows: Tensor | None) -> Tensor:
         """Logits of the tokens that `logit_rows` names; of all for None."""
-        step = self._new_step(self.cache, batch.layout)
+        attention = self._new_attention(self.cache, batch.metadata)
         if self._fused is not None:
-            return self._fused(batch.input_ids, batch.position_ids, logit_rows=logit_rows, step=step)
+            return self._fused(
+                batch.input_ids, batch.position_ids, logit_rows=logit_rows, attention=attention
+            )
         output = self.loaded.model(
             input_ids=batch.input_ids[None],
             position_ids=batch.position_ids[None],
             use_cache=False,
             logits_to_keep=0 if logit_rows is None else logit_rows,
-            paged_step=step,
+            attention_backend=attention,
         )
         logits: Tensor = output.logits[0]
         return logits

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from inference.attention.base import IntArray
-from inference.attention.split_kv import Cut
+from inference.attention.split_kv import SplitKV
 from inference.attention.triton import PagedBatch
 from inference.execution.cuda.block_tables import BlockTables
 from inference.execution.cuda.pinned_buffer import Stage
@@ -54,7 +54,7 @@ def pack_mixed(
     plan: Plan,
     tables: BlockTables,
     stage: Stage,
-    cut: Cut,
+    split_kv: SplitKV,
     *,
     num_decode: int,
     block_size: int,
@@ -85,7 +85,7 @@ def pack_mixed(
         offset = end
     all_tiles = np.concatenate(tiles) if tiles else np.empty((0, 3), dtype=np.int64)
     longest_first = np.argsort(-all_tiles[:, 2], kind="stable")  # so that none is left over at the end
-    items, parts = cut.items(decode[4]) if num_decode else (NOTHING, NOTHING)
+    items, parts = split_kv.items(decode[4]) if num_decode else (NOTHING, NOTHING)
     ids, positions, slots, decode_rows, lens, *sent = stage.send(
         *tokens,
         *decode[3:],

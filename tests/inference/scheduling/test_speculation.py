@@ -335,7 +335,7 @@ def outputs_of(name: str, attention: str, num_draft_tokens: int) -> tuple[dict[s
         block_size=4, num_blocks=400, max_batch_tokens=40, num_draft_tokens=num_draft_tokens
     )
     model = tiny.tiny_model(name)
-    make_repeating(model, loudness=4.0, passage=range(100, 120))
+    make_repeating(model, embedding_std=4.0, passage=range(100, 120))
     engine = assemble(tiny.loaded(model, attention=attention), RevisionSpec("tiny", Path("unused"), config))
     events: dict[str, list[Event]] = {label: [] for label in SAMPLINGS}
     prompt = (*tiny.prompt(7), *range(100, 120))
