@@ -37,8 +37,11 @@ class ApiError(Exception):
         by_status = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
         return by_status.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
 
-    def body(self) -> dict[str, Any]:
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+def openai_error(error: ApiError) -> dict[str, Any]:
+    """The body of an error in OpenAI's dialect."""
+    about = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return {"error": about}
 
 
 def invalid(message: str, *, param: str | None = None, code: str = "invalid_value") -> ApiError:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
+from console.accounts.caller import Caller
 from console.catalog.choose import Arm
-from console.gateway.drain import Hold
-from console.gateway.pipeline.event_queue import Inbox
-from console.gateway.pipeline.request import Demand
-from console.gateway.pipeline.spans import Laps, Stay
-from console.keys.caller import Caller
+from console.endpoint_registry import EndpointInfo
+from console.gateway.drain import RevisionLease
+from console.gateway.pipeline.event_queue import EventQueue
+from console.gateway.pipeline.request import PipelineRequest
+from console.gateway.pipeline.spans import EngineStay, RequestTimeline
 from console.limits.models import Ticket
 from console.limits.reserve import extend
 from inference.client import Cancel, EngineClient
@@ -41,28 +42,29 @@ class Accepted:
     """A request that was let in: everything decided before the first token."""
 
     request_id: str
+    endpoint: EndpointInfo
     caller: Caller
-    demand: Demand
+    request: PipelineRequest
     arm: Arm
     prompts: tuple[TokenizedPrompt, ...]
     transport: Transport
     slice_tokens: int
     created_at: float  # Unix time
-    laps: Laps
+    timeline: RequestTimeline
     ticket: Ticket
-    hold: Hold
+    lease: RevisionLease
     place: Place | None = None  # the span above, where the request is traced
     can_grant: bool = True  # where the engine cannot, all tokens are reserved and asked for at once
 
     @property
     def choice_ids(self) -> tuple[str, ...]:
         """The engine's request ids."""
-        return tuple(f"{self.request_id}-{index}" for index in range(self.demand.num_choices))
+        return tuple(f"{self.request_id}-{index}" for index in range(self.request.num_choices))
 
     def begin_answer(self) -> None:
         """The first of the answer leaves now: its headers, over HTTP. A plain one leaves when all is over."""
         if self.transport != "rest":
-            self.laps.begin_answer()
+            self.timeline.begin_answer()
 
 
 @dataclass(slots=True, eq=False)
@@ -107,17 +109,17 @@ class Choices:
     def __init__(self, accepted: Accepted, engine: EngineClient) -> None:
         self._accepted = accepted
         self._engine = engine
-        self._inbox = Inbox()
+        self._events = EventQueue()
         self._num_granted = accepted.ticket.granted_tokens  # of the ticket's tokens, those counted so far
         self._num_free = accepted.ticket.granted_tokens  # those that no choice holds
-        self._unread = set(range(accepted.demand.num_choices))  # choices whose finish was not read yet
+        self._unread = set(range(accepted.request.num_choices))  # choices whose finish was not read yet
         self.finishes: dict[int, Finish] = {}
         self._started = time.monotonic()
         self._last_end: tuple[Finish, float] | None = None  # the finish that came last, and when
         self._asking: set[asyncio.Task[None]] = set()  # for the next slice
         self._at_rest = asyncio.Event()  # every choice is over, and nothing is asked for
-        share = accepted.ticket.granted_tokens // accepted.demand.num_choices
-        self._choices = [self._choice(index, share=share) for index in range(accepted.demand.num_choices)]
+        share = accepted.ticket.granted_tokens // accepted.request.num_choices
+        self._choices = [self._choice(index, share=share) for index in range(accepted.request.num_choices)]
         for index, choice in enumerate(self._choices):
             choice.cancel = engine.stream(self._request(index), partial(self._receive, index))
 
@@ -129,7 +131,7 @@ class Choices:
         """The next event of any choice; None after `seconds` of silence. Raises what a choice was refused
         with.
         """
-        item = await self._inbox.next(seconds)
+        item = await self._events.next(seconds)
         if item is None:
             return None
         index, event = item
@@ -149,7 +151,7 @@ class Choices:
     async def stop(self) -> None:
         """Abort what still runs and wait, not for long, until it has said what it used."""
         self.abort()
-        self._inbox.close()
+        self._events.close()
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await self._at_rest.wait()
@@ -164,14 +166,14 @@ class Choices:
         """How far the choices are together; may be called from any thread."""
         return Progress(sum(choice.num_seen for choice in self._choices), len(self.finishes))
 
-    def stay(self) -> Stay:
+    def engine_stay(self) -> EngineStay:
         """When the request was with the engine, as the choice that ended last tells it."""
         finish, ended = self._last_end or (None, None)
-        return Stay(self._started, ended, None if finish is None else finish.timings)
+        return EngineStay(self._started, ended, None if finish is None else finish.timings)
 
     def usage(self) -> Usage:
         """Tokens of all choices; each prompt counted once, and only if the engine took it."""
-        n = self._accepted.demand.n
+        n = self._accepted.request.n
         prompt_tokens = cached_tokens = 0
         for position, prompt in enumerate(self._accepted.prompts):
             group = range(position * n, position * n + n)
@@ -204,10 +206,10 @@ class Choices:
 
     def _choice(self, index: int, *, share: int) -> Choice:
         accepted = self._accepted
-        prompt = accepted.prompts[index // accepted.demand.n]
-        limit = min(accepted.demand.max_tokens or prompt.max_output_tokens, prompt.max_output_tokens)
+        prompt = accepted.prompts[index // accepted.request.n]
+        limit = min(accepted.request.max_tokens or prompt.max_output_tokens, prompt.max_output_tokens)
         choice = Choice(
-            accepted.choice_ids[index], limit, granted_tokens=0, window=window_of(accepted.demand)
+            accepted.choice_ids[index], limit, granted_tokens=0, window=window_of(accepted.request)
         )
         choice.grant(self._take(min(accepted.slice_tokens, share)))
         if not accepted.can_grant:
@@ -217,17 +219,17 @@ class Choices:
 
     def _request(self, index: int) -> GenerateRequest:
         accepted = self._accepted
-        sampling = accepted.demand.sampling
-        has_default = sampling.max_tokens is None and accepted.demand.default_max_tokens is not None
+        sampling = accepted.request.sampling
+        has_default = sampling.max_tokens is None and accepted.request.default_max_tokens is not None
         if has_default or not accepted.can_grant:
             limit = self._choices[index].limit
             sampling = replace(sampling, max_tokens=limit, min_tokens=min(sampling.min_tokens, limit))
         if sampling.seed is not None:
-            sampling = replace(sampling, seed=seed_of_choice(sampling.seed, index % accepted.demand.n))
+            sampling = replace(sampling, seed=seed_of_choice(sampling.seed, index % accepted.request.n))
         return GenerateRequest(
             request_id=self._choices[index].id,
             revision=accepted.arm.revision,
-            token_ids=accepted.prompts[index // accepted.demand.n].token_ids,
+            token_ids=accepted.prompts[index // accepted.request.n].token_ids,
             owner=Owner(id=accepted.caller.id, salt=accepted.caller.salt),
             sampling=sampling,
             granted_tokens=self._choices[index].reach if accepted.can_grant else None,
@@ -238,20 +240,20 @@ class Choices:
         choice = self._choices[index]
         if isinstance(event, Delta):
             choice.num_seen += len(event.token_ids)
-            self._inbox.add(index, event)
+            self._events.add(index, event)
             if choice.num_seen >= choice.ask_at:
                 self._ask_for_more(choice)
         elif isinstance(event, Finish):
             self.finishes[index] = event
             self._last_end = event, time.monotonic()
-            self._inbox.add(index, event)
+            self._events.add(index, event)
             self._num_free += choice.granted_tokens - choice.num_seen
             self._end(choice)
         else:
             self._fail(choice, event)
 
     def _fail(self, choice: Choice, error: Exception) -> None:
-        self._inbox.fail(error)  # raised where the choices are read
+        self._events.fail(error)  # raised where the choices are read
         self._end(choice)
 
     def _end(self, choice: Choice) -> None:
@@ -312,12 +314,12 @@ class Choices:
         return taken
 
 
-def window_of(demand: Demand) -> int:
+def window_of(request: PipelineRequest) -> int:
     """Tokens of one choice that may wait for a reader. A request of many choices and log-probabilities has
     few: the engine pauses it where its reader does not come along."""
-    num_logprobs = 0 if demand.sampling.logprobs is None else 1 + demand.sampling.logprobs
+    num_logprobs = 0 if request.sampling.logprobs is None else 1 + request.sampling.logprobs
     token_bytes = TOKEN_BYTES + num_logprobs * LOGPROB_BYTES
-    return max(LEAST_WINDOW, MOST_UNREAD_BYTES // (token_bytes * demand.num_choices))
+    return max(LEAST_WINDOW, MOST_UNREAD_BYTES // (token_bytes * request.num_choices))
 
 
 def seed_of_choice(seed: int, number: int) -> int:

@@ -304,6 +304,6 @@ async def test_without_a_seed_each_choice_draws_its_own(monkeypatch: pytest.Monk
 def test_a_slice_is_reserved_at_first_or_all_where_nothing_can_be_granted_later(
     can_grant: bool, max_tokens: int | None, tokens: int
 ) -> None:
-    asked = accepted(sampling=Sampling(max_tokens=max_tokens), slice_tokens=SLICE).demand
+    asked = accepted(sampling=Sampling(max_tokens=max_tokens), slice_tokens=SLICE).request
     prompts = tuple(TokenizedPrompt((1,), max_output_tokens=room) for room in (4096, 4000))
     assert _slice_tokens(asked, prompts, can_grant=can_grant) == tokens

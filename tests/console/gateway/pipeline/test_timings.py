@@ -11,8 +11,9 @@ import pytest
 from asgiref.sync import sync_to_async
 
 import inference.client
+from console.gateway.endpoints.completions.endpoint import COMPLETIONS
 from console.gateway.pipeline import pipeline
-from console.gateway.pipeline.request import Demand, Prompt
+from console.gateway.pipeline.request import PipelineRequest, Prompt
 from console.keys.caller import Caller
 from console.usage.models import UsageRecord
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
@@ -54,9 +55,11 @@ async def ask(caller: Caller) -> tuple[UsageRecord, float]:
     """The row of a request, and the seconds that passed until its end."""
     prompts = (Prompt(token_ids=tuple(range(100))),)
     sampling = Sampling(max_tokens=300, ignore_eos=True)
-    demand = Demand(endpoint="completions", model="tiny", prompts=prompts, n=1, sampling=sampling)
+    request = PipelineRequest(model="tiny", prompts=prompts, n=1, sampling=sampling)
     began = time.monotonic()
-    accepted = await pipeline.accept(caller=caller, demand=demand, transport="sse", arrived=began)
+    accepted = await pipeline.accept(
+        endpoint=COMPLETIONS, caller=caller, request=request, transport="sse", arrived=began
+    )
     async for _ in pipeline.run(accepted):
         pass
     passed = time.monotonic() - began
