@@ -52,10 +52,6 @@ class EngineClient(ABC):
     def models(self) -> tuple[ModelCard, ...]:
         """The revisions that are served now."""
 
-    def card(self, revision: str) -> ModelCard | None:
-        """The card of one revision; None where it is not served now."""
-        return next((card for card in self.models() if card.revision == revision), None)
-
     def capabilities(self, revision: str) -> Capabilities:
         """What may be asked of a revision. Callers read these flags and look at no class."""
         return Capabilities()

@@ -123,7 +123,7 @@ class RoutingClient(EngineClient):
         self._started.add(name)
 
     def _forget_unless_served(self, revision: str) -> None:
-        if self._route(revision).card(revision) is None:
+        if not any(card.revision == revision for card in self._route(revision).models()):
             self._routes.pop(revision, None)
 
 
