@@ -22,7 +22,7 @@ from inference.benchmark.workloads import WORKLOADS, Item
 from inference.config import Attention, EngineConfig, KvDtype, Quantization, RevisionSpec
 from inference.execution.build import assemble, build_engine
 from inference.models.device import choose_device, choose_dtype
-from inference.protocol.errors import Refusal
+from inference.protocol.errors import RequestRejected
 from inference.scheduling.engine import Engine
 
 DEFAULT_MODEL_LEN = 4096  # as the peers are set; more where a list needs more
@@ -192,7 +192,7 @@ def main(argv: Sequence[str] | None = None, *, say: Callable[[str], None] = prin
     ceilings = measure_ceilings(device, dtype, is_fp8=is_fp8)
     try:
         engine = engine_of(options)
-    except Refusal as error:
+    except RequestRejected as error:
         raise SystemExit(f"the model cannot be loaded: {error}") from error
     report |= {"environment": environment(engine), "ceilings": ceilings.report()}
     say(ceilings_line(engine.card.device, ceilings))

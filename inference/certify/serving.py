@@ -14,7 +14,7 @@ from inference.config import EngineConfig
 from inference.execution.build import DEFAULT_BATCH_TOKENS, runner_for
 from inference.models.loader import LoadedModel
 from inference.protocol.requests import GenerateRequest, Owner, Sampling
-from inference.scheduling.sequence import Plan, Row, Sequence
+from inference.scheduling.sequence import ScheduledChunk, Sequence, StepPlan
 
 MAX_CHUNK = 512  # tokens whose logits are held at once
 MAX_SEQUENCES = 64  # that are continued together
@@ -52,20 +52,20 @@ class PagedServing:
         sequence = self._sequence(token_ids, index=0)
         for start in range(0, len(token_ids), self._chunk):
             num_tokens = min(self._chunk, len(token_ids) - start)
-            yield self._runner.score(Plan((Row(sequence, start, num_tokens),)))
+            yield self._runner.score(StepPlan((ScheduledChunk(sequence, start, num_tokens),)))
 
     def continuations(self, prompts: Seq[Seq[int]], num_tokens: int) -> list[list[int]]:
         runner = self._over(len(prompts), self._loaded)
         sequences = [self._sequence(prompt, index=index) for index, prompt in enumerate(prompts)]
         for _ in range(num_tokens):
             rows = [
-                Row(sequence, sequence.num_computed_tokens, sequence.num_uncomputed_tokens)
+                ScheduledChunk(sequence, sequence.num_computed_tokens, sequence.num_uncomputed_tokens)
                 for sequence in sequences
                 if self._eos.isdisjoint(sequence.output_token_ids)
             ]
             if not rows:
                 break
-            chosen = runner.run(Plan(tuple(rows))).argmax(dim=-1).tolist()
+            chosen = runner.run(StepPlan(tuple(rows))).argmax(dim=-1).tolist()
             for row, token_id in zip(rows, chosen, strict=True):
                 row.sequence.num_computed_tokens = row.end
                 row.sequence.token_ids.append(token_id)

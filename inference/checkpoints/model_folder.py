@@ -14,7 +14,7 @@ from inference.checkpoints.config_sizes import excessive_size
 from inference.checkpoints.model_kinds import has_class, has_tokenizer_class, why_not_served
 from inference.checkpoints.safetensors_header import BadHeader, Tensor, read_header
 from inference.checkpoints.serving_files import INDEX
-from inference.protocol.errors import Refusal
+from inference.protocol.errors import RequestRejected
 
 OWN_METHODS = "pilothouse_"  # what the names of our quantization methods begin with, in config.json
 MAX_JSON_BYTES = 32 * 2**20  # the largest indexes of weights take 10 MB
@@ -35,7 +35,7 @@ PACKED_DTYPES = frozenset({"U8", "I8", "U16", "I16", "U32", "I32", "I64"})
 PACKED_NAMES = (".weight", ".qweight", ".weight_packed", "_blocks")
 
 
-class CannotLoad(Refusal):
+class CannotLoad(RequestRejected):
     """A model that will not be loaded, with the reason."""
 
     code = "model_cannot_load"

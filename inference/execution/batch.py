@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inference.attention.base import AttentionMetadata, IntArray, SequenceSlice
-from inference.scheduling.sequence import Plan
+from inference.scheduling.sequence import StepPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Batch:
     metadata: AttentionMetadata
 
 
-def pack(plan: Plan, *, block_size: int, device: torch.device) -> Batch:
+def pack(plan: StepPlan, *, block_size: int, device: torch.device) -> Batch:
     """Lay the plan's rows end to end."""
     num_tokens = plan.num_tokens
     host: IntArray = np.empty((3, num_tokens), dtype=np.int64)  # one buffer, one transfer
@@ -30,7 +30,7 @@ def pack(plan: Plan, *, block_size: int, device: torch.device) -> Batch:
     slices: list[SequenceSlice] = []
     logit_rows: list[int] = []
     offset = 0
-    for row in plan.rows:
+    for row in plan.chunks:
         sequence = row.sequence
         end = offset + row.num_tokens
         table = sequence.block_table

@@ -17,8 +17,8 @@ from inference.execution.kv_cache import KVCache
 from inference.fused.cpu import CpuFusedModel
 from inference.fused.supported import can_fuse
 from inference.models.loader import LoadedModel
-from inference.scheduling.batch_invariance import Borders
-from inference.scheduling.sequence import Plan
+from inference.scheduling.batch_invariance import ChunkAlignment
+from inference.scheduling.sequence import StepPlan
 
 NewAttention = Callable[[Cache, AttentionMetadata], AttentionBackend]
 ATTENTIONS: dict[str, Callable[[], NewAttention]] = {
@@ -31,7 +31,7 @@ ATTENTIONS: dict[str, Callable[[], NewAttention]] = {
 class ModelRunner:
     """A loaded model with its KV pool."""
 
-    borders: Borders | None = None  # where rows are cut, in batch-invariant mode
+    alignment: ChunkAlignment | None = None  # where rows are cut, in batch-invariant mode
 
     def __init__(
         self,
@@ -68,18 +68,18 @@ class ModelRunner:
         return is_compiled and compiler.is_new_here()
 
     @torch.inference_mode()
-    def run(self, plan: Plan) -> Tensor:
+    def run(self, plan: StepPlan) -> Tensor:
         """Logits `[num_sampling, vocab]` in the plan's order; writes the rows' KV into their blocks."""
         batch = pack(plan, block_size=self.block_size, device=self.loaded.device)
         return self._forward(batch, batch.logit_rows)
 
     @torch.inference_mode()
-    def score(self, plan: Plan) -> Tensor:
+    def score(self, plan: StepPlan) -> Tensor:
         """As `run`, but the logits after every token of the plan: to measure, not to serve."""
         return self._forward(pack(plan, block_size=self.block_size, device=self.loaded.device), None)
 
     @torch.inference_mode()
-    def scrub(self, block_ids: Sequence[int]) -> None:
+    def zero_blocks(self, block_ids: Sequence[int]) -> None:
         """Zero blocks that may hold NaN: attention masks what lies past the end, but 0 x NaN is NaN."""
         self.cache.zero(block_ids)
 

@@ -23,7 +23,7 @@ from transformers import (
 from inference.checkpoints.model_folder import CannotLoad, NotServed, TooLittleMemory
 from inference.checkpoints.model_kinds import PICTURES, TRANSLATOR
 from inference.models.default_dtype import thread_local_default_dtype
-from inference.protocol.errors import Refusal
+from inference.protocol.errors import RequestRejected
 from inference.quantization.errors import CannotQuantize
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def library_errors(what_to_do: str) -> Iterator[None]:
     """Logs any exception of a library, and raises `CannotLoad` with `what_to_do` in its place."""
     try:
         yield
-    except Refusal:
+    except RequestRejected:
         raise
     except CannotQuantize as error:
         raise CannotLoad(str(error)) from error

@@ -1,4 +1,4 @@
-"""A prompt process as its owner sees it: started, asked with a deadline, ended when it overruns."""
+"""The parent's side of a prompt process: started, asked with a deadline, ended when it overruns."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import IO, Any
 import inference
 from inference.checkpoints.model_folder import UnsafeModel
 from inference.prompt_process.pipe import Pipe, PipeClosed
-from inference.protocol.errors import ContextLengthExceeded, InvalidValue, PromptTooCostly, Refusal
-from inference.protocol.requests import Prepared, PrepareRequest
+from inference.protocol.errors import ContextLengthExceeded, InvalidValue, PromptTooCostly, RequestRejected
+from inference.protocol.requests import TokenizedPrompt, TokenizeRequest
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Crashed(Died):
 
 @dataclass(frozen=True, slots=True)
 class PromptSettings:
-    """How a revision's prompts are prepared."""
+    """How a revision's prompts are tokenized."""
 
     seconds: float = 5.0  # of processor time, for one prompt
     index: Path | None = None  # where it is kept what transformers has: a process starts twice as fast
@@ -108,13 +108,13 @@ class PromptProcess:
         note: str = self._try("chat_template", "try_chat_template", seconds)["note"]
         return note
 
-    def prepare(self, request: PrepareRequest, *, vocab_size: int, max_model_len: int) -> Prepared:
-        """Raises `Refusal`, `Overrun`, `Died`."""
+    def tokenize(self, request: TokenizeRequest, *, vocab_size: int, max_model_len: int) -> TokenizedPrompt:
+        """Raises `RequestRejected`, `Overrun`, `Died`."""
         messages = request.messages
         num_characters = len(request.text or "") + sum(len(message.content) for message in messages or ())
         said, ids = self._ask(
             {
-                "do": "prepare",
+                "do": "tokenize",
                 "messages": None if messages is None else [asdict(message) for message in messages],
                 "text": request.text,
                 "has_ids": request.token_ids is not None,
@@ -128,7 +128,7 @@ class PromptProcess:
         refused = said.get("refused")
         if refused is not None:
             raise _refusal(refused, param="messages" if messages is not None else "prompt")
-        return Prepared(
+        return TokenizedPrompt(
             token_ids=ids,
             max_output_tokens=said["max_output_tokens"],
             text=request.text if request.text is not None else said["text"],
@@ -189,7 +189,7 @@ class PromptProcess:
         return self._log.read().decode(errors="replace").strip() or "it said nothing"
 
 
-def _refusal(refused: dict[str, Any], *, param: str) -> Refusal:
+def _refusal(refused: dict[str, Any], *, param: str) -> RequestRejected:
     kind, message = REFUSALS[refused["kind"]], str(refused["message"])
     if refused["param"] is None:  # what foreign code raised, or memory that it was refused
         message = f"the model's {_maker(param)} fails on this prompt: {message}"

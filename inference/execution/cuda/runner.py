@@ -15,7 +15,7 @@ from inference.checkpoints.model_folder import CannotLoad
 from inference.execution.cuda.batch import CudaBatch, decode_numbers, num_decode_rows, pack_mixed
 from inference.execution.cuda.block_tables import BlockTables, num_table_rows
 from inference.execution.cuda.decode_graphs import DecodeGraphs
-from inference.execution.cuda.pinned_buffer import Stage
+from inference.execution.cuda.pinned_buffer import PinnedBuffer
 from inference.execution.kv_cache import KVCache
 from inference.fused.batch_invariant import InvariantProductFactory
 from inference.fused.gpu import GpuFusedModel
@@ -23,14 +23,14 @@ from inference.fused.supported import can_fuse
 from inference.kernels.layer import fill_pending
 from inference.kernels.prefill_attention import tokens_per_tile
 from inference.models.loader import LoadedModel
-from inference.scheduling.batch_invariance import Borders
-from inference.scheduling.sequence import Plan, Row
+from inference.scheduling.batch_invariance import ChunkAlignment
+from inference.scheduling.sequence import ScheduledChunk, StepPlan
 
 
 class CudaRunner:
     """A loaded model with its KV pool, and one block more for the rows that pad a graph."""
 
-    borders: Borders | None = None  # where rows are cut, in batch-invariant mode
+    alignment: ChunkAlignment | None = None  # where rows are cut, in batch-invariant mode
 
     def __init__(
         self,
@@ -71,12 +71,12 @@ class CudaRunner:
         )
         max_decode_rows = min(max_num_seqs + num_draft_rows, max_batch_tokens)
         num_items = self._split_kv.num_items(max_decode_rows)
-        self._stage = Stage(
+        self._buffer = PinnedBuffer(
             size=8 * max_batch_tokens + 16 * max_num_seqs + 4 * num_items + 1024, device=loaded.device
         )
         self._tokens_per_tile = tokens_per_tile(config.num_attention_heads // num_kv_heads)
         if is_invariant:
-            self.borders = Borders(math.lcm(block_size, self._tokens_per_tile))
+            self.alignment = ChunkAlignment(math.lcm(block_size, self._tokens_per_tile))
         self._fused = fused_model(loaded, fuses=fuses, is_invariant=is_invariant)
         self._graphs = DecodeGraphs(
             self._forward,
@@ -95,19 +95,19 @@ class CudaRunner:
             yield len(self._graphs.sizes)
 
     @torch.inference_mode()
-    def run(self, plan: Plan) -> Tensor:
+    def run(self, plan: StepPlan) -> Tensor:
         """Logits `[num_sampling, vocab]` in the plan's order, good until the next run."""
         return self.start(plan)[0]
 
     @torch.inference_mode()
-    def score(self, plan: Plan) -> Tensor:
+    def score(self, plan: StepPlan) -> Tensor:
         """As `run`, but the logits after every token of the plan: to measure, not to serve."""
         return self._forward(replace(self._packed(plan), logit_rows=None))
 
     @torch.inference_mode()
-    def start(self, plan: Plan) -> tuple[Tensor, Tensor]:
+    def start(self, plan: StepPlan) -> tuple[Tensor, Tensor]:
         """Logits, as `run` gives them, and the places in `last_tokens` of the sequences that they are of."""
-        rows = plan.rows
+        rows = plan.chunks
         is_decode = self._num_decode(rows) == len(rows) and all(row.samples for row in rows)
         if is_decode and self._graphs.fits(len(rows)):
             table_rows = self.tables.rows_of([row.sequence for row in rows])
@@ -117,23 +117,23 @@ class CudaRunner:
         return self._forward(batch), batch.table_rows
 
     @torch.inference_mode()
-    def scrub(self, block_ids: Sequence[int]) -> None:
+    def zero_blocks(self, block_ids: Sequence[int]) -> None:
         """Zero blocks that may hold NaN: attention masks what lies past the end, but 0 x NaN is NaN."""
         self.cache.zero(block_ids)
 
-    def _packed(self, plan: Plan) -> CudaBatch:
+    def _packed(self, plan: StepPlan) -> CudaBatch:
         return pack_mixed(
             plan,
             self.tables,
-            self._stage,
+            self._buffer,
             self._split_kv,
-            num_decode=self._num_decode(plan.rows),
+            num_decode=self._num_decode(plan.chunks),
             block_size=self.block_size,
             tokens_per_tile=self._tokens_per_tile,
         )
 
-    def _num_decode(self, rows: tuple[Row, ...]) -> int:
-        return num_decode_rows(rows, is_invariant=self.borders is not None)
+    def _num_decode(self, rows: tuple[ScheduledChunk, ...]) -> int:
+        return num_decode_rows(rows, is_invariant=self.alignment is not None)
 
     def _forward(self, batch: CudaBatch) -> Tensor:
         num_decode = batch.paged.num_decode

@@ -1,4 +1,4 @@
-"""The thread that computes, engine by engine: commands go in, events come out once a step, nobody polls."""
+"""An engine as other threads use it: commands go in, events come out once a step, nobody polls."""
 
 from __future__ import annotations
 
@@ -11,94 +11,47 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from inference.placements.event_stream import Reader
-from inference.protocol.errors import NotReady, Refusal
+from inference.placements.event_stream import EventStream
+from inference.placements.inprocess.engine_loop import EngineLoop
+from inference.protocol.errors import NotReady, RequestRejected
 from inference.protocol.events import EngineError, Event, Finish, FinishReason, Usage
 from inference.protocol.requests import GenerateRequest
 from inference.scheduling.engine import Engine
 
 logger = logging.getLogger(__name__)
 
-Post = tuple[Reader, Event | Refusal]
+Post = tuple[EventStream, Event | RequestRejected]
 
 IDLE_AUDIT_SECONDS = 1.0  # after this long without work the engine's books are checked, once
 
 
-class Turns:
-    """One thread for all engines of the process, a step of each in turn; it ends with the last of them.
-
-    Of threads with a team of OpenMP workers each, there would soon be more workers than cores, and then all
-    of them sleep between operations: beside a revision that had merely been used, decode took twice as long.
-    """
-
-    def __init__(self) -> None:
-        self.wake = threading.Condition()
-        self._engines: list[EngineThread] = []
-        self._thread: threading.Thread | None = None
-
-    def join(self, engine: EngineThread) -> None:
-        with self.wake:
-            self._engines.append(engine)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="engines", daemon=True)
-                self._thread.start()
-
-    def leave(self, engine: EngineThread) -> None:
-        """Wait until the engine's last turn is over, and the thread where it was the only one."""
-        engine.has_ended.wait()
-        with self.wake:
-            thread = self._thread
-            self._engines.remove(engine)
-            self.wake.notify_all()
-            self.wake.wait_for(lambda: self._engines or self._thread is None)
-            has_ended = self._thread is None
-        if has_ended and thread is not None:
-            thread.join()
-
-    def _run(self) -> None:
-        while True:
-            with self.wake:
-                while not (due := [engine for engine in self._engines if engine.is_due()]):
-                    if not self._engines:
-                        self._thread = None
-                        self.wake.notify_all()
-                        return
-                    self.wake.wait(self._idle_seconds())
-            for engine in due:
-                engine.turn()
-
-    def _idle_seconds(self) -> float | None:
-        moments = [engine.next_turn_at for engine in self._engines if engine.next_turn_at is not None]
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
-
-
-class EngineThread:
+class ThreadedEngine:
     """An engine in the thread that computes. Its methods may be called from any other; only `stop` waits."""
 
-    def __init__(self, engine: Engine, turns: Turns) -> None:
+    def __init__(self, engine: Engine, engine_loop: EngineLoop) -> None:
         self.card = engine.card
         self.stats = engine.stats()  # the last snapshot
         self.next_turn_at: float | None = None  # time.monotonic(): without a word, not before that
         self.has_ended = threading.Event()  # no turn will come any more
         self._engine = engine
-        self._turns = turns
+        self._engine_loop = engine_loop
         self._commands: deque[Callable[[], None]] = deque()
         self._can_step, self._is_audited = False, True
         self._is_stopping = False
         self._error = ""  # why it died
-        self._streams: dict[str, Reader] = {}  # of the requests that the engine has accepted
+        self._streams: dict[str, EventStream] = {}  # of the requests that the engine has accepted
         self._outbox: defaultdict[asyncio.AbstractEventLoop, list[Post]] = defaultdict(list)
-        turns.join(self)
+        engine_loop.add(self)
 
     @property
     def is_alive(self) -> bool:
         return not self._error
 
-    def submit(self, request: GenerateRequest, stream: Reader) -> None:
+    def submit(self, request: GenerateRequest, stream: EventStream) -> None:
         """Hand a request to the engine; events, or a refusal, go to `stream`. Raises `NotReady`."""
         self._send(partial(self._submit, request, stream))
 
-    def cancel(self, request_id: str, stream: Reader) -> None:
+    def cancel(self, request_id: str, stream: EventStream) -> None:
         """The reader of `stream` has left: abort its request, and no other that bears the id."""
         self._send_if_alive(partial(self._cancel, request_id, stream))
 
@@ -111,16 +64,18 @@ class EngineThread:
     def abort_all(self) -> None:
         self._send_if_alive(self._abort_all)
 
-    def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
-        self._send_if_alive(partial(self._engine.extend, request_id, allowance=allowance, is_final=is_final))
+    def grant(self, request_id: str, *, granted_tokens: int, is_final: bool) -> None:
+        self._send_if_alive(
+            partial(self._engine.grant, request_id, granted_tokens=granted_tokens, is_final=is_final)
+        )
 
     def stop(self) -> None:
         """Cancel what is in flight, free the engine's memory. Waits for the last step."""
         self.abort_all()
-        with self._turns.wake:
+        with self._engine_loop.wake:
             self._is_stopping = True
-            self._turns.wake.notify()
-        self._turns.leave(self)
+            self._engine_loop.wake.notify()
+        self._engine_loop.remove(self)
         self._engine.close()
 
     def is_due(self) -> bool:
@@ -141,11 +96,11 @@ class EngineThread:
             self._die(error)
 
     def _send(self, command: Callable[[], None]) -> None:
-        with self._turns.wake:
+        with self._engine_loop.wake:
             if self._error or self._is_stopping:
                 raise NotReady(f"revision {self.card.revision} is not served here any more: {self._error}")
             self._commands.append(command)
-            self._turns.wake.notify()
+            self._engine_loop.wake.notify()
 
     def _send_if_alive(self, command: Callable[[], None]) -> None:
         try:
@@ -185,21 +140,21 @@ class EngineThread:
         except AssertionError as flaw:
             logger.critical("revision %s: the KV pool's books are wrong: %s", self.card.revision, flaw)
 
-    def _submit(self, request: GenerateRequest, stream: Reader) -> None:
+    def _submit(self, request: GenerateRequest, stream: EventStream) -> None:
         try:
             self._engine.submit(request, partial(self._post, request.request_id, stream))
-        except Refusal as refusal:
-            self._refuse(stream, refusal)
+        except RequestRejected as rejected:
+            self._refuse(stream, rejected)
         except Exception as error:
             logger.error("request %s could not be queued", request.request_id, exc_info=error)
             self._refuse(stream, NotReady("the engine could not queue the request"))
         else:
             self._streams[request.request_id] = stream
 
-    def _refuse(self, stream: Reader, refusal: Refusal) -> None:
-        self._outbox[stream.loop].append((stream, refusal))
+    def _refuse(self, stream: EventStream, rejected: RequestRejected) -> None:
+        self._outbox[stream.loop].append((stream, rejected))
 
-    def _cancel(self, request_id: str, stream: Reader) -> None:
+    def _cancel(self, request_id: str, stream: EventStream) -> None:
         if self._streams.get(request_id) is stream:
             self._engine.abort(request_id)
 
@@ -207,7 +162,7 @@ class EngineThread:
         for request_id in tuple(self._streams):
             self._engine.abort(request_id)
 
-    def _post(self, request_id: str, stream: Reader, event: Event) -> None:
+    def _post(self, request_id: str, stream: EventStream, event: Event) -> None:
         self._outbox[stream.loop].append((stream, event))
         if isinstance(event, Finish):
             self._streams.pop(request_id, None)
@@ -225,7 +180,7 @@ class EngineThread:
     def _die(self, error: BaseException) -> None:
         logger.critical("the engine of revision %s died", self.card.revision, exc_info=error)
         failure = EngineError("engine_error", "the engine stopped while serving this", is_retryable=True)
-        with self._turns.wake:
+        with self._engine_loop.wake:
             self._error = f"the engine died ({type(error).__name__})"
         self.stats = replace(self.stats, is_alive=False, error=self._error, num_running=0, num_waiting=0)
         try:
