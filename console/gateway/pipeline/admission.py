@@ -1,13 +1,9 @@
-"""The path of every generating request, whichever door it came by: REST, SSE, WebSocket and the playground
-call it.
-"""
+"""Admission: what is decided about a request of any endpoint, by any transport, before it is executed."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from console.accounts.caller import Caller
@@ -15,53 +11,23 @@ from console.catalog.choose import Arm, choose
 from console.deployments.load_on_demand import StillLoading, is_loaded, wake
 from console.endpoint_registry import EndpointInfo
 from console.gateway import drain
-from console.gateway.errors import ApiError, from_engine_error, shutting_down
-from console.gateway.pipeline.generation import Accepted, Choices, Transport
+from console.gateway.errors import shutting_down
+from console.gateway.pipeline.accepted import Accepted, Transport
 from console.gateway.pipeline.request import PipelineRequest, Prompt
-from console.gateway.pipeline.settlement import finish_and_settle
+from console.gateway.pipeline.settlement import Settling
 from console.gateway.pipeline.spans import RequestTimeline
 from console.keys.scopes import require
-from console.limits.precheck import ask, check
+from console.limits.precheck import count_request, require_room
 from console.limits.reserve import LimitExceeded, reserve
 from inference import client
 from inference.protocol.errors import ContextLengthExceeded, NotReady, RequestRejected, UnknownRevision
-from inference.protocol.events import Event, Finish, FinishReason, Usage
 from inference.protocol.requests import TokenizedPrompt, TokenizeRequest
 from monitoring import tracing
-from monitoring.live import BOARD, InFlight
 
 SLICE_TOKENS = 256  # output tokens reserved at a time
-PATIENCE_SECONDS = (
-    1.0  # how long an answer's headers wait for a first event, so that a full queue is a plain 503
-)
-KEEP_ALIVE_SECONDS = 15.0
 
 
-@dataclass(frozen=True, slots=True)
-class ChoiceEvent:
-    """Something new of one choice."""
-
-    index: int
-    event: Event
-
-
-@dataclass(frozen=True, slots=True)
-class KeepAlive:
-    """Nothing new for a while; the connection should see a sign of life."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """The usage row is durable; nothing comes after this."""
-
-    usage: Usage
-
-
-PipelineEvent = ChoiceEvent | KeepAlive | Settled
-PipelineEvents = AsyncGenerator[PipelineEvent, None]
-
-
-async def accept(
+async def admit(
     *,
     endpoint: EndpointInfo,
     caller: Caller,
@@ -69,7 +35,7 @@ async def accept(
     transport: Transport,
     arrived: float,
 ) -> Accepted:
-    """Permit, choose, wake, ask, tokenize, reserve; then `run` must be called.
+    """Permit, choose a revision, load it, count, tokenize, reserve; then the request must be executed.
 
     Raises what `errors.as_api_error` knows.
 
@@ -80,167 +46,119 @@ async def accept(
         raise shutting_down()
     require(endpoint.scope, caller=caller)
     timeline.end("parse")
-    asked = Asked(caller)
-    arm, lease, prompts = await _reach(asked=asked, request=request, timeline=timeline)
-    try:
-        request = request.with_defaults(prompts[0].sampling)
-        return await _let_in(endpoint, asked, request, transport, timeline, arm, lease, prompts)
-    except BaseException:
-        lease.release()
-        raise
+    return await _Admission(endpoint, caller, request, transport, timeline).admit()
 
 
-class Asked:
-    """A caller whose rates are asked once, before anything is done about a prompt."""
+@dataclass(frozen=True, slots=True)
+class _Resolved:
+    """A revision in memory, leased, and the prompts by its tokenizer."""
 
-    def __init__(self, caller: Caller) -> None:
-        self.caller = caller
-        self.is_counted = False
-        self._is_asked = False
-
-    async def once(self) -> None:
-        """Raises `LimitExceeded`."""
-        if not self._is_asked:
-            self.is_counted = await ask(self.caller)
-            self._is_asked = True
+    arm: Arm
+    lease: drain.RevisionLease
+    prompts: tuple[TokenizedPrompt, ...]
 
 
-async def _reach(
-    *, asked: Asked, request: PipelineRequest, timeline: RequestTimeline
-) -> tuple[Arm, drain.RevisionLease, tuple[TokenizedPrompt, ...]]:
-    """Choose a revision, wait until it is in memory, tokenize the prompts.
+@dataclass(slots=True)
+class _Admission:
+    """One permitted request on its way in."""
 
-    Once more from the start where it vanished in between.
-    """
-    for has_another_try in (True, False):
-        arm = await choose(caller=asked.caller, model=request.model, user=request.user)
-        timeline.end("choose")
+    endpoint: EndpointInfo
+    caller: Caller
+    request: PipelineRequest
+    transport: Transport
+    timeline: RequestTimeline
+    has_counted: bool = False
+    is_counted: bool = False  # against a rate of its key
+
+    async def admit(self) -> Accepted:
+        resolved = await self._resolve_revision()
+        try:
+            return await self._admit(resolved, self.request.with_defaults(resolved.prompts[0].sampling))
+        except BaseException:
+            resolved.lease.release()
+            raise
+
+    async def _resolve_revision(self) -> _Resolved:
+        """Once more from the start where the revision was unloaded in between."""
+        arm = await self._choose()
+        try:
+            return await self._load_and_tokenize(arm)
+        except StillLoading:  # it has waited long enough
+            raise
+        except (UnknownRevision, NotReady):
+            if is_loaded(arm.revision):
+                raise
+        return await self._load_and_tokenize(await self._choose())
+
+    async def _choose(self) -> Arm:
+        arm = await choose(caller=self.caller, model=self.request.model, user=self.request.user)
+        self.timeline.end("choose")
+        return arm
+
+    async def _load_and_tokenize(self, arm: Arm) -> _Resolved:
         lease = drain.RevisionLease(arm.revision)
         try:
             if not is_loaded(arm.revision):
-                await check(asked.caller)  # or it would be loaded for a request that is refused then
+                await require_room(self.caller)  # or it would be loaded for a request that is refused then
             if await wake(arm.revision):
-                timeline.end("load")
-            await asked.once()
-            prompts = tuple([await _tokenize(arm, prompt) for prompt in request.prompts])
-        except BaseException as error:
+                self.timeline.end("load")
+            await self._count_once()
+            prompts = tuple([await _tokenize(arm, prompt) for prompt in self.request.prompts])
+        except BaseException:
             lease.release()
-            has_vanished = isinstance(error, UnknownRevision | NotReady) and not is_loaded(arm.revision)
-            is_told = isinstance(error, StillLoading)  # it has waited long enough
-            if not (has_another_try and has_vanished and not is_told):
-                raise
-        else:
-            timeline.end("prepare")
-            return arm, lease, prompts
-    raise AssertionError("the second try returns or raises")
+            raise
+        self.timeline.end("prepare")
+        return _Resolved(arm, lease, prompts)
 
+    async def _count_once(self) -> None:
+        """Against the key's rate, before anything is done about a prompt. Raises `LimitExceeded`."""
+        if not self.has_counted:
+            self.is_counted = await count_request(self.caller)
+            self.has_counted = True
 
-async def _let_in(
-    endpoint: EndpointInfo,
-    asked: Asked,
-    request: PipelineRequest,
-    transport: Transport,
-    timeline: RequestTimeline,
-    arm: Arm,
-    lease: drain.RevisionLease,
-    prompts: tuple[TokenizedPrompt, ...],
-) -> Accepted:
-    """Reserve. Raises `LimitExceeded`."""
-    _require_room(request, prompts)
-    request_id = f"{endpoint.id_prefix}-{uuid.uuid4().hex}"
-    slice_tokens = min([SLICE_TOKENS, request.max_tokens or SLICE_TOKENS, *_rooms(prompts)])
-    created_at = time.time() - (time.monotonic() - timeline.arrived)
-    ticket = await reserve(
-        caller=asked.caller,
-        request_id=request_id,
-        prompt_tokens=sum(len(one.token_ids) for one in prompts),
-        output_tokens=slice_tokens * request.num_choices,
-        model=arm.model,
-        revision=arm.revision,
-        endpoint=endpoint.name,
-        transport=transport,
-        is_counted=asked.is_counted,
-    )
-    timeline.end("reserve")
-    accepted = Accepted(
-        request_id,
-        endpoint,
-        asked.caller,
-        request,
-        arm,
-        prompts,
-        transport,
-        slice_tokens,
-        created_at,
-        timeline,
-        ticket,
-        lease,
-        tracing.here(),
-    )
-    if ticket.granted_tokens < request.num_choices:
-        error = LimitExceeded(
-            "This key's budget has not one token left for each choice.",
-            code="insufficient_quota",
-            retry_after_seconds=None,
+    async def _admit(self, resolved: _Resolved, request: PipelineRequest) -> Accepted:
+        """Reserve. Raises `LimitExceeded`."""
+        _require_context(request, resolved.prompts)
+        arm, prompts = resolved.arm, resolved.prompts
+        request_id = f"{self.endpoint.id_prefix}-{uuid.uuid4().hex}"
+        rooms = [one.max_output_tokens for one in prompts]
+        slice_tokens = min([SLICE_TOKENS, request.max_tokens or SLICE_TOKENS, *rooms])
+        created_at = time.time() - (time.monotonic() - self.timeline.arrived)
+        ticket = await reserve(
+            caller=self.caller,
+            request_id=request_id,
+            prompt_tokens=sum(len(one.token_ids) for one in prompts),
+            output_tokens=slice_tokens * request.num_choices,
+            model=arm.model,
+            revision=arm.revision,
+            endpoint=self.endpoint.name,
+            transport=self.transport,
+            is_counted=self.is_counted,
         )
-        await asyncio.shield(drain.shielded_task(finish_and_settle(accepted, None, error=error)))
-        raise error
-    return accepted
-
-
-async def run(accepted: Accepted) -> PipelineEvents:
-    """Generate and settle. The usage row is durable before the last choice's finish leaves.
-
-    Closing or cancelling it aborts the choices, counts what they used and settles. Raises what went wrong.
-    """
-    choices = Choices(accepted, client.current())
-    in_flight = BOARD.enter(_in_flight(accepted, choices))
-    settled: asyncio.Task[None] | None = None
-    error: Exception | None = None
-    patience = PATIENCE_SECONDS
-    try:
-        while not choices.is_over():
-            item = await choices.next(patience)
-            patience = KEEP_ALIVE_SECONDS
-            if item is None:
-                accepted.begin_answer()
-                yield KeepAlive()
-                continue
-            index, event = item
-            if isinstance(event, Finish):
-                _raise_if_failed(event, in_flight)
-            accepted.begin_answer()
-            if choices.is_over():
-                settled = drain.shielded_task(finish_and_settle(accepted, choices, error=None))
-                await asyncio.shield(settled)
-            yield ChoiceEvent(index, event)
-        yield Settled(choices.usage())
-    except Exception as raised:
-        error = raised
-        raise
-    finally:
-        try:
-            if settled is None:
-                await asyncio.shield(drain.shielded_task(finish_and_settle(accepted, choices, error=error)))
-        finally:
-            BOARD.leave(in_flight)
-            accepted.lease.release()
-
-
-def _in_flight(accepted: Accepted, choices: Choices) -> InFlight:
-    return InFlight(
-        request_id=accepted.request_id,
-        choice_ids=accepted.choice_ids,
-        owner=accepted.caller.id,
-        owner_name=accepted.caller.name,
-        model=accepted.arm.model,
-        revision=accepted.arm.revision,
-        transport=accepted.transport,
-        prompt_tokens=sum(len(one.token_ids) for one in accepted.prompts),
-        arrived=accepted.timeline.arrived,
-        progress=choices.progress,
-        abort=choices.abort,
-    )
+        self.timeline.end("reserve")
+        accepted = Accepted(
+            request_id=request_id,
+            endpoint=self.endpoint,
+            caller=self.caller,
+            request=request,
+            arm=arm,
+            prompts=prompts,
+            transport=self.transport,
+            slice_tokens=slice_tokens,
+            created_at=created_at,
+            timeline=self.timeline,
+            ticket=ticket,
+            lease=resolved.lease,
+            place=tracing.here(),
+        )
+        if ticket.granted_tokens < request.num_choices:
+            async with Settling(accepted):
+                raise LimitExceeded(
+                    "This key's budget has not one token left for each choice.",
+                    code="insufficient_quota",
+                    retry_after_seconds=None,
+                )
+        return accepted
 
 
 async def _tokenize(arm: Arm, prompt: Prompt) -> TokenizedPrompt:
@@ -259,7 +177,7 @@ async def _tokenize(arm: Arm, prompt: Prompt) -> TokenizedPrompt:
         raise
 
 
-def _require_room(request: PipelineRequest, prompts: tuple[TokenizedPrompt, ...]) -> None:
+def _require_context(request: PipelineRequest, prompts: tuple[TokenizedPrompt, ...]) -> None:
     """Raises `ContextLengthExceeded` with the field that asked for more output than a prompt leaves."""
     wanted = request.sampling.max_tokens or 0
     for prompt in prompts:
@@ -269,17 +187,3 @@ def _require_room(request: PipelineRequest, prompts: tuple[TokenizedPrompt, ...]
                 f"context; {request.max_tokens_param} asks for {wanted}",
                 param=request.max_tokens_param,
             )
-
-
-def _rooms(prompts: tuple[TokenizedPrompt, ...]) -> list[int]:
-    return [one.max_output_tokens for one in prompts]
-
-
-def _raise_if_failed(finish: Finish, in_flight: InFlight) -> None:
-    if finish.reason is FinishReason.FAILED:
-        raise from_engine_error(finish.error)
-    if finish.reason is FinishReason.CANCELLED:  # not by this client, who would no longer be listening
-        if drain.is_draining():
-            raise shutting_down()
-        why = "by an operator" if in_flight.is_cancelled else "its key or model was withdrawn"
-        raise ApiError(403, "request_cancelled", f"This request was cancelled: {why}.")

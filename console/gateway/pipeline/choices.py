@@ -8,24 +8,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
 
-from console.accounts.caller import Caller
-from console.catalog.choose import Arm
-from console.endpoint_registry import EndpointInfo
-from console.gateway.drain import RevisionLease
+from console.gateway.pipeline.accepted import Accepted
 from console.gateway.pipeline.event_queue import EventQueue
+from console.gateway.pipeline.events import ChoiceEvent
 from console.gateway.pipeline.request import PipelineRequest
-from console.gateway.pipeline.spans import EngineStay, RequestTimeline
-from console.limits.models import Ticket
+from console.gateway.pipeline.spans import EngineStay
 from console.limits.reserve import extend
 from inference.client import Cancel, EngineClient
 from inference.protocol.events import Delta, Event, Finish, Timings, Usage
-from inference.protocol.requests import GenerateRequest, Owner, TokenizedPrompt
+from inference.protocol.requests import GenerateRequest, Owner
 from monitoring.live import Progress
-from monitoring.tracing import Place
-
-Transport = Literal["rest", "sse", "websocket"]
 
 MOST_UNREAD_BYTES = 64 * 1024  # of a request's output, about, that wait for its reader
 LEAST_WINDOW = 4  # tokens
@@ -35,35 +28,6 @@ HEADROOM = 64  # tokens before the end of a slice at which the next one is asked
 STOP_SECONDS = 5.0  # how long an aborted choice may take to report what it used
 
 SEED_STEP = 0x9E3779B97F4A7C15  # odd, so that no two choices of a request meet
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A request that was let in: everything decided before the first token."""
-
-    request_id: str
-    endpoint: EndpointInfo
-    caller: Caller
-    request: PipelineRequest
-    arm: Arm
-    prompts: tuple[TokenizedPrompt, ...]
-    transport: Transport
-    slice_tokens: int
-    created_at: float  # Unix time
-    timeline: RequestTimeline
-    ticket: Ticket
-    lease: RevisionLease
-    place: Place | None = None  # the span above, where the request is traced
-
-    @property
-    def choice_ids(self) -> tuple[str, ...]:
-        """The engine's request ids."""
-        return tuple(f"{self.request_id}-{index}" for index in range(self.request.num_choices))
-
-    def begin_answer(self) -> None:
-        """The first of the answer leaves now: its headers, over HTTP. A plain one leaves when all is over."""
-        if self.transport != "rest":
-            self.timeline.begin_answer()
 
 
 @dataclass(slots=True, eq=False)
@@ -126,19 +90,19 @@ class Choices:
         """Whether the last choice's finish has been read."""
         return not self._unread
 
-    async def next(self, seconds: float) -> tuple[int, Event] | None:
+    async def next(self, seconds: float) -> ChoiceEvent | None:
         """The next event of any choice; None after `seconds` of silence. Raises what a choice was refused
         with.
         """
         item = await self._events.next(seconds)
         if item is None:
             return None
-        index, event = item
-        if isinstance(event, Finish):
-            self._unread.discard(index)
+        if isinstance(item.event, Finish):
+            self._unread.discard(item.choice)
         else:
-            self._choices[index].num_read += len(event.token_ids)
-            self._move(self._choices[index])
+            choice = self._choices[item.choice]
+            choice.num_read += len(item.event.token_ids)
+            self._move(choice)
         return item
 
     def abort(self) -> None:
