@@ -1,4 +1,4 @@
-"""The engine's door: one interface, several placements, one of them configured per process."""
+"""`EngineClient`, the interface to engines wherever they run, and the one client of this process."""
 
 from __future__ import annotations
 
@@ -51,6 +51,10 @@ class EngineClient(ABC):
     @abstractmethod
     def models(self) -> tuple[ModelCard, ...]:
         """The revisions that are served now."""
+
+    def card(self, revision: str) -> ModelCard | None:
+        """The card of one revision; None where it is not served now."""
+        return next((card for card in self.models() if card.revision == revision), None)
 
     @abstractmethod
     async def tokenize(self, request: TokenizeRequest) -> TokenizedPrompt:

@@ -1,4 +1,4 @@
-"""Which engine serves a revision, loaded and ready: the batched one, or the sequential where that cannot."""
+"""Loads a revision into the engine that can serve it: the batched one, or else the sequential one."""
 
 from __future__ import annotations
 

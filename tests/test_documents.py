@@ -30,3 +30,15 @@ def test_links_between_documents_lead_somewhere() -> None:
 def test_decisions_fit_on_a_page() -> None:
     for page in (ROOT / "docs" / "decisions").glob("*.md"):
         assert len(page.read_text().splitlines()) <= 40, page.name
+
+
+MAX_COLUMNS = 120
+MAX_ROW_COLUMNS = 160  # of a table, whose rows cannot be broken
+
+
+def test_lines_of_documents_fit_beside_each_other_on_a_screen() -> None:
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for line in page.read_text().splitlines():
+            if len(line.split()) > 1:  # one long name has no place to break
+                most = MAX_ROW_COLUMNS if line.startswith("|") else MAX_COLUMNS
+                assert len(line) <= most, f"{page.name}: {line}"

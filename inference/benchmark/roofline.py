@@ -12,7 +12,7 @@ from torch import nn
 
 from inference.benchmark.ceilings import Ceilings
 from inference.scheduling.engine import Engine
-from inference.scheduling.sequence import Plan
+from inference.scheduling.sequence import StepPlan
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
@@ -51,11 +51,11 @@ class Roofline:
         self.seconds = self.memory_seconds = 0.0
         self.num_bytes = self.num_flops = 0.0
 
-    def add(self, plan: Plan) -> None:
+    def add(self, plan: StepPlan) -> None:
         """A step runs this plan."""
         num_tokens = num_sampling = 0
         num_keys = num_pairs = 0.0
-        for row in plan.rows:
+        for row in plan.chunks:
             num_tokens += row.num_tokens
             num_sampling += row.end >= row.sequence.num_prompt_tokens
             for window, share in self._windows:
@@ -74,7 +74,7 @@ class Roofline:
         self.num_flops += num_flops
 
     def report(self, seconds: float) -> dict[str, Any]:
-        """How much of `seconds` the steps would take at the device's rates."""
+        """The steps' least time at the device's peaks, as a percentage of `seconds`."""
         if not self.is_known:
             return {"roofline_percent": None}  # which experts a token reads is not counted
         return {

@@ -46,7 +46,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """What is kept of the parent once it has left memory."""
+    """The parent's results, kept once it has left memory."""
 
     texts: list[Text]
     kept: list[Kept]

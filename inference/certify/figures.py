@@ -1,4 +1,4 @@
-"""What two models' answers to the same texts have in common. Of the first model little is kept."""
+"""Agreement of two models on the same texts; little of the first model's output is kept."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEAST_REST = 1e-9  # probability of "another token" below which its logarithm me
 
 @dataclass(slots=True)
 class Kept:
-    """What is kept of the parent on one text, a row for each place."""
+    """The parent's results on one text, a row for each position."""
 
     token_ids: Tensor  # int64 [num_tokens, NUM_KEPT], the likeliest first
     logprobs: Tensor  # float32 [num_tokens, NUM_KEPT]
@@ -24,7 +24,7 @@ class Kept:
 
 @dataclass(slots=True)
 class Comparison:
-    """What a text shows of the child beside its parent."""
+    """The child's agreement with its parent on one text."""
 
     num_tokens: int  # places that were compared
     num_broken: int  # places where the child's logits were not finite

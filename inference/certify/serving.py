@@ -14,7 +14,7 @@ from inference.config import EngineConfig
 from inference.execution.build import DEFAULT_BATCH_TOKENS, runner_for
 from inference.models.loader import LoadedModel
 from inference.protocol.requests import GenerateRequest, Owner, Sampling
-from inference.scheduling.sequence import Plan, Row, Sequence
+from inference.scheduling.sequence import ScheduledChunk, Sequence, StepPlan
 
 MAX_CHUNK = 512  # tokens whose logits are held at once
 MAX_SEQUENCES = 64  # that are continued together
@@ -27,7 +27,7 @@ class Serving(Protocol):
         """The logits after each token, `[num_tokens, vocab]`, in pieces."""
 
     def continuations(self, prompts: Seq[Seq[int]], num_tokens: int) -> list[list[int]]:
-        """What each prompt is continued with, the likeliest token every time; up to the end of the text."""
+        """The greedy continuation of each prompt, up to end-of-sequence."""
 
 
 def serving(loaded: LoadedModel, config: EngineConfig, *, longest: int) -> Serving:
@@ -52,20 +52,20 @@ class Paged:
         sequence = self._sequence(token_ids, index=0)
         for start in range(0, len(token_ids), self._chunk):
             num_tokens = min(self._chunk, len(token_ids) - start)
-            yield self._runner.score(Plan((Row(sequence, start, num_tokens),)))
+            yield self._runner.score(StepPlan((ScheduledChunk(sequence, start, num_tokens),)))
 
     def continuations(self, prompts: Seq[Seq[int]], num_tokens: int) -> list[list[int]]:
         runner = self._over(len(prompts), self._loaded)
         sequences = [self._sequence(prompt, index=index) for index, prompt in enumerate(prompts)]
         for _ in range(num_tokens):
             rows = [
-                Row(sequence, sequence.num_computed_tokens, sequence.num_uncomputed_tokens)
+                ScheduledChunk(sequence, sequence.num_computed_tokens, sequence.num_uncomputed_tokens)
                 for sequence in sequences
                 if self._eos.isdisjoint(sequence.output_token_ids)
             ]
             if not rows:
                 break
-            chosen = runner.run(Plan(tuple(rows))).argmax(dim=-1).tolist()
+            chosen = runner.run(StepPlan(tuple(rows))).argmax(dim=-1).tolist()
             for row, token_id in zip(rows, chosen, strict=True):
                 row.sequence.num_computed_tokens = row.end
                 row.sequence.token_ids.append(token_id)
@@ -92,7 +92,7 @@ class Paged:
 
 
 class Sequential:
-    """What `tasks/sequential.py` serves: the model's own forward and its own `generate`."""
+    """Serving as in `execution/sequential/`: the model's own forward and `generate`."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded

@@ -1,4 +1,4 @@
-"""What a folder must be before a model is loaded from it: data that runs no code and reads no other file."""
+"""Checks of a model folder before loading: data that runs no code and reads no other file."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def check_descriptions(folder: Path) -> dict[str, Path]:
 
 
 def ignored(folder: Path, files: Collection[str]) -> list[str]:
-    """What else lies there, of which nothing is read: for a word to whoever imports it."""
+    """The other files of the folder, which are not read; shown to the person who imports it."""
     return serving_files.ignored(serving_files.listed(folder.resolve()), files)
 
 
@@ -241,7 +241,7 @@ def _check_index(index: Any, tensors: Mapping[str, Mapping[str, Tensor]]) -> Non
 
 
 def _is_ours(config: Path) -> bool:
-    """Whether the weights were quantized here."""
+    """True if the weights were quantized by one of our methods."""
     return bool(_read_json(config).get("quantization_config"))  # others' have been refused
 
 

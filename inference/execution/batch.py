@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.attention.base import IntArray, Layout, Stretch
-from inference.scheduling.sequence import Plan
+from inference.attention.base import AttentionMetadata, IntArray, SequenceSlice
+from inference.scheduling.sequence import StepPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +19,18 @@ class Batch:
     input_ids: Tensor  # [num_tokens]
     position_ids: Tensor  # [num_tokens], restarting with each sequence
     logit_rows: Tensor  # [num_sampling], tokens whose logits are wanted, in the plan's order
-    layout: Layout
+    metadata: AttentionMetadata
 
 
-def pack(plan: Plan, *, block_size: int, device: torch.device) -> Batch:
+def pack(plan: StepPlan, *, block_size: int, device: torch.device) -> Batch:
     """Lay the plan's rows end to end."""
     num_tokens = plan.num_tokens
     host: IntArray = np.empty((3, num_tokens), dtype=np.int64)  # one buffer, one transfer
     input_ids, positions, slots = host
-    stretches: list[Stretch] = []
+    slices: list[SequenceSlice] = []
     logit_rows: list[int] = []
     offset = 0
-    for row in plan.rows:
+    for row in plan.chunks:
         sequence = row.sequence
         end = offset + row.num_tokens
         table = sequence.block_table
@@ -45,7 +45,9 @@ def pack(plan: Plan, *, block_size: int, device: torch.device) -> Batch:
             positions[offset:end] = span
             blocks = np.array(table, dtype=np.int64)[span // block_size]
             slots[offset:end] = blocks * block_size + span % block_size
-        stretches.append(Stretch(offset=offset, num_tokens=row.num_tokens, kv_len=row.end, block_table=table))
+        slices.append(
+            SequenceSlice(offset=offset, num_tokens=row.num_tokens, kv_len=row.end, block_table=table)
+        )
         if row.samples:
             logit_rows.append(end - 1)
         offset = end
@@ -55,5 +57,5 @@ def pack(plan: Plan, *, block_size: int, device: torch.device) -> Batch:
         input_ids=tokens[0],
         position_ids=tokens[1],
         logit_rows=packed[3 * num_tokens :],
-        layout=Layout(stretches=stretches, slots=tokens[2]),
+        metadata=AttentionMetadata(sequences=slices, slots=tokens[2]),
     )

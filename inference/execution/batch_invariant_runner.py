@@ -10,11 +10,11 @@ from torch import Tensor
 
 from inference.execution.runner import ModelRunner
 from inference.models.loader import LoadedModel
-from inference.scheduling.batch_invariance import Borders
-from inference.scheduling.sequence import Plan, Row
+from inference.scheduling.batch_invariance import ChunkAlignment
+from inference.scheduling.sequence import ScheduledChunk, StepPlan
 
 
-class InvariantRunner(ModelRunner):
+class BatchInvariantRunner(ModelRunner):
     """A runner whose products have the same shape whatever else the plan holds."""
 
     def __init__(
@@ -27,16 +27,20 @@ class InvariantRunner(ModelRunner):
         fuses: bool = True,
     ) -> None:
         super().__init__(loaded, num_blocks=num_blocks, block_size=block_size, kv_dtype=kv_dtype, fuses=fuses)
-        self.borders = Borders(block_size)
+        self.alignment = ChunkAlignment(block_size)
 
     @torch.inference_mode()
-    def run(self, plan: Plan) -> Tensor:
-        return torch.cat([super(InvariantRunner, self).run(Plan((piece,))) for piece in self._pieces(plan)])
+    def run(self, plan: StepPlan) -> Tensor:
+        return torch.cat(
+            [super(BatchInvariantRunner, self).run(StepPlan((piece,))) for piece in self._pieces(plan)]
+        )
 
     @torch.inference_mode()
-    def score(self, plan: Plan) -> Tensor:
-        return torch.cat([super(InvariantRunner, self).score(Plan((piece,))) for piece in self._pieces(plan)])
+    def score(self, plan: StepPlan) -> Tensor:
+        return torch.cat(
+            [super(BatchInvariantRunner, self).score(StepPlan((piece,))) for piece in self._pieces(plan)]
+        )
 
-    def _pieces(self, plan: Plan) -> list[Row]:
-        assert self.borders is not None
-        return [piece for row in plan.rows for piece in self.borders.cut(row)]
+    def _pieces(self, plan: StepPlan) -> list[ScheduledChunk]:
+        assert self.alignment is not None
+        return [piece for row in plan.chunks for piece in self.alignment.cut(row)]

@@ -51,12 +51,12 @@ class PackedLinear(StoredLinear):
         return self.product()(rows).view(*x.shape[:-1], self.out_features)
 
     def product(self) -> Callable[[Tensor], Tensor]:
-        from inference.cpu.matmul_single import multiply_packed
+        from inference.cpu.matmul_single import multiply_bf16
 
         weight, bias, num_outputs = self.weight, self.bias, self.out_features
 
         def multiply(x: Tensor) -> Tensor:
-            exact = multiply_packed(x, weight, num_outputs)
+            exact = multiply_bf16(x, weight, num_outputs)
             return (exact if bias is None else exact + bias).to(x.dtype)
 
         return multiply
@@ -99,7 +99,7 @@ class NarrowEmbedding(Stored):
 
 
 def can_stay_narrow(architectures: Sequence[str] | None, files: Iterable[Path]) -> bool:
-    """Whether a folder's floats are bfloat16, of a family that is known, on a CPU that has use for it."""
+    """True for bfloat16 files of a known family on a CPU whose compiled code reads them."""
     headers = (read_header(path) for path in files if path.suffix == ".safetensors")
     tensors = [(one.name, one.dtype) for header in headers for one in header.values()]
     architecture = architectures[0] if architectures else ""
@@ -152,7 +152,7 @@ def _linears(module: nn.Module) -> Iterator[nn.Linear]:
 
 
 def _fits(linear: nn.Linear) -> bool:
-    """Whether it can lie beside others in whole blocks."""
+    """True if its outputs fill whole blocks, so that it can be joined with others."""
     return linear.out_features % BLOCK == 0
 
 

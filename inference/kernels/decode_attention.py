@@ -1,7 +1,7 @@
 """Triton attention of single tokens over the paged KV pool: keys in even parts, a group's heads packed.
 
 Pools are `[num_blocks * block_size, num_kv_heads, head_dim]`; a table row lists a sequence's blocks in order.
-Which parts there are is decided on the host (attention/decode_parts.py): a sequence of one part is written
+Which parts there are is decided on the host (attention/split_kv.py): a sequence of one part is written
 as it is, the parts of the others are joined by a second kernel.
 """
 
@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference.kernels.launch import await_predecessor, early
+from inference.kernels.launch import pdl_arguments, wait_for_predecessor
 from inference.kernels.softmax_tile import (
     SMALLEST_DOT,
     first_that_fits,
@@ -38,7 +38,7 @@ def _attend_part(
     query, keys, values, tables, rows, lens, items, sinks, out, mixes, weights_of_mixes, scale, cap, window,
     table_stride, GROUP: tl.constexpr, GROUP_TILE: tl.constexpr, DIM: tl.constexpr, DIM_TILE: tl.constexpr,
     NUM_KV_HEADS: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr, HAS_CAP: tl.constexpr,
-    HAS_SINKS: tl.constexpr, PRECISION: tl.constexpr, EARLY: tl.constexpr,
+    HAS_SINKS: tl.constexpr, PRECISION: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One part of one sequence's keys, for the heads of one group. Which these are, no kernel has written."""
     item, head = tl.program_id(0), tl.program_id(1)
@@ -52,7 +52,7 @@ def _attend_part(
     per_part = tl.cdiv(tl.cdiv(kv_len - begin, tl.maximum(num_parts, 1)), TILE) * TILE
     low = begin + part * per_part
     high = tl.minimum(low + per_part, kv_len)
-    await_predecessor(EARLY)
+    wait_for_predecessor(PDL)
     if num_parts == 0:
         return
     member, dim = tl.arange(0, GROUP_TILE), tl.arange(0, DIM_TILE)
@@ -99,13 +99,13 @@ def _attend_part(
 def _join_parts(
     mixes, weights_of_mixes, parts, out, NUM_HEADS: tl.constexpr, GROUP: tl.constexpr,
     GROUP_TILE: tl.constexpr, DIM: tl.constexpr, DIM_TILE: tl.constexpr, PARTS_TILE: tl.constexpr,
-    EARLY: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """A sequence's parts, each with the logarithm of its weight -> the output of a group of heads."""
     sequence, group = tl.program_id(0), tl.program_id(1)
     first = tl.load(parts + 2 * sequence)
     num_parts = tl.load(parts + 2 * sequence + 1)
-    await_predecessor(EARLY)
+    wait_for_predecessor(PDL)
     if num_parts == 1:
         return
     member, dim, index = tl.arange(0, GROUP_TILE), tl.arange(0, DIM_TILE), tl.arange(0, PARTS_TILE)
@@ -163,11 +163,11 @@ def decode_attention(
         weights, scaling, softcap, window, tables.stride(0), GROUP=group,
         GROUP_TILE=group_tile, DIM=dim, DIM_TILE=padded_dim(dim),
         NUM_KV_HEADS=num_kv_heads, BLOCK_SIZE=block_size, HAS_CAP=softcap > 0, HAS_SINKS=sinks is not None,
-        PRECISION=precision(query), **shape, **early(query),
+        PRECISION=precision(query), **shape, **pdl_arguments(query),
     )  # fmt: skip
     if num_items > batch:
         _join_parts[(batch, num_kv_heads)](
             mixes, weights, parts, out, NUM_HEADS=num_heads, GROUP=group,
             GROUP_TILE=triton.next_power_of_2(group), DIM=dim, DIM_TILE=padded_dim(dim),
-            PARTS_TILE=PARTS_TILE, **early(query),
+            PARTS_TILE=PARTS_TILE, **pdl_arguments(query),
         )  # fmt: skip

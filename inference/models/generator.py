@@ -85,7 +85,7 @@ def read_model(folder: Path, config: PretrainedConfig, **options: Any) -> Any:
 
 @contextmanager
 def in_our_words(what_to_do: str) -> Iterator[None]:
-    """What a library raises goes to the log; people get `what_to_do`."""
+    """Logs any exception of a library, and raises `CannotLoad` with `what_to_do` in its place."""
     try:
         yield
     except RequestRejected:

@@ -95,7 +95,7 @@ class LoadedModel:
         return quantization_of(self.config)
 
     def card(self, revision: str) -> ModelCard:
-        """What may be told of the model."""
+        """The model's public facts."""
         architectures = self.config.architectures or [type(self.model).__name__]
         return ModelCard(
             revision=revision,
@@ -199,7 +199,7 @@ def _why_alone(model_config: PretrainedConfig, config: EngineConfig) -> str:
 
 
 def has_quantized_head(model_config: PretrainedConfig) -> bool:
-    """Whether quantized files say so of their output head."""
+    """True if config.json says that the output head is quantized."""
     found: Any = getattr(model_config, "quantization_config", None)
     return bool(found.get("quantize_head") if isinstance(found, dict) else found.quantize_head)
 

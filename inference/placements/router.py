@@ -120,7 +120,7 @@ class RoutingClient(EngineClient):
         self._started.add(name)
 
     def _forget_unless_served(self, revision: str) -> None:
-        if not any(card.revision == revision for card in self._route(revision).models()):
+        if self._route(revision).card(revision) is None:
             self._routes.pop(revision, None)
 
 

@@ -1,4 +1,4 @@
-"""A prompt process as its owner sees it: started, asked with a deadline, ended when it overruns."""
+"""The parent's side of a prompt process: started, asked with a deadline, ended when it overruns."""
 
 from __future__ import annotations
 

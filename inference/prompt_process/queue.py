@@ -1,4 +1,4 @@
-"""Where one revision's prompts wait for the process that prepares them: bounded, counted, never for ever."""
+"""One revision's queue of prompts to tokenize: bounded in length and in waiting time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOLD_SECONDS, MAX_HOLD_SECONDS = 5.0, 300.0  # that while, doubled each time
 
 
 class PromptQueue:
-    """One revision's process, and the thread that asks it. No other revision waits for either."""
+    """One revision's prompt process and the thread that asks it. No other revision waits for either."""
 
     def __init__(self, revision: str, folder: Path, settings: PromptSettings) -> None:
         self._revision, self._folder, self._settings = revision, folder, settings

@@ -1,4 +1,4 @@
-"""What a tokenizer and a chat template are tried with before they are trusted with anybody's prompt."""
+"""Tries a tokenizer and a chat template on known texts and conversations before any request uses them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CONVERSATIONS = (
 
 
 class Unusable(RequestRejected):
-    """What cannot be served of a tokenizer; the message says why."""
+    """The tokenizer cannot be served; the message says why."""
 
 
 def try_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -1,10 +1,10 @@
-"""What is wrong with a request before it is accepted: raised, with a stable code and the field at fault."""
+"""Errors of a request that is not accepted, with a stable code and the field at fault."""
 
 from __future__ import annotations
 
 
 class RequestRejected(Exception):
-    """A request that was not accepted. `code` is stable; `param` names the wire field at fault."""
+    """The request was not accepted. `code` is stable; `param` names the wire field at fault."""
 
     code = "invalid_value"
 
@@ -47,6 +47,6 @@ class NotReady(RequestRejected):
 
 
 class QueueFull(NotReady):
-    """The bounded queue holds as much as it may."""
+    """The queue holds as many requests or prompt tokens as it may."""
 
     code = "engine_overloaded"

@@ -1,4 +1,4 @@
-"""What an engine says of itself: its device, what it serves, counters and how far a load has come."""
+"""Device, model cards, statistics of an engine, and the progress of a load."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class PromptStats:
-    """How a revision's template and tokenizer are doing, which run in a process of their own."""
+    """A snapshot of a revision's prompt process, which runs its chat template and tokenizer."""
 
     num_waiting: int = 0  # prompts that are being tokenized, or wait for that
     oldest_since: float | None = None  # time.monotonic(): when the first of them came
@@ -66,8 +66,8 @@ class RevisionStats:
     num_preemptions: int = 0
     num_prompt_tokens: int = 0
     num_generated_tokens: int = 0
-    num_drafted_tokens: int = 0  # guessed and computed ahead, since start
-    num_accepted_tokens: int = 0  # of them, those that were right
+    num_drafted_tokens: int = 0  # proposed and verified, since start
+    num_accepted_tokens: int = 0  # of them, those that the model confirmed
     num_steps: int = 0
     last_step_at: float | None = None  # time.monotonic()
     last_step_seconds: float = 0.0

@@ -153,7 +153,7 @@ def candidates(dtype: torch.dtype, num_inputs: int) -> tuple[Way, ...]:
 
 @lru_cache(maxsize=8)
 def is_exact(way: Way) -> bool:
-    """Whether this CPU and this torch do it: without VNNI, sums of products of 8 bits are clipped to 16."""
+    """True if `way` is exact on this CPU: without VNNI, sums of 8-bit products are clipped to 16 bits."""
     numbers = torch.full((16, 64), LARGEST, dtype=torch.int8, device="cpu")
     weight = CpuWeight(numbers, torch.ones(16, dtype=torch.float32, device="cpu"))
     x = torch.ones(2, 64, dtype=torch.float32, device="cpu")

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inference.scheduling.sequence import Row, Sequence
+from inference.scheduling.sequence import ScheduledChunk, Sequence
 
 
 @dataclass(frozen=True, slots=True)
-class Borders:
+class ChunkAlignment:
     """Where chunks of a prompt may begin and end: at multiples of a number that KV blocks divide."""
 
     multiple: int  # tokens
@@ -37,15 +37,21 @@ class Borders:
         num_tokens = min(sequence.num_prompt_tokens, len(sequence.token_ids) - 1)
         return num_tokens // self.multiple * self.multiple // block_size
 
-    def cut(self, row: Row) -> list[Row]:
-        """The row in pieces that begin and end at every multiple."""
-        if row.num_tokens == 1:
-            return [row]
-        ends = [*range((row.start // self.multiple + 1) * self.multiple, row.end, self.multiple), row.end]
-        starts = [row.start, *ends[:-1]]
-        return [Row(row.sequence, start, end - start) for start, end in zip(starts, ends, strict=True)]
+    def cut(self, chunk: ScheduledChunk) -> list[ScheduledChunk]:
+        """The chunk in pieces that begin and end at every multiple."""
+        if chunk.num_tokens == 1:
+            return [chunk]
+        ends = [
+            *range((chunk.start // self.multiple + 1) * self.multiple, chunk.end, self.multiple),
+            chunk.end,
+        ]
+        starts = [chunk.start, *ends[:-1]]
+        return [
+            ScheduledChunk(chunk.sequence, start, end - start)
+            for start, end in zip(starts, ends, strict=True)
+        ]
 
 
-def is_prefill(row: Row) -> bool:
-    """Whether the row's tokens are of the prompt, and not of the output."""
-    return row.start < row.sequence.num_prompt_tokens
+def is_prefill(chunk: ScheduledChunk) -> bool:
+    """Whether the chunk's tokens are of the prompt, and not of the output."""
+    return chunk.start < chunk.sequence.num_prompt_tokens

@@ -18,7 +18,7 @@ class Phase(StrEnum):
     GRANT = "allowance"
 
 
-class Timeline:
+class PhaseTimeline:
     """All times are of the engine's clock; what leaves it is relative to the request's arrival."""
 
     __slots__ = (

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 from statistics import median
 
-from inference.scheduling.sequence import Row, Sequence
+from inference.scheduling.sequence import ScheduledChunk, Sequence
 
 STREAMS_PER_FIRST_TOKEN = 24  # that may pause for it
 FEW_STEPS = 4  # in which those who wait may as well be served without such a pause
@@ -24,7 +24,7 @@ SMALLEST_SHARE = 64  # of a prompt that shares a step with others
 NUM_REMEMBERED = 15  # steps of each kind
 
 
-class MixedSteps:
+class PrefillBudget:
     """Measures steps, and says what the next may hold."""
 
     def __init__(self, *, max_batch_tokens: int) -> None:
@@ -33,7 +33,7 @@ class MixedSteps:
         self._token_seconds: deque[float] = deque(maxlen=NUM_REMEMBERED)  # that a prompt token adds to a step
 
     def budget(self, *, num_decoding: int, waiting: Iterable[Sequence]) -> tuple[int, bool]:
-        """Prompt tokens that may join `num_decoding` rows, and whether those who wait are to share them.
+        """Prompt tokens that may join `num_decoding` sequences, and whether those who wait share them.
 
         `waiting` have no token yet, in their order.
         """
@@ -48,13 +48,15 @@ class MixedSteps:
             return min(room, max(budget, num_tokens)), False
         return min(room, budget), True
 
-    def observe(self, rows: Seq[Row], seconds: float) -> None:
-        """A step of these rows took so long."""
-        num_prefill = sum(row.num_tokens for row in rows if row.num_tokens > 1)
+    def observe(self, chunks: Seq[ScheduledChunk], seconds: float) -> None:
+        """A step of these chunks took so long."""
+        num_prefill = sum(chunk.num_tokens for chunk in chunks if chunk.num_tokens > 1)
         if num_prefill == 0:
             self._decode_seconds.append(seconds)
         elif num_prefill >= SMALLEST // 2:
-            beside = median(self._decode_seconds) if self._decode_seconds and rows[0].num_tokens == 1 else 0.0
+            beside = (
+                median(self._decode_seconds) if self._decode_seconds and chunks[0].num_tokens == 1 else 0.0
+            )
             self._token_seconds.append(max(0.0, seconds - beside) / num_prefill)
 
 

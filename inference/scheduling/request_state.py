@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from inference.protocol.events import Delta, Event, FinishReason
 from inference.scheduling.interfaces import Detokenizer, Sampled
-from inference.scheduling.phase_timeline import Timeline
+from inference.scheduling.phase_timeline import PhaseTimeline
 from inference.scheduling.sequence import Sequence
 
 Stop = tuple[FinishReason, str | int | None]  # why it ends, and what matched
 
 
-class Flight:
+class RequestState:
     """Joins what belongs to one accepted request."""
 
     __slots__ = (
@@ -39,7 +39,7 @@ class Flight:
         self.sequence = sequence
         self.on_event = on_event
         self.detokenizer = detokenizer
-        self.timeline = Timeline(now)
+        self.timeline = PhaseTimeline(now)
         self.num_output_tokens = 0  # accepted so far
         self.stop_ids = eos_token_ids.union(sampling.stop_token_ids)
         self.silent_ids = (

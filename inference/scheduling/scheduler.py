@@ -6,11 +6,11 @@ from bisect import insort
 from itertools import chain
 
 from inference.protocol.events import WaitReason
-from inference.scheduling.batch_invariance import Borders, is_prefill
+from inference.scheduling.batch_invariance import ChunkAlignment, is_prefill
 from inference.scheduling.block_pool import BlockPool
-from inference.scheduling.prefill_budget import MixedSteps, share
+from inference.scheduling.prefill_budget import PrefillBudget, share
 from inference.scheduling.prefix_cache import PrefixCache
-from inference.scheduling.sequence import Plan, Row, Sequence, Status
+from inference.scheduling.sequence import ScheduledChunk, Sequence, Status, StepPlan
 from inference.scheduling.speculation import Speculation
 from inference.scheduling.waiting_queue import WaitingQueue
 
@@ -35,7 +35,8 @@ class Scheduler:
         *,
         max_batch_tokens: int,
         max_num_seqs: int,
-        borders: Borders | None = None,  # of chunks, in batch-invariant mode; None: wherever the budget ends
+        alignment: ChunkAlignment
+        | None = None,  # of chunks, in batch-invariant mode; None: wherever the budget ends
         speculation: Speculation | None = None,
     ) -> None:
         self.pool = pool
@@ -43,11 +44,11 @@ class Scheduler:
         self.waiting = waiting
         self.speculation = speculation
         self.max_batch_tokens = max_batch_tokens
-        self.mixed_steps = MixedSteps(max_batch_tokens=max_batch_tokens)
+        self.prefill_budget = PrefillBudget(max_batch_tokens=max_batch_tokens)
         self._budget = max_batch_tokens  # prompt tokens that the step may still take
         self._shares = False  # among those who wait
-        self.borders = borders
-        self._least_chunk = borders.multiple if borders else 1
+        self.alignment = alignment
+        self._least_chunk = alignment.multiple if alignment else 1
         # So that decode never crowds out all prefill.
         self.max_num_seqs = min(max_num_seqs, max_batch_tokens - self._least_chunk + 1)
         self.running: list[Sequence] = []  # in order of rank
@@ -57,23 +58,27 @@ class Scheduler:
         self.waits_for: WaitReason | None = None  # why the last `schedule` left somebody in the queue
         self.num_preemptions = 0
 
-    def schedule(self) -> Plan:
+    def schedule(self) -> StepPlan:
         """What to run now. Empty: every sequence waits for a grant, or there is none."""
         self.admitted = []
         self.preempted = []
         self.waits_for = None
-        rows = self._continue_running()
+        chunks = self._continue_running()
         if self.waiting:
-            rows = self._admit(rows)
-        if self.borders:
-            rows.sort(key=is_prefill)  # one that begins with output to compute again stands among the last
-        return Plan(tuple(rows)) if self.speculation is None else self._guess(rows, self.speculation)
+            chunks = self._admit(chunks)
+        if self.alignment:
+            chunks.sort(key=is_prefill)  # one that begins with output to compute again stands among the last
+        return (
+            StepPlan(tuple(chunks))
+            if self.speculation is None
+            else self._add_drafts(chunks, self.speculation)
+        )
 
-    def advance(self, row: Row) -> None:
-        """A row was computed: its keys and values are in the pool."""
-        sequence = row.sequence
-        sequence.num_computed_tokens = max(sequence.num_computed_tokens, row.end)  # more may be under way
-        first, end = row.start // self.pool.block_size, row.end // self.pool.block_size
+    def advance(self, chunk: ScheduledChunk) -> None:
+        """A chunk was computed: its keys and values are in the pool."""
+        sequence = chunk.sequence
+        sequence.num_computed_tokens = max(sequence.num_computed_tokens, chunk.end)  # more may be under way
+        first, end = chunk.start // self.pool.block_size, chunk.end // self.pool.block_size
         if end > first:
             self.prefix_cache.remember(sequence, first=first, end=end)
 
@@ -106,53 +111,53 @@ class Scheduler:
         """Raise `PoolCorrupted` where the books of blocks disagree."""
         self.pool.check_integrity([sequence.block_table for sequence in self.running])
 
-    def _continue_running(self) -> list[Row]:
-        rows: list[Row] = []
+    def _continue_running(self) -> list[ScheduledChunk]:
+        chunks: list[ScheduledChunk] = []
         prefilling: list[Sequence] = []
         for sequence in tuple(self.running):
             if sequence.status is not Status.RUNNING or sequence.is_at_grant or sequence.is_complete:
                 continue
             num_tokens, start = len(sequence.token_ids), sequence.num_computed_tokens
-            is_decode = start >= sequence.num_prompt_tokens if self.borders else num_tokens - start <= 1
+            is_decode = start >= sequence.num_prompt_tokens if self.alignment else num_tokens - start <= 1
             if not is_decode:
                 prefilling.append(sequence)
             elif num_tokens <= len(sequence.block_table) * self.pool.block_size or self._grow(sequence):
-                rows.append(Row(sequence, start, 1))
+                chunks.append(ScheduledChunk(sequence, start, 1))
         waiting = chain(prefilling, self.waiting)
-        self._budget, self._shares = self.mixed_steps.budget(num_decoding=len(rows), waiting=waiting)
-        if self.borders:
+        self._budget, self._shares = self.prefill_budget.budget(num_decoding=len(chunks), waiting=waiting)
+        if self.alignment:
             self._budget = max(self._budget, self._least_chunk)
         for sequence in prefilling:
             is_last = sequence is prefilling[-1] and not self.waiting
-            chunk = self._chunk(sequence, is_last=is_last)
-            if chunk == 0:
+            size = self._chunk_size(sequence, is_last=is_last)
+            if size == 0:
                 break
-            rows.append(Row(sequence, sequence.num_computed_tokens, chunk))
-            self._budget -= chunk
-        return rows
+            chunks.append(ScheduledChunk(sequence, sequence.num_computed_tokens, size))
+            self._budget -= size
+        return chunks
 
-    def _chunk(self, sequence: Sequence, *, is_last: bool) -> int:
+    def _chunk_size(self, sequence: Sequence, *, is_last: bool) -> int:
         """Tokens of the sequence that this step computes. `is_last`: nobody waits behind it."""
-        if self.borders:
-            return self.borders.num_tokens(sequence, budget=self._budget)
+        if self.alignment:
+            return self.alignment.num_tokens(sequence, budget=self._budget)
         own = share(self._budget) if self._shares and not is_last else self._budget
         return min(own, sequence.num_uncomputed_tokens)
 
-    def _guess(self, rows: list[Row], speculation: Speculation) -> Plan:
-        """The step with drafts behind their sequences' rows, as far as budget and blocks to spare go."""
-        proposal = speculation.propose(rows)
+    def _add_drafts(self, chunks: list[ScheduledChunk], speculation: Speculation) -> StepPlan:
+        """The step with drafts behind their sequences' chunks, as far as budget and blocks to spare go."""
+        proposal = speculation.propose(chunks)
         if not proposal.drafts:
-            return Plan(tuple(rows), guesses=proposal.waits)
-        budget = self.max_batch_tokens - sum(row.num_tokens for row in rows)
-        planned: list[Row] = []
-        for row in rows:
-            planned.append(row)
-            for start, draft in enumerate(proposal.drafts.get(row.sequence, ()), start=row.end):
-                if budget == 0 or not self._has_slot(row.sequence, start):
+            return StepPlan(tuple(chunks), is_speculative=proposal.waits)
+        budget = self.max_batch_tokens - sum(chunk.num_tokens for chunk in chunks)
+        planned: list[ScheduledChunk] = []
+        for chunk in chunks:
+            planned.append(chunk)
+            for start, draft in enumerate(proposal.drafts.get(chunk.sequence, ()), start=chunk.end):
+                if budget == 0 or not self._has_slot(chunk.sequence, start):
                     break
-                planned.append(Row(row.sequence, start, 1, draft))
+                planned.append(ScheduledChunk(chunk.sequence, start, 1, draft))
                 budget -= 1
-        return Plan(tuple(planned), guesses=len(planned) > len(rows))
+        return StepPlan(tuple(planned), is_speculative=len(planned) > len(chunks))
 
     def _has_slot(self, sequence: Sequence, position: int) -> bool:
         """Whether a draft's keys have a place, or get one that no running sequence needs soon."""
@@ -163,7 +168,7 @@ class Scheduler:
         return True
 
     def _grow(self, sequence: Sequence) -> bool:
-        """One more block. Who loses one ranks behind the sequence, or is held: no row is lost by it."""
+        """One more block. Who loses one ranks behind the sequence, or is held: no chunk is lost by it."""
         while self.pool.num_free == 0:
             paused = [other for other in self.running if other.is_at_grant]
             victim = paused[-1] if paused else self.running[-1]
@@ -173,7 +178,7 @@ class Scheduler:
         sequence.block_table += self.pool.allocate(1)
         return True
 
-    def _admit(self, rows: list[Row]) -> list[Row]:
+    def _admit(self, chunks: list[ScheduledChunk]) -> list[ScheduledChunk]:
         num_skipped = 0
         for sequence in self.waiting:
             if self._budget < self._least_chunk:
@@ -188,17 +193,17 @@ class Scheduler:
                 num_skipped += 1
                 self.waits_for = WaitReason.PREFIX
                 continue
-            if not self._make_room(sequence, found, is_idle=not rows):
+            if not self._make_room(sequence, found, is_idle=not chunks):
                 is_full = len(self.running) >= self.max_num_seqs
                 self.waits_for = WaitReason.BATCH if is_full else WaitReason.BLOCKS
                 break  # nobody overtakes: a long prompt is not starved by short ones
             self._start(sequence, found)
-            chunk = self._chunk(sequence, is_last=not self.waiting)
-            rows.append(Row(sequence, sequence.num_computed_tokens, chunk))
-            self._budget -= chunk
+            size = self._chunk_size(sequence, is_last=not self.waiting)
+            chunks.append(ScheduledChunk(sequence, sequence.num_computed_tokens, size))
+            self._budget -= size
         if self.preempted:
-            rows = [row for row in rows if row.sequence.status is Status.RUNNING]
-        return rows
+            chunks = [chunk for chunk in chunks if chunk.sequence.status is Status.RUNNING]
+        return chunks
 
     def _start(self, sequence: Sequence, found: list[int]) -> None:
         self.waiting.remove(sequence)

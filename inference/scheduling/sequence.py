@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from inference.protocol.requests import GenerateRequest, Sampling
-from inference.scheduling.ngram_drafter import Drafter
+from inference.scheduling.ngram_drafter import NgramDrafter
 
 PENDING = -1  # stands for a token that the device has chosen and the host has not read yet
 
@@ -38,8 +38,8 @@ class Sequence:
     status: Status = Status.WAITING
     granted_tokens: int | None = None  # output tokens granted so far
     is_grant_final: bool = False
-    drafter: Drafter | None = None  # guesses what it says next, once that was asked for
-    may_guess: bool = True
+    drafter: NgramDrafter | None = None  # proposes what it says next, once that was asked for
+    may_draft: bool = True
 
     def __post_init__(self) -> None:
         if not self.token_ids:
@@ -135,11 +135,11 @@ def has_penalty(sampling: Sampling) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ScheduledChunk:
     """A stretch of one sequence in a step: tokens `start .. start + num_tokens` run together.
 
-    A row with a draft runs one token, which is guessed: it follows what the rows before it have, and what is
-    sampled after it counts where the guess was right.
+    A chunk with a draft runs one proposed token: it follows what the chunks before it have, and what is
+    sampled after it counts where the draft was right.
     """
 
     sequence: Sequence
@@ -153,7 +153,7 @@ class Row:
 
     @property
     def samples(self) -> bool:
-        """Whether the row reaches its sequence's last token or goes beyond: a new one is sampled after it."""
+        """Whether the chunk reaches its sequence's last token or goes beyond: one is sampled after it."""
         return self.draft is not None or self.end == len(self.sequence.token_ids)
 
     @property
@@ -163,15 +163,15 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StepPlan:
     """What one step runs: chunks of prefill and single decode tokens in one packed batch."""
 
-    rows: tuple[Row, ...]
-    guesses: bool = False  # drafts are in it, or will be once the tokens under way are known
+    chunks: tuple[ScheduledChunk, ...]
+    is_speculative: bool = False  # drafts are in it, or will be once the tokens under way are known
 
     @property
     def num_tokens(self) -> int:
-        return sum(row.num_tokens for row in self.rows)
+        return sum(chunk.num_tokens for chunk in self.chunks)
 
     @property
     def sampling_sequences(self) -> list[Sequence]:
@@ -179,13 +179,13 @@ class Plan:
 
         One with drafts stands there once for each of them, too.
         """
-        return [row.sequence for row in self.rows if row.samples]
+        return [chunk.sequence for chunk in self.chunks if chunk.samples]
 
     @property
     def sampled_positions(self) -> list[int]:
         """Beside `sampling_sequences`: which of the sequence's output tokens is sampled, from 0."""
-        return [row.end - row.sequence.num_prompt_tokens for row in self.rows if row.samples]
+        return [chunk.end - chunk.sequence.num_prompt_tokens for chunk in self.chunks if chunk.samples]
 
-    def without_drafts(self) -> Plan:
-        """The same step, nothing guessed."""
-        return Plan(tuple(row for row in self.rows if row.draft is None))
+    def without_drafts(self) -> StepPlan:
+        """The same step without speculation."""
+        return StepPlan(tuple(chunk for chunk in self.chunks if chunk.draft is None))

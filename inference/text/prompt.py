@@ -15,7 +15,7 @@ from inference.text.tokenizer import encode
 
 
 class PromptFacts(Protocol):
-    """What of a loaded model matters for prompts."""
+    """The attributes of a loaded model that prompts depend on."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase: ...

@@ -19,7 +19,7 @@ from inference.config import EngineConfig, RevisionSpec
 from inference.execution.build import build_engine, runner_for
 from inference.models.loader import load_model
 from inference.models.supported import has_experts
-from inference.scheduling.sequence import Plan, Row
+from inference.scheduling.sequence import ScheduledChunk, StepPlan
 from tests.gpu.device import DEVICE, IS_DRY_RUN
 from tests.gpu.test_cuda import NUM_TOKENS, PROMPTS, run
 from tests.inference import tiny
@@ -106,10 +106,10 @@ def decoded(folder: Path) -> Tensor:
     found = []
     for end in range(NUM_PREFILLED, len(TEXT)):
         rows = tuple(
-            Row(one, one.num_computed_tokens, len(one.token_ids) - one.num_computed_tokens)
+            ScheduledChunk(one, one.num_computed_tokens, len(one.token_ids) - one.num_computed_tokens)
             for one in sequences
         )
-        found.append(runner.run(Plan(rows))[0].float().cpu())
+        found.append(runner.run(StepPlan(rows))[0].float().cpu())
         for sequence in sequences:
             sequence.num_computed_tokens = len(sequence.token_ids)
             sequence.token_ids.append(TEXT[end])

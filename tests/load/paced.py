@@ -27,8 +27,8 @@ from inference.protocol.events import Event
 from inference.protocol.requests import GenerateRequest, TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import LoadProgress, ModelCard
 from inference.scheduling.engine import Engine
-from inference.scheduling.sequence import Plan
-from inference.scheduling.step_loop import Overlapped
+from inference.scheduling.sequence import StepPlan
+from inference.scheduling.step_loop import AsyncStepRunner
 from inference.text.detokenizer import StreamDetokenizer
 from inference.text.vocabulary import TokenBytes
 from tests.inference.tiny import VOCAB_SIZE, tiny_tokenizer
@@ -91,17 +91,17 @@ class PacedDevice:
         self._host_seconds = host_seconds
         self._busy_until = 0.0
 
-    def takes(self, plan: Plan) -> bool:
+    def takes(self, plan: StepPlan) -> bool:
         return True
 
-    def launch(self, plan: Plan) -> PacedStep:
+    def launch(self, plan: StepPlan) -> PacedStep:
         self._log.thread = threading.get_native_id()
         self._work()
         now = time.monotonic()
-        num_prompt_tokens = sum(row.num_tokens for row in plan.rows if row.num_tokens > 1)
+        num_prompt_tokens = sum(row.num_tokens for row in plan.chunks if row.num_tokens > 1)
         seconds = self._step_seconds + num_prompt_tokens * PREFILL_SECONDS
         self._busy_until = max(now, self._busy_until) + seconds
-        tokens: list[int | None] = [(row.end * 7) % VOCAB_SIZE for row in plan.rows if row.samples]
+        tokens: list[int | None] = [(row.end * 7) % VOCAB_SIZE for row in plan.chunks if row.samples]
         return PacedStep(now, self._busy_until, tokens, self._log)
 
     def _work(self) -> None:
@@ -118,10 +118,10 @@ class PacedRunner:
 
     num_blocks, block_size = NUM_BLOCKS, BLOCK_SIZE
 
-    def run(self, plan: Plan) -> Any:
+    def run(self, plan: StepPlan) -> Any:
         raise AssertionError("every plan is launched")
 
-    def scrub(self, block_ids: Sequence[int]) -> None:
+    def zero_blocks(self, block_ids: Sequence[int]) -> None:
         """There is nothing to wipe."""
 
 
@@ -167,7 +167,7 @@ def engine_of(spec: RevisionSpec, log: Log) -> PacedEngine:
         eos_token_ids=frozenset(),
         runner=PacedRunner(),
         sampler=PacedSampler(),
-        stepper=Overlapped(PacedRunner(), PacedSampler(), device),
+        step_runner=AsyncStepRunner(PacedRunner(), PacedSampler(), device),
         detokenizer_factory=partial(StreamDetokenizer, Words()),
     )
     engine.log = log

@@ -8,12 +8,12 @@ import numpy as np
 from torch import Tensor
 
 from inference.attention.base import IntArray
-from inference.attention.split_kv import Cut
+from inference.attention.split_kv import SplitKV
 from inference.attention.triton import PagedBatch
 from inference.execution.cuda.block_tables import BlockTables
-from inference.execution.cuda.pinned_buffer import Stage
+from inference.execution.cuda.pinned_buffer import PinnedBuffer
 from inference.scheduling.batch_invariance import is_prefill
-from inference.scheduling.sequence import Plan, Row
+from inference.scheduling.sequence import ScheduledChunk, StepPlan
 
 NOTHING: IntArray = np.empty((0, 4), dtype=np.int64)
 
@@ -29,7 +29,7 @@ class CudaBatch:
     paged: PagedBatch
 
 
-def num_decode_rows(rows: tuple[Row, ...], *, is_invariant: bool = False) -> int:
+def num_decode_rows(rows: tuple[ScheduledChunk, ...], *, is_invariant: bool = False) -> int:
     """How many rows at the front run a single token; in batch-invariant mode, one of the output."""
     for index, row in enumerate(rows):
         if row.num_tokens > 1 or (is_invariant and is_prefill(row)):
@@ -37,7 +37,7 @@ def num_decode_rows(rows: tuple[Row, ...], *, is_invariant: bool = False) -> int
     return len(rows)
 
 
-def decode_numbers(rows: tuple[Row, ...], table_rows: list[int], block_size: int) -> IntArray:
+def decode_numbers(rows: tuple[ScheduledChunk, ...], table_rows: list[int], block_size: int) -> IntArray:
     """`[5, num_rows]`: token, position, slot, row of the block tables, keys of each sequence's token."""
     numbers = np.empty((5, len(rows)), dtype=np.int64)
     starts = [row.start for row in rows]
@@ -51,17 +51,17 @@ def decode_numbers(rows: tuple[Row, ...], table_rows: list[int], block_size: int
 
 
 def pack_mixed(
-    plan: Plan,
+    plan: StepPlan,
     tables: BlockTables,
-    stage: Stage,
-    cut: Cut,
+    buffer: PinnedBuffer,
+    split_kv: SplitKV,
     *,
     num_decode: int,
     block_size: int,
     tokens_per_tile: int,
 ) -> CudaBatch:
     """Lay any plan end to end, its `num_decode` first rows as decode."""
-    rows = plan.rows
+    rows = plan.chunks
     table_rows = tables.rows_of([row.sequence for row in rows])
     tables.flush()
     decode = decode_numbers(rows[:num_decode], table_rows[:num_decode], block_size)
@@ -85,8 +85,8 @@ def pack_mixed(
         offset = end
     all_tiles = np.concatenate(tiles) if tiles else np.empty((0, 3), dtype=np.int64)
     longest_first = np.argsort(-all_tiles[:, 2], kind="stable")  # so that none is left over at the end
-    items, parts = cut.items(decode[4]) if num_decode else (NOTHING, NOTHING)
-    ids, positions, slots, decode_rows, lens, *sent = stage.send(
+    items, parts = split_kv.items(decode[4]) if num_decode else (NOTHING, NOTHING)
+    ids, positions, slots, decode_rows, lens, *sent = buffer.send(
         *tokens,
         *decode[3:],
         items,

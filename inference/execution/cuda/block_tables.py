@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from inference.execution.cuda.pinned_buffer import ALIGNMENT, Stage
+from inference.execution.cuda.pinned_buffer import ALIGNMENT, PinnedBuffer
 from inference.scheduling.sequence import Sequence, Status
 
 CHANGES_AT_ONCE = 16_384  # that travel in one copy
@@ -28,7 +28,7 @@ class BlockTables:
 
     def __init__(self, *, num_rows: int, max_blocks: int, device: torch.device) -> None:
         self.tensor = torch.zeros(num_rows, max_blocks, dtype=torch.int32, device=device)
-        self._stage = Stage(size=2 * (CHANGES_AT_ONCE + ALIGNMENT), device=device)
+        self._buffer = PinnedBuffer(size=2 * (CHANGES_AT_ONCE + ALIGNMENT), device=device)
         self._max_blocks = max_blocks
         self._free = list(range(num_rows))
         self._rows: dict[Sequence, int] = {}
@@ -48,7 +48,7 @@ class BlockTables:
         changes = np.array([self._places, self._blocks], dtype=np.int64)
         self._places, self._blocks = [], []
         for first in range(0, changes.shape[1], CHANGES_AT_ONCE):
-            places, blocks = self._stage.send(*changes[:, first : first + CHANGES_AT_ONCE])
+            places, blocks = self._buffer.send(*changes[:, first : first + CHANGES_AT_ONCE])
             self.tensor.view(-1).index_copy_(0, places.long(), blocks)
 
     def _row_of(self, sequence: Sequence) -> int:

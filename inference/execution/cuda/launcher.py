@@ -8,7 +8,7 @@ from torch import Tensor
 from inference.execution.cuda.runner import CudaRunner
 from inference.kernels.greedy import choose_greedily
 from inference.sampling.sampler import BatchSampler, is_drawn
-from inference.scheduling.sequence import Plan, Sequence, is_adjusted
+from inference.scheduling.sequence import Sequence, StepPlan, is_adjusted
 
 NUM_BUFFERS = 3  # steps whose tokens may be unread at the same time, and one to spare
 
@@ -37,11 +37,11 @@ class CudaLauncher:
         ]
         self._num_launched = 0
 
-    def takes(self, plan: Plan) -> bool:
+    def takes(self, plan: StepPlan) -> bool:
         return not any(looks_back(sequence) for sequence in plan.sampling_sequences)
 
     @torch.inference_mode()
-    def launch(self, plan: Plan) -> CudaLaunched:
+    def launch(self, plan: StepPlan) -> CudaLaunched:
         sequences = plan.sampling_sequences
         logits, rows = self._runner.start(plan)
         buffer = self._buffers[self._num_launched % NUM_BUFFERS][: len(sequences)]

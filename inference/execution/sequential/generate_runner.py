@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from inference.models.loader import LoadedModel
-from inference.scheduling.sequence import Plan, Row, Sequence
+from inference.scheduling.sequence import ScheduledChunk, Sequence, StepPlan
 
 
 class GenerationEnded(Exception):
@@ -91,16 +91,16 @@ class GenerateRunner:
         # What the folder prefers (sampling, penalties, stop tokens) is the request's business here.
         loaded.model.generation_config = GenerationConfig()
 
-    def run(self, plan: Plan) -> Any:
+    def run(self, plan: StepPlan) -> Any:
         """Scores of the next token, `[1, vocab]`."""
-        [row] = plan.rows
+        [row] = plan.chunks
         try:
             return self._run(row)
         except BaseException:
             self.end()
             raise
 
-    def _run(self, row: Row) -> Tensor:
+    def _run(self, row: ScheduledChunk) -> Tensor:
         sequence = row.sequence
         if sequence is self._sequence and self._generation is not None and row.start > 0:
             self._generation.choose(sequence.token_ids[row.start])
@@ -110,7 +110,7 @@ class GenerateRunner:
             self._generation = Generation(self._loaded, sequence.token_ids)
         return self._generation.next_scores()
 
-    def scrub(self, block_ids: Seq[int]) -> None:
+    def zero_blocks(self, block_ids: Seq[int]) -> None:
         """Nothing to do: a generation's cache dies with it."""
 
     def end(self, request_id: str | None = None) -> None:

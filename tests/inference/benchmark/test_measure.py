@@ -18,7 +18,7 @@ from inference.config import EngineConfig, RevisionSpec
 from inference.execution.build import assemble
 from inference.protocol.events import Finish, FinishReason, Timings, Usage
 from inference.scheduling.engine import Engine
-from inference.scheduling.sequence import Plan, Row
+from inference.scheduling.sequence import ScheduledChunk, StepPlan
 from tests.inference import tiny
 
 SHAPE = {
@@ -68,9 +68,9 @@ def test_no_run_finds_what_the_run_before_has_cached(meter: Meter) -> None:
     assert meter.measure([items[0], items[0]])["cached_tokens"] == 32  # within a run it does
 
 
-def plan(made: Engine, *, prompt: int, start: int, num_tokens: int) -> Plan:
+def plan(made: Engine, *, prompt: int, start: int, num_tokens: int) -> StepPlan:
     sequence = tiny.sequence(range(prompt))
-    return Plan((Row(sequence, start, num_tokens),))
+    return StepPlan((ScheduledChunk(sequence, start, num_tokens),))
 
 
 def test_a_decode_step_reads_every_weight_but_the_embedding_and_all_keys_and_values() -> None:

@@ -16,10 +16,10 @@ from inference.config import EngineConfig, RevisionSpec
 from inference.execution.build import assemble
 from inference.protocol.events import Delta, Event, Finish
 from inference.protocol.requests import GenerateRequest, Owner, Sampling
-from inference.scheduling.batch_invariance import Borders
+from inference.scheduling.batch_invariance import ChunkAlignment
 from inference.scheduling.engine import Engine
-from inference.scheduling.prefill_budget import MixedSteps
-from inference.scheduling.sequence import Row
+from inference.scheduling.prefill_budget import PrefillBudget
+from inference.scheduling.sequence import ScheduledChunk
 from tests.inference import tiny
 from tests.inference.scheduling.fake_model import make_bench, oracle
 
@@ -183,7 +183,7 @@ def test_a_step_too_small_for_a_chunk_is_refused() -> None:
 
 
 def test_chunks_end_at_borders_and_output_is_computed_again_token_by_token() -> None:
-    bench = make_bench(num_blocks=8, max_batch_tokens=11, borders=Borders(8))
+    bench = make_bench(num_blocks=8, max_batch_tokens=11, alignment=ChunkAlignment(8))
     long = bench.submit("long", range(1, 18), sampling=Sampling(max_tokens=10, ignore_eos=True))
     short = bench.submit("short", [1, 2, 3], sampling=Sampling(max_tokens=16, ignore_eos=True), priority=1)
     bench.run()
@@ -191,9 +191,9 @@ def test_chunks_end_at_borders_and_output_is_computed_again_token_by_token() -> 
     assert short.token_ids == oracle([1, 2, 3], max_tokens=16)
     assert long.finish.timings.num_preemptions > 0, "the pool was to be too small"
     for plan in bench.runner.plans:
-        kinds = [row.start >= row.sequence.num_prompt_tokens for row in plan.rows]
+        kinds = [row.start >= row.sequence.num_prompt_tokens for row in plan.chunks]
         assert kinds == sorted(kinds, reverse=True), "prefill stood before decode"
-    for row in (row for plan in bench.runner.plans for row in plan.rows):
+    for row in (row for plan in bench.runner.plans for row in plan.chunks):
         if row.start < row.sequence.num_prompt_tokens:
             assert row.start % 8 == 0 and (row.end % 8 == 0 or row.end == row.sequence.num_prompt_tokens)
         else:
@@ -201,7 +201,7 @@ def test_chunks_end_at_borders_and_output_is_computed_again_token_by_token() -> 
 
 
 def test_blocks_are_found_up_to_a_border_of_the_prompt() -> None:
-    bench = make_bench(max_batch_tokens=32, borders=Borders(8), num_blocks=32)
+    bench = make_bench(max_batch_tokens=32, alignment=ChunkAlignment(8), num_blocks=32)
     bench.submit("first", range(20), sampling=Sampling(max_tokens=12, ignore_eos=True))
     bench.run()
     for length, found in ((20, 16), (17, 16), (16, 8), (32, 16)):
@@ -212,20 +212,22 @@ def test_blocks_are_found_up_to_a_border_of_the_prompt() -> None:
 
 def test_a_row_is_cut_at_every_multiple() -> None:
     sequence = tiny.sequence(range(40))
-    pieces = [(row.start, row.num_tokens) for row in Borders(8).cut(Row(sequence, 5, 20))]
+    pieces = [(row.start, row.num_tokens) for row in ChunkAlignment(8).cut(ScheduledChunk(sequence, 5, 20))]
     assert pieces == [(5, 3), (8, 8), (16, 8), (24, 1)]
-    assert [(row.start, row.num_tokens) for row in Borders(8).cut(Row(sequence, 8, 8))] == [(8, 8)]
+    assert [(row.start, row.num_tokens) for row in ChunkAlignment(8).cut(ScheduledChunk(sequence, 8, 8))] == [
+        (8, 8)
+    ]
 
 
 def test_a_chunk_wider_than_a_mixed_step_wants_is_computed_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bench = make_bench(num_blocks=400, max_batch_tokens=700, max_num_seqs=8, borders=Borders(600))
+    bench = make_bench(num_blocks=400, max_batch_tokens=700, max_num_seqs=8, alignment=ChunkAlignment(600))
     for name in ("a", "b", "c"):
         bench.submit(name, [1, 2], sampling=Sampling(max_tokens=60, ignore_eos=True))
     for _ in range(3):
         bench.engine.step()
-    monkeypatch.setattr(MixedSteps, "budget", lambda *_, **__: (256, True))
+    monkeypatch.setattr(PrefillBudget, "budget", lambda *_, **__: (256, True))
     late = bench.submit("late", range(1, 60), sampling=Sampling(max_tokens=2, ignore_eos=True))
     for _ in range(5):
         bench.engine.step()

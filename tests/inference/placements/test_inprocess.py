@@ -21,7 +21,7 @@ from inference.protocol.errors import ContextLengthExceeded, InvalidValue, NotRe
 from inference.protocol.events import Delta, Event, Finish, FinishReason
 from inference.protocol.requests import GenerateRequest, Owner, Sampling, TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import LoadProgress, PromptStats
-from inference.scheduling.sequence import Plan
+from inference.scheduling.sequence import StepPlan
 from inference.scheduling.step_executor import DeviceLost
 from tests.inference.scheduling.fake_model import Bench, make_bench, oracle
 
@@ -35,7 +35,7 @@ class Gate:
         self.step_seconds = 0.0
         self.error: Exception | None = None
 
-    def __call__(self, plan: Plan) -> None:
+    def __call__(self, plan: StepPlan) -> None:
         assert self.is_open.wait(60)
         time.sleep(self.step_seconds)
         if self.error is not None:
@@ -164,7 +164,7 @@ async def test_requests_stream_at_the_same_time(house: House) -> None:
     for i, (token_ids, finish) in enumerate(results):
         assert token_ids == oracle((i, 2), max_tokens=8)
         assert finish.reason is FinishReason.LENGTH
-    assert max(len(plan.rows) for plan in house.bench.runner.plans) > 1
+    assert max(len(plan.chunks) for plan in house.bench.runner.plans) > 1
 
 
 async def test_revisions_take_turns_in_one_thread_and_leave_it_one_by_one(
@@ -176,7 +176,7 @@ async def test_revisions_take_turns_in_one_thread_and_leave_it_one_by_one(
     gate.is_open.clear()
 
     def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], _: PlacementConfig) -> Any:
-        def step(plan: Plan) -> None:
+        def step(plan: StepPlan) -> None:
             gate(plan)
             turns.append(spec.revision)
             threads.add(threading.get_ident())

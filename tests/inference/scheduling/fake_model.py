@@ -15,12 +15,12 @@ from inference.config import EngineConfig
 from inference.protocol.events import Delta, Event, Finish
 from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from inference.protocol.stats import ModelCard
-from inference.scheduling.batch_invariance import Borders
+from inference.scheduling.batch_invariance import ChunkAlignment
 from inference.scheduling.engine import Engine
 from inference.scheduling.interfaces import Sampled
-from inference.scheduling.sequence import PENDING, Plan, Sequence
+from inference.scheduling.sequence import PENDING, Sequence, StepPlan
 from inference.scheduling.speculation import Speculation
-from inference.scheduling.step_loop import Overlapped
+from inference.scheduling.step_loop import AsyncStepRunner
 
 VOCAB_SIZE = 100
 EOS = 0
@@ -71,36 +71,36 @@ class FakeRunner:
 
     num_blocks: int = 16
     block_size: int = 4
-    faults: Callable[[Plan], None] | None = None
+    faults: Callable[[StepPlan], None] | None = None
     says: Callable[[list[int]], int] = next_token
-    plans: list[Plan] = field(default_factory=list)
+    plans: list[StepPlan] = field(default_factory=list)
     shared_blocks: Callable[[], set[int]] = set
     slots: dict[int, tuple[int, int]] = field(default_factory=dict)
     last_tokens: dict[Sequence, int] = field(default_factory=dict)  # that the host has not read
-    scrubbed: list[int] = field(default_factory=list)
+    zeroed: list[int] = field(default_factory=list)
 
-    def scrub(self, block_ids: Iterable[int]) -> None:
+    def zero_blocks(self, block_ids: Iterable[int]) -> None:
         if self.shared_blocks() & set(block_ids):
             raise Broken("a shared block was wiped")
-        self.scrubbed += block_ids
+        self.zeroed += block_ids
 
-    def run(self, plan: Plan) -> list[int]:
+    def run(self, plan: StepPlan) -> list[int]:
         if self.faults is not None:
             self.faults(plan)
         self.plans.append(plan)
         shared = self.shared_blocks()
         logits = []
-        for row in plan.rows:
-            for position in range(row.start, row.end):
-                block_id = row.sequence.block_table[position // self.block_size]
+        for chunk in plan.chunks:
+            for position in range(chunk.start, chunk.end):
+                block_id = chunk.sequence.block_table[position // self.block_size]
                 if block_id in shared:
                     raise Broken("a shared block was written")
-                token_id = row.sequence.token_ids[position] if row.draft is None else row.draft
+                token_id = chunk.sequence.token_ids[position] if chunk.draft is None else chunk.draft
                 if token_id == PENDING:
-                    token_id = self.last_tokens[row.sequence]
-                self.slots[self._slot(row.sequence, position)] = (position, token_id)
-            if row.samples:
-                logits.append(self.says(self._read(row.sequence, row.end)))
+                    token_id = self.last_tokens[chunk.sequence]
+                self.slots[self._slot(chunk.sequence, position)] = (position, token_id)
+            if chunk.samples:
+                logits.append(self.says(self._read(chunk.sequence, chunk.end)))
         return logits
 
     def _slot(self, sequence: Sequence, position: int) -> int:
@@ -130,16 +130,16 @@ class FakeLauncher:
     sampler: FakeSampler
     num_launched: int = 0
 
-    def takes(self, plan: Plan) -> bool:
+    def takes(self, plan: StepPlan) -> bool:
         return all(sequence.request.sampling.logprobs is None for sequence in plan.sampling_sequences)
 
-    def launch(self, plan: Plan) -> FakeLaunched:
+    def launch(self, plan: StepPlan) -> FakeLaunched:
         sequences = plan.sampling_sequences
         sampled = self.sampler.sample(self.runner.run(plan), sequences)
         self.num_launched += 1
-        for sequence, outcome in zip(sequences, sampled, strict=True):
-            self.runner.last_tokens[sequence] = EOS if outcome.token_id is None else outcome.token_id
-        return FakeLaunched([outcome.token_id for outcome in sampled])
+        for sequence, result in zip(sequences, sampled, strict=True):
+            self.runner.last_tokens[sequence] = EOS if result.token_id is None else result.token_id
+        return FakeLaunched([result.token_id for result in sampled])
 
 
 @dataclass
@@ -154,7 +154,7 @@ class FakeSampler:
     ) -> list[Sampled]:
         assert len(logits) == len(sequences) == len(positions or sequences)
         if any(sequence.id in self.raising for sequence in sequences):
-            raise ValueError("the sampler cannot do this row")
+            raise ValueError("the sampler cannot do this chunk")
         return [
             Sampled(None if sequence.id in self.non_finite else token_id)
             for token_id, sequence in zip(logits, sequences, strict=True)
@@ -267,10 +267,10 @@ def make_bench(
     *,
     num_blocks: int = 16,
     block_size: int = 4,
-    faults: Callable[[Plan], None] | None = None,
+    faults: Callable[[StepPlan], None] | None = None,
     detokenizer_factory: Callable[[Sampling, Seq[int]], Any] = FakeDetokenizer,
     overlaps: bool = False,
-    borders: Borders | None = None,
+    alignment: ChunkAlignment | None = None,
     num_draft_tokens: int = 0,
     says: Callable[[list[int]], int] = next_token,
     **config: Any,
@@ -288,9 +288,9 @@ def make_bench(
         sampler=sampler,
         detokenizer_factory=detokenizer_factory,
         speculation=speculation,
-        stepper=Overlapped(runner, sampler, FakeLauncher(runner, sampler)) if overlaps else None,
+        step_runner=AsyncStepRunner(runner, sampler, FakeLauncher(runner, sampler)) if overlaps else None,
         clock=clock,
-        borders=borders,
+        alignment=alignment,
     )
     runner.shared_blocks = lambda: {
         block.id for block in engine.pool.blocks if block.num_references > 1 or block.hash is not None

@@ -11,7 +11,7 @@ import pytest
 
 from inference.protocol.events import EngineError, Finish, FinishReason, TokenLogprob
 from inference.protocol.requests import Deadlines, Sampling
-from inference.scheduling.sequence import Plan
+from inference.scheduling.sequence import StepPlan
 from inference.scheduling.step_executor import DeviceLost
 from tests.inference.scheduling.fake_model import (
     EOS,
@@ -150,7 +150,7 @@ def test_the_seed_is_the_requests_own_or_drawn() -> None:
     bench.engine.draw_seed = iter([11, 22]).__next__
     for name, seed in (("a", None), ("b", 5), ("c", None)):
         bench.submit(name, [1], sampling=Sampling(seed=seed))
-    assert [flight.sequence.seed for flight in bench.engine.flights.values()] == [11, 5, 22]
+    assert [state.sequence.seed for state in bench.engine.requests.values()] == [11, 5, 22]
 
 
 def test_at_its_grant_a_request_waits_and_keeps_its_blocks() -> None:
@@ -256,7 +256,7 @@ def test_each_deadline_ends_a_request_with_its_own_code(
         bench.engine.step()
     bench.clock.now += 4.9
     bench.engine.step()
-    assert "r" in bench.engine.flights
+    assert "r" in bench.engine.requests
     deadline = bench.engine.next_deadline()
     assert deadline is not None and deadline <= bench.clock.now + 5.0
     bench.clock.now += 0.2 if code != "token_timeout" else 5.1
@@ -298,7 +298,7 @@ def test_timings_tell_the_whole_life_of_a_request() -> None:
     stream = bench.submit("r", range(6), sampling=Sampling(max_tokens=5, ignore_eos=True), granted_tokens=3)
     run = bench.runner.run
 
-    def slow(plan: Plan) -> Any:
+    def slow(plan: StepPlan) -> Any:
         bench.clock.now += 1
         return run(plan)
 
@@ -337,12 +337,12 @@ def test_the_spans_of_a_preempted_request_say_so() -> None:
 
 
 def poison(*names: str) -> Any:
-    """Faults of rows that no step can compute."""
+    """Faults of chunks that no step can compute."""
 
-    def faults(plan: Plan) -> None:
-        bad = [row.sequence.id for row in plan.rows if row.sequence.id in names]
+    def faults(plan: StepPlan) -> None:
+        bad = [chunk.sequence.id for chunk in plan.chunks if chunk.sequence.id in names]
         if bad:
-            raise ValueError("the kernel cannot do this row")
+            raise ValueError("the kernel cannot do this chunk")
 
     return faults
 
@@ -365,7 +365,7 @@ def test_a_step_that_raises_fails_only_the_culprits(culprits: tuple[str, ...]) -
 def test_a_fault_that_does_not_come_again_fails_nobody() -> None:
     faults = iter([ValueError("a passing fault"), None, None])
 
-    def once(plan: Plan) -> None:
+    def once(plan: StepPlan) -> None:
         error = next(faults, None)
         if error is not None:
             raise error
@@ -377,7 +377,7 @@ def test_a_fault_that_does_not_come_again_fails_nobody() -> None:
 
 
 def no_room_for(num_tokens: int) -> Any:
-    def faults(plan: Plan) -> None:
+    def faults(plan: StepPlan) -> None:
         if plan.num_tokens > num_tokens:
             raise OutOfMemoryError("CUDA out of memory")
 
@@ -400,14 +400,14 @@ def test_a_single_token_without_memory_fails_with_its_own_code() -> None:
 
 
 def test_a_lost_device_is_no_requests_fault() -> None:
-    def faults(plan: Plan) -> None:
+    def faults(plan: StepPlan) -> None:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
     bench = make_bench(faults=faults)
     bench.submit("r", [1])
     with pytest.raises(DeviceLost):
         bench.engine.step()
-    assert "r" in bench.engine.flights
+    assert "r" in bench.engine.requests
 
 
 def test_non_finite_logits_fail_one_row_and_leave_nothing_behind() -> None:
@@ -418,7 +418,7 @@ def test_non_finite_logits_fail_one_row_and_leave_nothing_behind() -> None:
     bench.engine.step()
     assert bad.finish.error is not None and bad.finish.error.code == "non_finite_logits"
     assert bad.finish.usage.completion_tokens == 0
-    assert len(bench.runner.scrubbed) == 3
+    assert len(bench.runner.zeroed) == 3
     again = bench.submit("again", range(9))
     bench.run()
     assert again.finish.usage.cached_tokens == 0
@@ -432,7 +432,7 @@ def test_non_finite_logits_do_not_wipe_what_others_read() -> None:
     bench.sampler.non_finite.add("bad")
     bench.submit("bad", range(9))
     bench.engine.step()
-    assert len(bench.runner.scrubbed) == 1
+    assert len(bench.runner.zeroed) == 1
     bench.run()
     assert other.token_ids == oracle(range(9), max_tokens=9)
 

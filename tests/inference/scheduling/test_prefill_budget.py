@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from inference.protocol.requests import GenerateRequest, Owner
-from inference.scheduling.prefill_budget import LONGEST, SMALLEST, MixedSteps, share, within
-from inference.scheduling.sequence import Row, Sequence
+from inference.scheduling.prefill_budget import LONGEST, SMALLEST, PrefillBudget, share, within
+from inference.scheduling.sequence import ScheduledChunk, Sequence
 
 MAX_TOKENS = 4096
 
@@ -17,25 +17,25 @@ def sequence(num_tokens: int = 8192) -> Sequence:
     return Sequence(request, arrived_at=0.0, max_tokens=1, seed=0)
 
 
-def row(num_tokens: int) -> Row:
-    return Row(sequence(), 0, num_tokens)
+def chunk(num_tokens: int) -> ScheduledChunk:
+    return ScheduledChunk(sequence(), 0, num_tokens)
 
 
 LONG = [sequence(16384)]
 
 
-def measured(*, decode: float, per_token: float, num_decoding: int = 64) -> MixedSteps:
+def measured(*, decode: float, per_token: float, num_decoding: int = 64) -> PrefillBudget:
     """After steps of which each decode takes `decode` seconds, and each prompt token adds `per_token`."""
-    steps = MixedSteps(max_batch_tokens=MAX_TOKENS)
-    rows = [row(1)] * num_decoding
+    steps = PrefillBudget(max_batch_tokens=MAX_TOKENS)
+    chunks = [chunk(1)] * num_decoding
     for _ in range(20):
-        steps.observe(rows, decode)
-        steps.observe([*rows, row(1024)], decode + 1024 * per_token)
+        steps.observe(chunks, decode)
+        steps.observe([*chunks, chunk(1024)], decode + 1024 * per_token)
     return steps
 
 
 def test_nothing_is_held_back_before_anything_was_measured() -> None:
-    assert MixedSteps(max_batch_tokens=MAX_TOKENS).budget(num_decoding=64, waiting=LONG) == (
+    assert PrefillBudget(max_batch_tokens=MAX_TOKENS).budget(num_decoding=64, waiting=LONG) == (
         MAX_TOKENS - 64,
         False,
     )
@@ -68,11 +68,11 @@ def test_no_step_is_filled_for_those_whom_a_few_short_ones_serve() -> None:
 
 def test_tokens_that_cost_more_and_more_are_counted_as_the_costlier_ones() -> None:
     """Those of a long prompt do: each attends to all before it."""
-    steps = MixedSteps(max_batch_tokens=MAX_TOKENS)
-    rows = [row(1)] * 64
+    steps = PrefillBudget(max_batch_tokens=MAX_TOKENS)
+    chunks = [chunk(1)] * 64
     for index in range(15):
-        steps.observe(rows, 0.009)
-        steps.observe([*rows, row(512)], 0.009 + 512 * (20e-6 + index * 2e-6))
+        steps.observe(chunks, 0.009)
+        steps.observe([*chunks, chunk(512)], 0.009 + 512 * (20e-6 + index * 2e-6))
     budget, _ = steps.budget(num_decoding=64, waiting=LONG)
     assert 0.009 + budget * 48e-6 < 1.1 * LONGEST * 0.009
 
@@ -97,8 +97,8 @@ def test_a_prompt_always_moves_on() -> None:
 def test_a_single_disturbed_step_changes_nothing() -> None:
     steps = measured(decode=0.007, per_token=24e-6)
     before, _ = steps.budget(num_decoding=64, waiting=LONG)
-    steps.observe([row(1)] * 64, 3.0)
-    steps.observe([*[row(1)] * 64, row(1024)], 9.0)
+    steps.observe([chunk(1)] * 64, 3.0)
+    steps.observe([*[chunk(1)] * 64, chunk(1024)], 9.0)
     assert steps.budget(num_decoding=64, waiting=LONG)[0] == pytest.approx(before, rel=0.02)
 
 

@@ -18,7 +18,7 @@ from inference.execution.sequential.engine import SequentialEngine
 from inference.protocol.events import Delta, Event, Finish, FinishReason
 from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from inference.scheduling.interfaces import Sampled
-from inference.scheduling.sequence import Plan, Row, Sequence
+from inference.scheduling.sequence import ScheduledChunk, Sequence, StepPlan
 from inference.scheduling.speculation import MAX_SEQUENCES, ROW_COSTS, Speculation
 from inference.scheduling.step_executor import DeviceLost
 from tests.inference import tiny
@@ -60,12 +60,12 @@ class Counted:
     def __init__(self) -> None:
         self.num_sampled = 0
 
-    def __call__(self, plan: Plan) -> None:
-        self.num_sampled += sum(row.samples for row in plan.rows)
+    def __call__(self, plan: StepPlan) -> None:
+        self.num_sampled += sum(chunk.samples for chunk in plan.chunks)
 
 
-def num_drafts(plan: Plan) -> int:
-    return sum(row.draft is not None for row in plan.rows)
+def num_drafts(plan: StepPlan) -> int:
+    return sum(chunk.draft is not None for chunk in plan.chunks)
 
 
 @pytest.mark.parametrize("overlaps", [False, True])
@@ -161,10 +161,10 @@ def test_who_is_aborted_keeps_what_it_was_sent() -> None:
 
 
 def test_a_step_that_raises_is_run_without_guesses_and_then_by_halves() -> None:
-    def faults(plan: Plan) -> None:
+    def faults(plan: StepPlan) -> None:
         if num_drafts(plan):
             raise OutOfMemoryError("too much at once")
-        if any(row.sequence.id == "poison" and row.start > 20 for row in plan.rows):
+        if any(chunk.sequence.id == "poison" and chunk.start > 20 for chunk in plan.chunks):
             raise ValueError("poison")
 
     bench = bench_of(faults=faults)
@@ -178,7 +178,7 @@ def test_a_step_that_raises_is_run_without_guesses_and_then_by_halves() -> None:
 
 
 def test_a_lost_device_is_lost_with_guesses_too() -> None:
-    def faults(plan: Plan) -> None:
+    def faults(plan: StepPlan) -> None:
         if num_drafts(plan):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
@@ -201,7 +201,7 @@ def test_a_guess_without_finite_scores_costs_a_recomputation_and_no_token() -> N
     bench.run()
     assert stream.token_ids == oracle(PROMPT, max_tokens=30, says=repeating)
     assert stream.finish.timings.num_preemptions == 1
-    assert bench.runner.scrubbed
+    assert bench.runner.zeroed
     assert sum(num_drafts(plan) > 0 for plan in bench.runner.plans) == 1
     assert "preempted" in [span.name for span in stream.finish.timings.spans]
 
@@ -222,7 +222,7 @@ def test_the_last_free_block_is_left_to_tokens_that_are_certain() -> None:
     guessed = [plan for plan in bench.runner.plans if num_drafts(plan)]
     assert guessed
     for plan in guessed:
-        assert len({row.start // 4 for row in plan.rows}) == 1, "a guess took a block of its own"
+        assert len({chunk.start // 4 for chunk in plan.chunks}) == 1, "a guess took a block of its own"
 
 
 def test_what_looks_at_the_tokens_before_is_not_guessed() -> None:
@@ -239,19 +239,19 @@ def test_steps_overlap_wherever_nothing_is_guessed() -> None:
         bench = bench_of(next_token, overlaps=True, num_draft_tokens=num_draft_tokens)
         bench.submit("r", [1, 2, 3, 4, 5], sampling=lasting(40))
         bench.run()
-        num_launched.append(bench.engine.stepper.launcher.num_launched)  # type: ignore[attr-defined]
+        num_launched.append(bench.engine.step_runner.launcher.num_launched)  # type: ignore[attr-defined]
     assert num_launched[1] >= 0.9 * num_launched[0]
 
 
 # The policy alone
 
 
-def decoding(num_rows: int, token_ids: list[int]) -> list[Row]:
-    rows = []
+def decoding(num_rows: int, token_ids: list[int]) -> list[ScheduledChunk]:
+    chunks = []
     for _ in range(num_rows):
         sequence = tiny.sequence(token_ids[:2], token_ids[2:])
-        rows.append(Row(sequence, len(token_ids) - 1, 1))
-    return rows
+        chunks.append(ScheduledChunk(sequence, len(token_ids) - 1, 1))
+    return chunks
 
 
 def test_the_fuller_the_device_the_surer_a_guess_must_be() -> None:
@@ -278,9 +278,9 @@ def test_one_that_repeats_itself_among_many_that_do_not_is_not_worth_a_step() ->
 
 def test_guesses_wait_for_tokens_under_way() -> None:
     speculation = Speculation(num_draft_tokens=4, row_cost=0.0)
-    [row] = decoding(1, [1, 2, 3, 4, 5, 6, 7, 8] * 8)
-    row.sequence.add_pending()
-    proposal = speculation.propose([Row(row.sequence, row.start + 1, 1)])
+    [chunk] = decoding(1, [1, 2, 3, 4, 5, 6, 7, 8] * 8)
+    chunk.sequence.add_pending()
+    proposal = speculation.propose([ScheduledChunk(chunk.sequence, chunk.start + 1, 1)])
     assert proposal.waits and not proposal.drafts
 
 
@@ -296,7 +296,7 @@ def test_on_random_text_guesses_cost_a_few_percent_at_most(device: str, num_word
     spent = 0.0
     while len(sequence.token_ids) < 995:
         sequence.add_token(said[len(sequence.token_ids)])
-        proposal = speculation.propose([Row(sequence, len(sequence.token_ids) - 1, 1)])
+        proposal = speculation.propose([ScheduledChunk(sequence, len(sequence.token_ids) - 1, 1)])
         drafts = proposal.drafts.get(sequence, [])
         spent += 1 + cost * len(drafts)
         for draft in drafts:
@@ -335,7 +335,7 @@ def outputs_of(name: str, attention: str, num_draft_tokens: int) -> tuple[dict[s
         block_size=4, num_blocks=400, max_batch_tokens=40, num_draft_tokens=num_draft_tokens
     )
     model = tiny.tiny_model(name)
-    make_repeating(model, loudness=4.0, passage=range(100, 120))
+    make_repeating(model, embedding_std=4.0, passage=range(100, 120))
     engine = assemble(tiny.loaded(model, attention=attention), RevisionSpec("tiny", Path("unused"), config))
     events: dict[str, list[Event]] = {label: [] for label in SAMPLINGS}
     prompt = (*tiny.prompt(7), *range(100, 120))

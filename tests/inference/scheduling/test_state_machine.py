@@ -12,7 +12,7 @@ from inference.protocol.errors import RequestRejected
 from inference.protocol.events import Delta, FinishReason
 from inference.protocol.requests import Deadlines, Sampling
 from inference.scheduling.block_pool import block_content
-from inference.scheduling.sequence import Plan, Status
+from inference.scheduling.sequence import Status, StepPlan
 from tests.inference.scheduling.fake_model import (
     Broken,
     OutOfMemoryError,
@@ -50,10 +50,10 @@ class EngineMachine(RuleBasedStateMachine):
         self.sampling: dict[str, tuple[list[int], int]] = {}
         self.expected_end: dict[str, set[FinishReason]] = {}
 
-    def faults(self, plan: Plan) -> None:
-        if plan.num_tokens > self.max_batch_tokens or any(row.num_tokens < 1 for row in plan.rows):
+    def faults(self, plan: StepPlan) -> None:
+        if plan.num_tokens > self.max_batch_tokens or any(chunk.num_tokens < 1 for chunk in plan.chunks):
             raise Broken("the batch is larger than its budget")
-        if any(row.sequence.id in self.poison for row in plan.rows):
+        if any(chunk.sequence.id in self.poison for chunk in plan.chunks):
             raise ValueError("poison")
         if self.num_oom and plan.num_tokens > 1:
             self.num_oom -= 1
@@ -99,36 +99,36 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule(request_id=requests)
     def abort(self, request_id: str) -> None:
-        if request_id in self.engine.flights:
+        if request_id in self.engine.requests:
             self.expected_end[request_id] = {FinishReason.CANCELLED}
         self.engine.abort(request_id)
 
     @rule(salt=st.sampled_from(["a", "b"]))
     def abort_owner(self, salt: str) -> None:
-        for request_id, flight in self.engine.flights.items():
-            if flight.sequence.request.owner.id == salt:
+        for request_id, state in self.engine.requests.items():
+            if state.sequence.request.owner.id == salt:
                 self.expected_end[request_id] = {FinishReason.CANCELLED}
         self.engine.abort_owner(salt)
 
     @rule(request_id=requests, more=st.integers(0, 6), is_final=st.booleans())
     def grant(self, request_id: str, more: int, is_final: bool) -> None:
-        flight = self.engine.flights.get(request_id)
-        if flight is None:
+        state = self.engine.requests.get(request_id)
+        if state is None:
             return
         if is_final:
             self.expected_end[request_id] |= {FinishReason.BUDGET}
-        granted = (flight.sequence.granted_tokens or 0) + more
+        granted = (state.sequence.granted_tokens or 0) + more
         self.engine.grant(request_id, granted_tokens=granted, is_final=is_final)
 
     @rule(request_id=requests)
     def poison_one(self, request_id: str) -> None:
-        if request_id in self.engine.flights:
+        if request_id in self.engine.requests:
             self.poison.add(request_id)
             self.expected_end[request_id] |= {FinishReason.FAILED}
 
     @rule(request_id=requests)
     def lose_finiteness(self, request_id: str) -> None:
-        if request_id in self.engine.flights:
+        if request_id in self.engine.requests:
             self.bench.sampler.non_finite.add(request_id)
             self.expected_end[request_id] |= {FinishReason.FAILED}
 
@@ -140,13 +140,13 @@ class EngineMachine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.bench.clock.now += seconds
         if seconds > 1:
-            for request_id in self.engine.flights:
+            for request_id in self.engine.requests:
                 self.expected_end[request_id] |= {FinishReason.FAILED}
 
     @rule()
     def come_to_rest(self) -> None:
         """Every grant is made: then all ends within bounded steps, and nothing is held any more."""
-        for request_id in tuple(self.engine.flights):
+        for request_id in tuple(self.engine.requests):
             self.engine.grant(request_id, granted_tokens=1000, is_final=False)
         self.bench.run(max_steps=2000)
         assert not self.engine.has_work
@@ -163,8 +163,8 @@ class EngineMachine(RuleBasedStateMachine):
         assert stats.num_blocks_used + stats.num_blocks_cached <= stats.num_blocks
         assert len(engine.scheduler.running) <= engine.scheduler.max_num_seqs
         assert not set(engine.scheduler.admitted) & set(engine.scheduler.preempted)
-        assert len(engine.scheduler.running) + len(engine.waiting) == len(engine.flights)
-        assert engine._num_held == sum(f.timeline.phase == "allowance" for f in engine.flights.values())
+        assert len(engine.scheduler.running) + len(engine.waiting) == len(engine.requests)
+        assert engine._num_held == sum(f.timeline.phase == "allowance" for f in engine.requests.values())
         new = [s for s in engine.waiting if s.num_preemptions == 0]
         assert engine.waiting.num_new == len(new) <= 8
         assert engine.waiting.num_new_tokens == sum(s.num_prompt_tokens for s in new)
@@ -195,10 +195,10 @@ class EngineMachine(RuleBasedStateMachine):
             output = stream.token_ids
             assert output == expected[: len(output)]
             assert stream.text == "".join(f"<{token_id}>" for token_id in output)
-            flight = self.engine.flights.get(request_id)
-            if flight is not None:
+            state = self.engine.requests.get(request_id)
+            if state is not None:
                 assert all(isinstance(event, Delta) for event in stream.events)
-                granted_tokens = flight.sequence.granted_tokens
+                granted_tokens = state.sequence.granted_tokens
                 assert granted_tokens is None or len(output) <= granted_tokens
                 continue
             finish = stream.finish

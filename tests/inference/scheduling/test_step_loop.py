@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inference.protocol.events import Finish, FinishReason
 from inference.protocol.requests import Sampling
-from inference.scheduling.sequence import PENDING, Plan
+from inference.scheduling.sequence import PENDING, StepPlan
 from tests.inference.scheduling.fake_model import EOS, Bench, make_bench, oracle
 
 PROMPT = [5, 6, 7, 8, 9]
@@ -30,7 +30,7 @@ def test_the_next_step_is_launched_before_a_token_is_read() -> None:
     assert stream.token_ids == [] and len(bench.runner.plans) == 1
     bench.engine.step()
     assert len(stream.token_ids) == 1 and len(bench.runner.plans) == 2
-    assert bench.engine.flights["r"].sequence.token_ids[-1] == PENDING
+    assert bench.engine.requests["r"].sequence.token_ids[-1] == PENDING
     bench.run()
     assert stream.token_ids == oracle(PROMPT, max_tokens=4)
 
@@ -88,8 +88,8 @@ def test_rows_that_look_back_are_run_with_known_tokens() -> None:
 
 
 def test_what_raises_at_launch_fails_alone() -> None:
-    def faults(plan: Plan) -> None:
-        if any(row.sequence.id == "poison" and row.start for row in plan.rows):
+    def faults(plan: StepPlan) -> None:
+        if any(chunk.sequence.id == "poison" and chunk.start for chunk in plan.chunks):
             raise ValueError("poison")
 
     bench = overlapped(faults=faults)
