@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Measures the parent, lets go of it, measures the revision; what a certificate is made of."""
+    """Measures the parent, unloads it, measures the revision: the contents of a certificate."""
     started = time.monotonic()
     progress("starting torch", 0.0)
     import torch

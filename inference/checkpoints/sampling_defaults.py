@@ -40,7 +40,7 @@ def _sound(name: str, value: object) -> float | None:
     if name == "top_k":
         if value != int(value):
             return None
-        value = max(0, int(value))  # -1 is a word for "off"
+        value = max(0, int(value))  # -1 means off
     fields: dict[str, Any] = {name: value}
     try:
         Sampling(**fields)

@@ -167,9 +167,9 @@ class Int4Linear(QuantizedLinear):
 
 @register_quantization_config(METHOD)
 class Int4Config(LinearConfig):
-    """int4 weights. The group is recorded for those who read the file; no other is made.
+    """int4 weights. `group_size` is recorded in the file; no other than GROUP is made.
 
-    `importance`, by the layer's name, is of use while quantizing and not kept.
+    `importance`, by the layer's name, is used while quantizing and not saved.
     """
 
     METHOD: ClassVar[str] = METHOD

@@ -20,8 +20,8 @@ from inference.convert.gguf.header import CannotConvert, GgufHeader
 from inference.convert.gguf.tensors import pieces, read_tensor
 
 DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
-AS_THEY_ARE = ("token_embd.weight", "output.weight")  # the largest, and changed by no converter but GPT-2's
-PASSED_OVER = ("rope_freqs.", "rope_factors_", ".attn_rot_embd.", ".nextn.")  # said by the config, or unused
+UNCHANGED = ("token_embd.weight", "output.weight")  # the largest, and changed by no converter but GPT-2's
+SKIPPED = ("rope_freqs.", "rope_factors_", ".attn_rot_embd.", ".nextn.")  # said by the config, or unused
 
 Progress = Callable[[float], None]  # the part that is done
 
@@ -115,11 +115,11 @@ class _Converter:
         """The tensors that one tensor of the file becomes: names, and their rows one after the other."""
         named = self._named(name)
         if named is None:
-            if name != "output.weight" and not any(part in name for part in PASSED_OVER):
+            if name != "output.weight" and not any(part in name for part in SKIPPED):
                 raise CannotConvert(f"the file holds {name}, for which the model has no place")
             return
         tensor = self.header.tensors[name]
-        if name in AS_THEY_ARE:
+        if name in UNCHANGED:
             yield self.names[named], (torch.from_numpy(piece) for piece in pieces(tensor))
             return
         result = self.processor.process(
