@@ -148,7 +148,8 @@ async def _let_in(
     """Reserve. Raises `LimitExceeded`."""
     _require_room(request, prompts)
     request_id = f"{endpoint.id_prefix}-{uuid.uuid4().hex}"
-    slice_tokens = min([SLICE_TOKENS, request.max_tokens or SLICE_TOKENS, *_rooms(prompts)])
+    can_grant = client.current().capabilities(arm.revision).can_grant
+    slice_tokens = _slice_tokens(request, prompts, can_grant=can_grant)
     created_at = time.time() - (time.monotonic() - timeline.arrived)
     ticket = await reserve(
         caller=asked.caller,
@@ -176,6 +177,7 @@ async def _let_in(
         ticket,
         lease,
         tracing.here(),
+        can_grant,
     )
     if ticket.granted_tokens < request.num_choices:
         error = LimitExceeded(
@@ -271,8 +273,11 @@ def _require_room(request: PipelineRequest, prompts: tuple[TokenizedPrompt, ...]
             )
 
 
-def _rooms(prompts: tuple[TokenizedPrompt, ...]) -> list[int]:
-    return [one.max_output_tokens for one in prompts]
+def _slice_tokens(request: PipelineRequest, prompts: tuple[TokenizedPrompt, ...], *, can_grant: bool) -> int:
+    """Output tokens reserved for each choice before it starts; all of them where no more can be granted."""
+    most = min(one.max_output_tokens for one in prompts)
+    most = min(most, request.max_tokens or most)
+    return min(most, SLICE_TOKENS) if can_grant else most
 
 
 def _raise_if_failed(finish: Finish, in_flight: InFlight) -> None:
