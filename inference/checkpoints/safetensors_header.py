@@ -18,11 +18,11 @@ DTYPE_BYTES = {
 
 
 class BadHeader(ValueError):
-    """A file that is not what it claims to be."""
+    """A header that does not fit its file or format."""
 
 
 class DuplicateName(ValueError):
-    """Of two entries of the same name one reader takes the first, another the last."""
+    """Two entries of one name: readers differ in which they take."""
 
 
 @dataclass(frozen=True, slots=True)

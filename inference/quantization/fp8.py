@@ -24,7 +24,7 @@ def reference_product(x: Rows, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 class Fp8Linear(ChannelQuantizedLinear):
-    """A linear layer that multiplies in fp8: the weight is kept so, activations are turned into it."""
+    """A linear layer with an fp8 weight and dynamic per-token fp8 activations."""
 
     WEIGHT_DTYPE = DTYPE
 

@@ -64,7 +64,7 @@ class StoredLinear(Stored):
 
     @classmethod
     def join_parameter(cls, name: str, parameters: Sequence[Any]) -> Tensor:
-        """One of PARAMETERS for the joined layer: rows are output channels, unless a method knows better."""
+        """One of PARAMETERS for the joined layer: rows are output channels unless overridden."""
         return join_rows(parameters)
 
 

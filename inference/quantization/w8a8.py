@@ -21,7 +21,7 @@ MOST_EXACT_ROWS = 64  # that are multiplied as floats
 
 
 class W8A8Linear(Int8Linear):
-    """A linear layer with int8 weights that turns the activations of many rows into int8, too."""
+    """A linear layer with an int8 weight; above MOST_EXACT_ROWS rows activations are int8, per token."""
 
     @property
     def keeps_activations(self) -> bool:

@@ -101,7 +101,7 @@ def _write(
 
 
 class _Converter:
-    """Names and layouts of transformers for those of llama.cpp's converter."""
+    """Undoes the names and layouts of llama.cpp's converter."""
 
     def __init__(self, header: GgufHeader, config: PretrainedConfig, model: Any) -> None:
         self.header = header
@@ -164,6 +164,6 @@ def _names(architecture: str, num_layers: int, model: Any, processor: TensorProc
 
 
 def _figures(config: PretrainedConfig) -> dict[str, Any]:
-    """As transformers' changes of layouts look them up: under the names that most configs have."""
+    """The config's figures under the names that transformers' tensor processors look up."""
     common = ("num_attention_heads", "num_key_value_heads", "hidden_size")
     return {**config.to_dict(), **{name: getattr(config, name) for name in common if hasattr(config, name)}}

@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run(options: argparse.Namespace, token: str) -> int:
-    """Fetches and says how that ended; the exit code."""
+    """Downloads and reports the outcome; the exit code."""
     return report(
         lambda: fetch(options, token), with_parent=options.with_parent, codes=CODES, otherwise="cannot_fetch"
     )
@@ -102,7 +102,7 @@ class _ByteProgress:
 
 @contextmanager
 def _exclusive(folder: Path) -> Iterator[None]:
-    """One process fetches into a folder; the lock dies with the process that holds it."""
+    """A lock on the folder, released when the process that holds it ends."""
     with folder.with_name(f".{folder.name}.lock").open("w") as lock:
         while True:
             try:
