@@ -48,7 +48,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--kv-dtype", choices=get_args(KvDtype), default="auto")
     parser.add_argument("--attention", choices=get_args(Attention), default="auto")
     parser.add_argument(
-        "--draft-tokens", type=int, default=0, help="guess so many ahead; measured on copy1, copy8, copy32"
+        "--draft-tokens", type=int, default=0, help="draft tokens per step; measured on copy1, copy8, copy32"
     )
     parser.add_argument(
         "--repeating",
