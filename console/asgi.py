@@ -17,9 +17,11 @@ from channels.routing import ProtocolTypeRouter  # noqa: E402
 
 from console.accounts.sessions import with_sessions  # noqa: E402
 from console.channel.application_bounds import Door  # noqa: E402
+from console.endpoint_registry import endpoints  # noqa: E402
 from console.gateway.http.handler import GatewayHandler  # noqa: E402
-from console.gateway.websocket.consumer import ResponsesConsumer  # noqa: E402
+from console.gateway.websocket.consumer import consumers  # noqa: E402
 from console.keys.headers import KeyHeaders  # noqa: E402
+from console.policy import who_may_connect  # noqa: E402
 from console.server.middleware import RequestId, TrustedProxies  # noqa: E402
 from console.server.startup import lifespan  # noqa: E402
 from monitoring.tracing import Traced  # noqa: E402
@@ -28,15 +30,14 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 NO_SUCH_SOCKET = 4404
-SOCKETS: dict[str, Any] = {"/v1/responses": ResponsesConsumer.as_asgi()}  # path -> consumer
+SOCKETS: dict[str, Any] = consumers()  # path -> consumer
 
 gateway = GatewayHandler()
 
 
-# The console has no such pages: what is asked for there is the API, without its /v1.
-API_WORDS = {
-    "chat",
-    "completions",
+# The console has no such pages: what is asked for there is the API, without its /v1. Beside what is served
+# these are endpoints of OpenAI's and others' that clients ask for.
+API_WORDS = {one.path.split("/")[2] for one in endpoints()} - {"models"} | {
     "responses",
     "embeddings",
     "messages",
@@ -63,7 +64,7 @@ async def http(scope: Any, receive: Receive, send: Send) -> None:
 
 async def websocket(scope: Any, receive: Receive, send: Send) -> None:
     consumer = SOCKETS.get(scope["path"])
-    if consumer is None:
+    if consumer is None or who_may_connect(scope["path"]) is None:
         await send({"type": "websocket.close", "code": NO_SUCH_SOCKET})
     else:
         await consumer(scope, receive, send)

@@ -80,6 +80,7 @@ class Environment(BaseSettings):
     hub_kind: Literal["huggingface", "modelscope"] = "huggingface"
     hub_endpoint: str = ""  # of a mirror; empty: the kind's own
     hub_token: SecretStr | None = None  # for gated and private repositories
+    import_folders: CommaSeparated = ()  # where people may import files from; empty: anywhere
 
     # What revisions may take of the device, together and each, and when they come and go by themselves.
     memory_budget: ByteSize | None = None  # 8GiB; empty: measured on the device
@@ -105,7 +106,9 @@ class Environment(BaseSettings):
     batch_invariant: bool = False
     num_threads: AtLeastOne | None = None
 
-    @field_validator("allowed_hosts", "trusted_proxies", "metrics_from", "cors_origins", mode="before")
+    @field_validator(
+        "allowed_hosts", "trusted_proxies", "metrics_from", "cors_origins", "import_folders", mode="before"
+    )
     @classmethod
     def split_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -125,6 +128,13 @@ class Environment(BaseSettings):
     def check_without_password(cls, value: str) -> str:
         if "@" in value:
             raise ValueError("must hold no name and password: browsers get to see it")
+        return value
+
+    @field_validator("import_folders")
+    @classmethod
+    def check_absolute(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not Path(folder).is_absolute() for folder in value):
+            raise ValueError("must be absolute paths")
         return value
 
     @field_validator("data_dir")

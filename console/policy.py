@@ -1,4 +1,5 @@
-"""Who may use which route, by the route's name. A route without a line is refused, and a test finds it."""
+"""Who may use which route, by the route's name. A route without a line is refused, and a test finds it.
+Endpoints of /v1 need no line: a registered one asks for a key."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from django.http import HttpRequest
 
 from console.accounts.roles import Role
 from console.addresses import Networks
+from console.endpoint_registry import at_route, endpoints
 from console.environment import environment
 
 
@@ -27,10 +29,6 @@ class Who(Enum):
 
 
 HTTP = {
-    "gateway:chat_completions": Who.KEY,
-    "gateway:completions": Who.KEY,
-    "gateway:models": Who.KEY,
-    "gateway:model": Who.KEY,
     "gateway:nothing_here": Who.ANYONE,  # 404 for everyone
     "health": Who.ANYONE,
     "ready": Who.ANYONE,
@@ -151,7 +149,6 @@ API = {
     "api:docs": {"GET": Who.STAFF},
 }
 NAMESPACES = {"admin": Who.ADMIN_SITE}
-WEBSOCKET = {"/v1/responses": Who.KEY_OR_SESSION}
 
 LOOPBACK = ("127.0.0.1", "::1")
 SCRAPERS = Networks(environment().metrics_from)
@@ -161,8 +158,16 @@ def who_may(view_name: str) -> Who | None:
     """The policy of a route; None: nobody may."""
     if view_name in API and view_name not in HTTP:
         return Who.MANAGEMENT
+    if at_route(view_name) is not None:
+        return Who.KEY
     namespace, _, _ = view_name.partition(":")
     return HTTP.get(view_name) or NAMESPACES.get(namespace)
+
+
+def who_may_connect(path: str) -> Who | None:
+    """The policy of a WebSocket; None: nobody may."""
+    is_known = bool(path) and any(one.socket_path == path for one in endpoints())
+    return Who.KEY_OR_SESSION if is_known else None
 
 
 def permits(who: Who, user: Any) -> bool:

@@ -1,31 +1,29 @@
-"""The engine's door: one interface, several placements, one of them configured per process."""
+"""`EngineClient`, the interface to engines wherever they run, and the one client of this process."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable
 
 from inference import transformers_index
 from inference.config import PlacementConfig, RevisionSpec
-from inference.protocol.events import Event
-from inference.protocol.requests import GenerateRequest, Prepared, PrepareRequest
-from inference.protocol.stats import Device, LoadProgress, ModelCard, Stats
+from inference.protocol.events import Event, Finish
+from inference.protocol.requests import GenerateRequest, TokenizedPrompt, TokenizeRequest
+from inference.protocol.stats import Capabilities, Device, LoadProgress, ModelCard, Stats
 
-Receive = Callable[[Event | Exception], None]
-LetGo = Callable[[], object]
+OnEvent = Callable[[Event | Exception], None]
+Cancel = Callable[[], object]
 
-PLACEMENTS = {"inprocess": "inference.placements.inprocess.placement.InProcess"}
+ROUTER = "inference.placements.router"  # by name: placements build upon this module
 
 
 class EngineClient(ABC):
     """What everything outside `inference` may ask of an engine, wherever it runs.
 
     Every method is safe to call from any asyncio loop of this process. `stats`, `abort` and
-    `extend` never wait for the engine.
+    `grant` never wait for the engine.
     """
 
     def __init__(self, config: PlacementConfig) -> None:
@@ -36,12 +34,12 @@ class EngineClient(ABC):
         """Take the device and the data directory; idempotent. Raises `RuntimeError` if they are taken."""
 
     @abstractmethod
-    def device(self) -> Device:
-        """Where models are loaded. Raises `RuntimeError` before `start`."""
+    def devices(self) -> tuple[Device, ...]:
+        """Where models are loaded, the default placement's first. Raises `RuntimeError` before `start`."""
 
     @abstractmethod
     async def load(self, spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> ModelCard:
-        """Load, plan memory and warm up; then the revision is served. Raises `Refusal` with the reason.
+        """Load, plan memory and warm up; then it is served. Raises `RequestRejected` with the reason.
 
         Cancelled, it is not served; what was read of it is let go of as soon as that can be.
         """
@@ -54,31 +52,40 @@ class EngineClient(ABC):
     def models(self) -> tuple[ModelCard, ...]:
         """The revisions that are served now."""
 
-    @abstractmethod
-    async def prepare(self, request: PrepareRequest) -> Prepared:
-        """Template and tokenize off the event loop. Raises `Refusal` (empty, too long, unknown id)."""
+    def capabilities(self, revision: str) -> Capabilities:
+        """What may be asked of a revision. Callers read these flags and look at no class."""
+        return Capabilities()
 
     @abstractmethod
-    def generate(self, request: GenerateRequest) -> AsyncIterator[Event]:
-        """Yield `Delta`s, then exactly one `Finish`. Raises `Refusal` at the first step, before queueing.
+    async def tokenize(self, request: TokenizeRequest) -> TokenizedPrompt:
+        """Apply the chat template and tokenize, off the event loop. Raises `RequestRejected`."""
 
-        Closing or cancelling the iterator aborts the request and frees its blocks. A slow reader gets
-        merged deltas; nothing is dropped and memory stays bounded by the output itself.
+    @abstractmethod
+    def stream(self, request: GenerateRequest, on_event: OnEvent) -> Cancel:
+        """Generate. `on_event` gets `Delta`s as they come, then one `Finish`; or else one `RequestRejected`.
+
+        It is called on the running loop, never before this returns, and must not raise. Calling what is
+        returned cancels the request: `on_event` gets nothing more. After the end it does nothing.
         """
 
-    def follow(self, request: GenerateRequest, receive: Receive) -> LetGo:
-        """`generate` without a task and an iterator between, for who follows many requests at once.
-
-        `receive` is called on the running loop, and never before this returns: with every event as it comes,
-        the `Finish` last, or with what `generate` would have raised. It must not raise, and merges what its
-        own reader is too slow for. Calling what is returned ends it: nothing more is received, and what has
-        not finished is aborted.
-        """
-        return asyncio.get_running_loop().create_task(_hand_over(self.generate(request), receive)).cancel
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event]:
+        """`stream` as an iterator, which raises what rejects the request. Closing it cancels the request."""
+        events = asyncio.Queue[Event | Exception]()
+        cancel = self.stream(request, events.put_nowait)
+        try:
+            while True:
+                event = await events.get()
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+                if isinstance(event, Finish):
+                    return
+        finally:
+            cancel()
 
     @abstractmethod
-    def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
-        """Grant output tokens up to `allowance`; `is_final`: at it the request ends (BUDGET)."""
+    def grant(self, request_id: str, *, granted_tokens: int, is_final: bool) -> None:
+        """Grant output tokens up to `granted_tokens`; `is_final`: at it the request ends (BUDGET)."""
 
     @abstractmethod
     def abort(self, request_id: str) -> None:
@@ -101,51 +108,19 @@ class EngineClient(ABC):
         """Free everything. After it only `start` may be called."""
 
 
-async def _hand_over(events: AsyncIterator[Event], receive: Receive) -> None:
-    try:
-        async for event in events:
-            receive(event)
-    except Exception as error:
-        receive(error)
-
-
 _current: EngineClient | None = None
 
 
 def configure(placement: str, config: PlacementConfig) -> EngineClient:
-    """Make `placement` (a name of PLACEMENTS or a dotted path to a class) the engine of this process."""
+    """Make the client of this process, whose default placement is `placement`: a name of
+    `placements.registry`, or a dotted path to a class. Raises `ValueError` for what is neither.
+    """
     global _current  # noqa: PLW0603 - the one registry of the process, written once at start
-    path = PLACEMENTS.get(placement, placement)
-    module_name, _, class_name = path.rpartition(".")
-    if not module_name:
-        known = ", ".join(sorted(PLACEMENTS))
-        raise ValueError(f"ENGINE={placement!r} is neither one of {known} nor a dotted path to a class")
     transformers_index.install(config.data_dir / transformers_index.FILE)
-    try:
-        with _without_collector():
-            module = importlib.import_module(module_name)
-        engine_class = getattr(module, class_name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"ENGINE={placement!r} cannot be imported: {error}") from error
-    client: EngineClient = engine_class(config)
+    router = importlib.import_module(ROUTER)
+    client: EngineClient = router.RoutingClient(config, default=placement)
     _current = client
     return client
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """What is imported stays: to look through it for garbage, now and ever again, only takes time.
-
-    Of the imports of torch and transformers it is a seventh.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        if was_enabled:
-            gc.enable()
 
 
 def current() -> EngineClient:

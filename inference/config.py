@@ -1,4 +1,4 @@
-"""How an engine runs. Frozen, standard library only; the console fills it in from settings and revisions."""
+"""Settings of engines, revisions and placements, filled in by the console. Frozen, standard library only."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class EngineConfig:
     cuda_graphs: bool = True  # decode steps replayed as one launch; on NVIDIA GPUs alone
     fused_layers: bool = True  # joined projections and fewer operations, where the family is known
     overlap: bool = True  # a step launched before the tokens of the one before are read; NVIDIA GPUs alone
-    num_draft_tokens: int = 0  # guessed from what was said before and computed ahead, at most; 0: none
-    batch_invariant: bool = False  # the same tokens and log-probabilities in any company; slower
+    num_draft_tokens: int = 0  # of n-gram speculative decoding, a step and sequence at most; 0: off
+    batch_invariant: bool = False  # tokens and log-probabilities do not depend on the batch; slower
     # What holds where a request is silent: temperature, top_p, top_k, min_p and repetition_penalty of
     # generation_config.json, or OpenAI's defaults whatever the files say.
     sampling_defaults: SamplingDefaults = "model"
@@ -57,7 +57,7 @@ class EngineConfig:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if self.quantize_head and self.quantization is None:
             raise ValueError("quantize_head is of use with quantization, which is not set")
-        if not 0 <= self.num_draft_tokens <= 16:  # a guess further ahead is hardly ever right
+        if not 0 <= self.num_draft_tokens <= 16:  # drafts further ahead are hardly ever accepted
             raise ValueError(f"num_draft_tokens must be between 0 and 16, not {self.num_draft_tokens}")
 
 
@@ -69,11 +69,12 @@ class RevisionSpec:
     folder: Path  # config.json, safetensors, tokenizer files
     engine: EngineConfig = field(default_factory=EngineConfig)
     memory_bytes: int | None = None  # what it may take, weights and KV pool; None: what the device has free
+    placement: str | None = None  # a name of placements.registry; None: the process's default
 
 
 @dataclass(frozen=True, slots=True)
 class PlacementConfig:
-    """What a placement needs to know before anything is loaded."""
+    """Settings of a placement, whatever it loads."""
 
     data_dir: Path
     prepare_seconds: float = 5.0  # of processor time, for a prompt's chat template and tokenizer

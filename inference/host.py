@@ -1,4 +1,4 @@
-"""Which engine serves a revision, loaded and ready: the batched one, or the sequential where that cannot."""
+"""Loads a revision into the engine that can serve it: the batched one, or else the sequential one."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from inference.execution.sequential.engine import SequentialEngine
 from inference.models.device import choose_device, choose_dtype
 from inference.models.loader import LoadedModel
 from inference.prompt_process.process import PromptSettings
-from inference.prompt_process.queue import PromptDesk
-from inference.protocol.requests import Prepared, PrepareRequest
+from inference.prompt_process.queue import PromptQueue
+from inference.protocol.requests import TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import Device, LoadProgress
 from inference.scheduling.engine import Engine
 from inference.text.tokenizer import load_tokenizer
@@ -28,18 +28,18 @@ from inference.text.tokenizer import load_tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A revision ready to serve. `prepare` may be called on any loop, the engine by its owner's thread."""
+    """A revision ready to serve. `tokenize` may be called on any loop, the engine by its owner's thread."""
 
     engine: Engine
     loaded: LoadedModel
-    prompts: PromptDesk
+    prompts: PromptQueue
 
-    async def prepare(self, request: PrepareRequest) -> Prepared:
-        """Template, tokenize and validate a prompt. Raises `Refusal`."""
-        prepared = await self.prompts.prepare(
+    async def tokenize(self, request: TokenizeRequest) -> TokenizedPrompt:
+        """Template, tokenize and validate a prompt. Raises `RequestRejected`."""
+        tokenized = await self.prompts.tokenize(
             request, vocab_size=self.loaded.vocab_size, max_model_len=self.loaded.max_model_len
         )
-        return replace(prepared, sampling=self.loaded.sampling)
+        return replace(tokenized, sampling=self.loaded.sampling)
 
 
 def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], placement: PlacementConfig) -> Served:
@@ -47,7 +47,7 @@ def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], placement
 
     Its tokenizer is read here only once a process that can be ended has read and tried it.
     """
-    prompts = PromptDesk(spec.revision, spec.folder, prompt_settings(placement))
+    prompts = PromptQueue(spec.revision, spec.folder, prompt_settings(placement))
 
     notes: list[str] = []
 
@@ -67,7 +67,7 @@ def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], placement
 
 
 def prompt_settings(placement: PlacementConfig) -> PromptSettings:
-    """How prompts are prepared, as a placement is configured."""
+    """How prompts are tokenized, as a placement is configured."""
     return PromptSettings(
         seconds=placement.prepare_seconds,
         index=placement.data_dir / transformers_index.FILE,

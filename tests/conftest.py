@@ -19,6 +19,7 @@ from pytest_django import DjangoDbBlocker
 
 from console.audit.alarm import ALARMS
 from console.audit.anchor import ANCHOR
+from console.audit.refusals import REFUSALS
 from console.catalog.actions import DEFAULT_MODEL
 from console.catalog.sources.package import SMOLLM2, from_package
 from console.database.group_commit import ledger
@@ -74,6 +75,7 @@ def forget_the_audit_log() -> None:
     Path(settings.AUDIT_CHECKPOINT).unlink(missing_ok=True)
     ALARMS.silence()
     ANCHOR.forget()
+    REFUSALS._rows.clear()
 
 
 @pytest.fixture(scope="session")

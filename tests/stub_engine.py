@@ -20,14 +20,14 @@ from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from typing import Any
 
-from inference.client import EngineClient
+from inference.client import Cancel, EngineClient, OnEvent
 from inference.config import PlacementConfig, RevisionSpec
 from inference.protocol.errors import (
     ContextLengthExceeded,
     InvalidValue,
     NotReady,
     QueueFull,
-    Refusal,
+    RequestRejected,
     UnknownRevision,
 )
 from inference.protocol.events import (
@@ -42,7 +42,7 @@ from inference.protocol.events import (
     Usage,
     WaitReason,
 )
-from inference.protocol.requests import GenerateRequest, Prepared, PrepareRequest
+from inference.protocol.requests import GenerateRequest, TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import Device, LoadProgress, ModelCard, RevisionStats, Stats
 
 VOCAB_SIZE = 1000
@@ -61,7 +61,7 @@ class Running:
 
     def __init__(self, request: GenerateRequest) -> None:
         self.request = request
-        self.allowance = request.allowance
+        self.granted_tokens = request.granted_tokens
         self.is_final = False
         self.is_aborted = False
         self.is_queued = False
@@ -73,7 +73,7 @@ class Running:
         self.loop.call_soon_threadsafe(self.changed.set)
 
 
-class CannotServe(Refusal):
+class CannotServe(RequestRejected):
     """The load failed, as its revision's folder asked for."""
 
 
@@ -95,8 +95,8 @@ class StubEngine(EngineClient):
     async def start(self) -> None:
         self._is_draining = False
 
-    def device(self) -> Device:
-        return DEVICE
+    def devices(self) -> tuple[Device, ...]:
+        return (DEVICE,)
 
     async def load(self, spec: RevisionSpec, progress: Callable[[LoadProgress], None]) -> ModelCard:
         steered = steering(spec)
@@ -104,9 +104,9 @@ class StubEngine(EngineClient):
             progress(LoadProgress("reading weights", step / LOAD_STEPS))
             await asyncio.sleep(steered["load_seconds"] / LOAD_STEPS)
         if error := steered.get("error"):
-            refusal = CannotServe(error)
-            refusal.code = steered.get("code", refusal.code)
-            raise refusal
+            rejected = CannotServe(error)
+            rejected.code = steered.get("code", rejected.code)
+            raise rejected
         progress(LoadProgress("ready", 1.0))
         self._sampling[spec.revision] = steered.get("sampling", {})
         self._cards[spec.revision] = ModelCard(
@@ -134,7 +134,7 @@ class StubEngine(EngineClient):
     def models(self) -> tuple[ModelCard, ...]:
         return tuple(self._cards.values())
 
-    async def prepare(self, request: PrepareRequest) -> Prepared:
+    async def tokenize(self, request: TokenizeRequest) -> TokenizedPrompt:
         if request.revision not in self._cards:
             raise UnknownRevision(f"{request.revision} is not loaded")
         text = request.text
@@ -147,14 +147,24 @@ class StubEngine(EngineClient):
             raise InvalidValue(f"token ids must be between 0 and {VOCAB_SIZE - 1}")
         if len(ids) >= MAX_MODEL_LEN:
             raise ContextLengthExceeded(f"the prompt has {len(ids)} tokens of {MAX_MODEL_LEN}")
-        return Prepared(
+        return TokenizedPrompt(
             ids,
             max_output_tokens=MAX_MODEL_LEN - len(ids),
             text=text or text_of(ids),
             sampling=self._sampling[request.revision],
         )
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[Event]:
+    def stream(self, request: GenerateRequest, on_event: OnEvent) -> Cancel:
+        return asyncio.get_running_loop().create_task(self._stream(request, on_event)).cancel
+
+    async def _stream(self, request: GenerateRequest, on_event: OnEvent) -> None:
+        try:
+            async for event in self._events(request):
+                on_event(event)
+        except RequestRejected as rejected:
+            on_event(rejected)
+
+    async def _events(self, request: GenerateRequest) -> AsyncIterator[Event]:
         prompt = bytes(one for one in request.token_ids if one < FIRST_WORD).decode(errors="replace")
         if self._is_draining:
             raise NotReady("the engine is draining")
@@ -196,7 +206,7 @@ class StubEngine(EngineClient):
             if fail_after and produced >= int(fail_after[1]):
                 reason, error = FinishReason.FAILED, EngineError("engine_error", "scripted failure")
                 break
-            is_spent = running.allowance is not None and produced >= running.allowance
+            is_spent = running.granted_tokens is not None and produced >= running.granted_tokens
             if is_spent or (hang and produced >= int(hang[1] or 0)):
                 if running.is_final:
                     reason = FinishReason.BUDGET
@@ -229,9 +239,9 @@ class StubEngine(EngineClient):
         usage = Usage(len(request.token_ids), 0, produced)
         yield Finish(reason, usage, timings, matched_stop=matched, error=error)
 
-    def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
+    def grant(self, request_id: str, *, granted_tokens: int, is_final: bool) -> None:
         if (running := self._running.get(request_id)) is not None:
-            running.allowance, running.is_final = allowance, is_final
+            running.granted_tokens, running.is_final = granted_tokens, is_final
             running.touch()
 
     def abort(self, request_id: str) -> None:

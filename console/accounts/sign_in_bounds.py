@@ -54,24 +54,27 @@ class SignIns:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._checks = threading.BoundedSemaphore(AT_ONCE)
+        self._changed = threading.Condition()
+        self._checking: set[tuple[str, str]] = set()  # name and client
         self._num_waiting = 0
         self._in_all = Bucket(IN_ALL, clock())
         self._by_client: OrderedDict[str, Bucket] = OrderedDict()
         self._known: OrderedDict[str, None] = OrderedDict()
 
     @contextmanager
-    def attempt(self, host: str) -> Iterator[bool]:
-        """Whether a password may be checked now."""
-        if not self._may_try(client_of(host)):
+    def attempt(self, host: str, name: str = "") -> Iterator[bool]:
+        """Whether a password may be checked now. Of one name from one client one at a time: looking whether
+        it is locked, the check and the count must not overlap."""
+        who = (name, client_of(host))
+        if not self._may_try(who[1]) or not self._begin(who):
             yield False
             return
-        is_checked = self._wait()
         try:
-            yield is_checked
+            yield True
         finally:
-            if is_checked:
-                self._checks.release()
+            with self._changed:
+                self._checking.remove(who)
+                self._changed.notify_all()
 
     def succeeded(self, host: str) -> None:
         client = client_of(host)
@@ -91,16 +94,19 @@ class SignIns:
                 self._by_client.popitem(last=False)
             return mine.take(now) and (client in self._known or self._in_all.take(now))
 
-    def _wait(self) -> bool:
-        with self._lock:
+    def _begin(self, who: tuple[str, str]) -> bool:
+        with self._changed:
             if self._num_waiting >= MAX_WAITING:
                 return False
             self._num_waiting += 1
-        try:
-            return self._checks.acquire(timeout=WAIT_SECONDS)
-        finally:
-            with self._lock:
-                self._num_waiting -= 1
+            may_begin = self._changed.wait_for(lambda: self._has_room(who), WAIT_SECONDS)
+            self._num_waiting -= 1
+            if may_begin:
+                self._checking.add(who)
+            return may_begin
+
+    def _has_room(self, who: tuple[str, str]) -> bool:
+        return len(self._checking) < AT_ONCE and who not in self._checking
 
 
 SIGN_INS = SignIns()
@@ -114,7 +120,7 @@ def bounded(view: View) -> View:
         if request.method != "POST":
             return view(request, *arguments, **named)
         host = address(request)
-        with SIGN_INS.attempt(host) as may_try:
+        with SIGN_INS.attempt(host, counted_name(request, None)) as may_try:
             if not may_try:
                 REFUSALS.note(source="stranger", ip=host, reason="429 sign-in")
                 response = render(request, "account/busy.html", status=429)

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 PERIOD_SECONDS = 60.0
 MAX_SOURCES = 100  # rows a minute; whoever comes after them is counted together
 MAX_REASONS = 20  # of one source
+MAX_ROWS_OF_ONE = 20  # a minute of one person; what comes after them is counted
 OTHERS = ("others", "")
 OTHER_REASONS = "other"
 
@@ -45,6 +46,8 @@ class Refusals:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._tallies: dict[tuple[str, str], Tally] = {}
+        self._rows: Counter[str] = Counter()  # of this minute, by source
+        self._minute = 0
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -53,6 +56,15 @@ class Refusals:
         """Count one refusal. `source` is who asked, as far as that is known: `key:...`, `user:...`."""
         with self._lock:
             self._tally(source, ip).add(reason, 1)
+
+    def has_row(self, source: str) -> bool:
+        """Whether the next refusal of somebody who is known has a row of its own: up to so many a minute."""
+        with self._lock:
+            minute = int(self._clock() // 60)
+            if minute != self._minute:
+                self._minute, self._rows = minute, Counter()
+            self._rows[source] += 1
+            return self._rows[source] <= MAX_ROWS_OF_ONE
 
     def flush(self) -> int:
         """Write what was counted, in one transaction; how many rows. Nothing is lost when that fails."""

@@ -64,6 +64,7 @@ def start_import(
 ) -> Job:
     """Queue an import. Raises `ImportRefused` (with `field`) for whatever can be known before."""
     request = ImportRequest(name, source, location, commit, quantize, engine or {})
+    request.check_place()
     request.check()
     return enqueue(actor=actor, kind="import", subject=name, arguments=request.arguments(), ip=ip)
 

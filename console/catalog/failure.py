@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from console.catalog.files import FilesChanged
-from inference.protocol.errors import Refusal
+from inference.protocol.errors import RequestRejected
 
 UNFORESEEN = (
     "the engine failed while it was loaded ({kind}); the server's log has the details. Load it again; if it"
@@ -40,12 +40,12 @@ TOLD = {
 def failure_of(error: BaseException) -> Failure:
     if isinstance(error, FilesChanged):
         return Failure.FILES
-    return BY_CODE.get(error.code, Failure.SETTINGS) if isinstance(error, Refusal) else Failure.ERROR
+    return BY_CODE.get(error.code, Failure.SETTINGS) if isinstance(error, RequestRejected) else Failure.ERROR
 
 
 def reason_of(error: BaseException) -> str:
     """For operators: what was wrong and what to do. What a library says stays in the log."""
-    if isinstance(error, Refusal | FilesChanged):
+    if isinstance(error, RequestRejected | FilesChanged):
         return str(error)
     return UNFORESEEN.format(kind=type(error).__name__)
 

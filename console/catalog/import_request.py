@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,6 +21,7 @@ from console.catalog.sources.folder import from_folder
 from console.catalog.sources.gguf import from_gguf
 from console.catalog.sources.hub import from_hub
 from console.catalog.sources.package import PACKAGES, from_package
+from console.environment import environment
 from inference.config import EngineConfig, Quantization
 
 SOURCES = ("package", "folder", "gguf", "hub")
@@ -60,6 +62,17 @@ class ImportRequest:
     def arguments(self) -> dict[str, Any]:
         return {**asdict(self), "engine": dict(self.engine)}
 
+    def check_place(self) -> None:
+        """Raises `ImportRefused` for a path in none of IMPORT_FOLDERS, in the same words whether or not
+        there is anything: nobody finds out by asking."""
+        allowed = environment().import_folders
+        if not allowed or self.source not in ("folder", "gguf"):
+            return
+        path = Path(os.path.realpath(self._path()))
+        if not any(path.is_relative_to(os.path.realpath(folder)) for folder in allowed):
+            said = f"files are imported from {', '.join(allowed)} alone (IMPORT_FOLDERS)"
+            raise ImportRefused(said, field="location")
+
     def check(self) -> None:
         """Raises `ImportRefused` for whatever can be known before work starts."""
         try:
@@ -73,12 +86,17 @@ class ImportRequest:
             raise ImportRefused(f"a source is one of {', '.join(SOURCES)}", field="source")
         if self.commit and self.source != "hub":
             raise ImportRefused("only a repository of a hub has commits", field="commit")
-        {
+        check_location = {
             "package": self._check_package,
             "folder": self._check_folder,
             "gguf": self._check_gguf,
             "hub": self._check_repository,
-        }[self.source]()
+        }[self.source]
+        try:
+            check_location()
+        except OSError as error:  # a name that is too long, a folder that is closed to this account
+            said = f"{self.location} cannot be read: {error.strerror}"
+            raise ImportRefused(said, field="location") from error
 
     def obtain(self, *, target: Path, progress: Progress) -> Obtained:
         """Fetch, check and convert into `target`, or use a folder where it lies.

@@ -6,17 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-KB, MB = 1024, 1024 * 1024
+from console.endpoint_registry import KB, MB, endpoints
 
-# Path prefix -> the most bytes that a body may have. The longest prefix counts. No route takes files: imports
-# are named by path, hub or package.
-BODY_BYTES = {
-    "/": 256 * KB,
-    "/v1/": 64 * KB,
-    "/v1/chat/completions": 2 * MB,
-    "/v1/completions": 2 * MB,
-}
-MOST_BODY_BYTES = max(BODY_BYTES.values())
+# Path prefix -> the most bytes that a body may have, beside what endpoints of /v1 say. The longest prefix
+# counts. No route takes files: imports are named by path, hub or package.
+BODY_BYTES = {"/": 256 * KB, "/v1/": 64 * KB}
 JSON_PATHS = ("/v1/", "/api/")
 
 
@@ -93,7 +87,16 @@ def body_bound(path: str, *, is_upgrade: bool = False) -> int:
     """The most bytes that a request's body may have."""
     if is_upgrade:
         return 0
-    return BODY_BYTES[max((one for one in BODY_BYTES if path.startswith(one)), key=len, default="/")]
+    bounds = body_bounds()
+    return bounds[max((one for one in bounds if path.startswith(one)), key=len, default="/")]
+
+
+def body_bounds() -> dict[str, int]:
+    return BODY_BYTES | {one.path: one.max_body_bytes for one in endpoints()}
+
+
+def most_body_bytes() -> int:
+    return max(body_bounds().values())
 
 
 def why_refused(

@@ -15,7 +15,7 @@ from console.catalog.reconcile_signal import nudge
 from console.database.async_read import read
 from console.environment import environment
 from inference import client
-from inference.protocol.errors import NotReady, Refusal, UnknownRevision
+from inference.protocol.errors import NotReady, RequestRejected, UnknownRevision
 
 LOOK_SECONDS = 0.05  # between two looks at what is loaded: in memory
 ASK_SECONDS = 0.5  # between two looks at why it is not yet: in the database
@@ -23,7 +23,7 @@ GUESSED_LOAD_SECONDS = 10.0  # of a revision that was never loaded
 ACTOR = "reconciler"
 
 
-class NotServed(Refusal):
+class NotServed(RequestRejected):
     """Another model is forced: it alone is served."""
 
     code = "model_not_served"

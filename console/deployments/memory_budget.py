@@ -43,7 +43,7 @@ class Fit:
 def device() -> Device:
     """Where models are loaded; in a process without an engine, as the reconciler wrote it down."""
     try:
-        return client.current().device()
+        return client.current().devices()[0]
     except RuntimeError:
         row = ReconcilerLease.objects.exclude(device={}).first()
     if row is not None:

@@ -8,3 +8,8 @@ from django.apps import AppConfig
 class GatewayConfig(AppConfig):
     name = "console.gateway"
     label = "gateway"
+
+    def ready(self) -> None:
+        from console.gateway.endpoints.registry import register_all  # models are loaded by now
+
+        register_all()

@@ -1,5 +1,5 @@
-"""What this process has in the air, so that a drain can wait for it: settlements under way, sockets, and
-whether it drains.
+"""What this process has under way, so that a drain can wait for it: settlements, sockets, and the revisions
+that requests lease; and whether it drains.
 """
 
 from __future__ import annotations
@@ -16,47 +16,44 @@ from inference.protocol.stats import Stats
 
 Closer = Callable[[], Awaitable[None]]
 
-_kept: set[asyncio.Task[Any]] = set()
+_shielded: set[asyncio.Task[Any]] = set()
 _sockets: set[Closer] = set()
 _draining = asyncio.Event()
-
-
-_holds: dict[int, str] = {}
+_leases: dict[int, str] = {}  # number of the lease -> revision
 _numbers = count()
 
 
-class Hold:
+class RevisionLease:
     """A request's claim on a revision, from its choice to its end: so long the revision is not unloaded."""
 
     def __init__(self, revision: str) -> None:
         number = next(_numbers)
-        _holds[number] = revision
-        self.release = finalize(
-            self, _holds.pop, number, None
-        )  # called by the request, or when that is forgotten
+        _leases[number] = revision
+        # called by the request, or when that is forgotten
+        self.release = finalize(self, _leases.pop, number, None)
 
 
-def held(stats: Stats) -> Counter[str]:
-    """Revision -> requests that need it: those of this process's doors, and whatever else its engine runs."""
-    at_our_doors = Counter(_holds.copy().values())
+def requests_by_revision(stats: Stats) -> Counter[str]:
+    """Requests that need each revision: those that lease it here, and whatever else its engine runs."""
+    leased = Counter(_leases.copy().values())
     in_the_engine = Counter({one.revision: one.num_running + one.num_waiting for one in stats.revisions})
-    return at_our_doors | in_the_engine
+    return leased | in_the_engine
 
 
-def keep(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """Run `work` to its end whatever happens to whoever started it."""
+def shielded_task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Run `work` to its end, also when the task that started it is cancelled."""
     task = asyncio.create_task(work)
-    _kept.add(task)
-    task.add_done_callback(_kept.discard)
+    _shielded.add(task)
+    task.add_done_callback(_shielded.discard)
     return task
 
 
-def opened(close: Closer) -> None:
-    """A socket is open; `close` is awaited at the drain and should return once its streams have ended."""
+def socket_opened(close: Closer) -> None:
+    """`close` is awaited at the drain and should return once the socket's streams have ended."""
     _sockets.add(close)
 
 
-def closed(close: Closer) -> None:
+def socket_closed(close: Closer) -> None:
     _sockets.discard(close)
 
 
@@ -69,14 +66,14 @@ def begin_drain() -> None:
     _draining.set()
 
 
-async def land(seconds: float) -> None:
+async def wait_until_idle(seconds: float) -> None:
     """Wait until sockets are closed and settlements are written, but not longer than `seconds`."""
-    pending = {asyncio.ensure_future(close()) for close in tuple(_sockets)} | _kept
+    pending = {asyncio.ensure_future(close()) for close in tuple(_sockets)} | _shielded
     if pending:
         await asyncio.wait(pending, timeout=seconds)
 
 
-async def finished(steps: AsyncGenerator[object, None]) -> None:
+async def close_stream(events: AsyncGenerator[object, None]) -> None:
     """Close a stream that may be running, done or never read; errors were its reader's."""
     with suppress(Exception):
-        await steps.aclose()
+        await events.aclose()

@@ -16,7 +16,7 @@ from console.database.group_commit import Unwritable
 from console.keys.authenticate import Forbidden, NotAuthenticated
 from console.limits.bucket import rate_headers
 from console.limits.reserve import LimitExceeded
-from inference.protocol.errors import NotReady, Refusal, UnknownRevision
+from inference.protocol.errors import NotReady, RequestRejected, UnknownRevision
 from inference.protocol.events import EngineError
 
 
@@ -37,8 +37,11 @@ class ApiError(Exception):
         by_status = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
         return by_status.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
 
-    def body(self) -> dict[str, Any]:
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
+
+def openai_error(error: ApiError) -> dict[str, Any]:
+    """The body of an error in OpenAI's dialect."""
+    about = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
+    return {"error": about}
 
 
 def invalid(message: str, *, param: str | None = None, code: str = "invalid_value") -> ApiError:
@@ -81,15 +84,15 @@ def from_engine_error(error: EngineError | None) -> ApiError:
     return ApiError(status, error.code, error.message, headers=retry_after(1) if status == 503 else {})
 
 
-def from_refusal(refusal: Refusal) -> ApiError:
-    match refusal:
+def from_rejection(rejected: RequestRejected) -> ApiError:
+    match rejected:
         case NotReady():  # QueueFull is one
-            headers = retry_after(refusal.retry_after_seconds)
-            return ApiError(503, refusal.code, refusal.message, refusal.param, headers)
+            headers = retry_after(rejected.retry_after_seconds)
+            return ApiError(503, rejected.code, rejected.message, rejected.param, headers)
         case UnknownRevision():
-            return ApiError(404, refusal.code, refusal.message, "model")
+            return ApiError(404, rejected.code, rejected.message, "model")
         case _:
-            return ApiError(400, refusal.code, refusal.message, refusal.param)
+            return ApiError(400, rejected.code, rejected.message, rejected.param)
 
 
 def as_api_error(error: BaseException) -> ApiError | None:
@@ -97,8 +100,8 @@ def as_api_error(error: BaseException) -> ApiError | None:
     match error:
         case ApiError():
             return error
-        case Refusal():
-            return from_refusal(error)
+        case RequestRejected():
+            return from_rejection(error)
         case NotAuthenticated():
             return ApiError(401, error.code, error.message, headers={"www-authenticate": "Bearer"})
         case Forbidden():

@@ -17,14 +17,14 @@ AUDITED = (401, 403, 429)
 UNKNOWN = "key:unknown"
 
 
-def write_down(error: ApiError, *, source: str, scope: Any) -> None:
+def count_refusal(error: ApiError, *, source: str, scope: Any) -> None:
     """Count a refusal that says something about its caller; the others are the request's own fault."""
     if error.status in AUDITED:
         client = scope.get("client") or ("", 0)
         REFUSALS.note(source=source, ip=client[0], reason=f"{error.status} {error.code}")
 
 
-def list_refused(
+def list_refusal(
     error: ApiError, cause: BaseException, *, owner: str, scope: Any, endpoint: str, transport: str
 ) -> None:
     """Note it for the list of refused requests: who, which limit, and when another try may pass."""

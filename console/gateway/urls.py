@@ -1,17 +1,19 @@
-"""The routes of the API plane; all names are in `console/policy.py`."""
+"""The routes of the API plane: those of the registered endpoints."""
 
 from __future__ import annotations
 
 from django.urls import path, re_path
 
-from console.gateway.http import views
+from console.gateway.endpoints.registry import registered
+from console.gateway.http.views import nothing_here, view_of
 
 app_name = "gateway"
 
 urlpatterns = [
-    path("chat/completions", views.chat_completions, name="chat_completions"),
-    path("completions", views.completions, name="completions"),
-    path("models", views.models, name="models"),
-    path("models/<path:name>", views.model, name="model"),
-    re_path(r"", views.nothing_here, name="nothing_here"),
+    *(
+        path(route.pattern, view_of(endpoint, route), name=route.name)
+        for endpoint in registered()
+        for route in endpoint.routes
+    ),
+    re_path(r"", nothing_here, name="nothing_here"),
 ]

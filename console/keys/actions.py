@@ -18,7 +18,7 @@ from console.audit.write import write
 from console.database.after_commit import after_commit
 from console.database.text import storable
 from console.keys.models import ApiKey
-from console.keys.scopes import LABELS
+from console.keys.scopes import all_scopes
 from console.keys.token import generate
 
 MAX_MODELS = 100
@@ -141,9 +141,10 @@ def valid_expiry(moment: datetime | None) -> datetime | None:
 
 
 def valid_scopes(scopes: Collection[str]) -> list[str]:
-    if unknown := set(scopes) - set(LABELS):
-        raise BadKey(f"There is no scope {sorted(unknown)[0]!r}; there are {', '.join(LABELS)}.")
-    return [scope for scope in LABELS if scope in scopes]
+    known = all_scopes()
+    if unknown := set(scopes) - set(known):
+        raise BadKey(f"There is no scope {sorted(unknown)[0]!r}; there are {', '.join(known)}.")
+    return [scope for scope in known if scope in scopes]
 
 
 def valid_models(names: Collection[str]) -> list[str]:

@@ -23,7 +23,7 @@ class ApiKey(models.Model):
     digest = models.CharField(max_length=64)  # HMAC-SHA256 of the whole token, hex
     name = models.CharField(max_length=100)
     team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="keys")
-    scopes = models.JSONField(default=list, blank=True)  # of `scopes.Scope`; empty: every endpoint
+    scopes = models.JSONField(default=list, blank=True)  # names of `scopes.all_scopes`; empty: every endpoint
     # Public names, not rows: a key outlives the models that it may ask for. Empty: every model.
     allowed_models = models.JSONField(default=list, blank=True)
     created_by = models.CharField(max_length=200)

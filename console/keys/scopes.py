@@ -1,34 +1,35 @@
-"""What a key may be limited to: families of endpoints of /v1; and what it may only when that is said."""
+"""Scopes of API keys: those of the endpoints of /v1, and those that a key has only where they are named."""
 
 from __future__ import annotations
 
-from django.db.models import TextChoices
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
 from console.accounts.caller import Caller, Forbidden
-
-
-class Scope(TextChoices):
-    CHAT = "chat", _("Chat completions, over HTTP and WebSocket")
-    COMPLETIONS = "completions", _("Text completions")
-    MODELS = "models", _("The list of models")
-
+from console.endpoint_registry import KeyScope, endpoints
 
 # Never implied: a key that names no scope has neither.
 REVISIONS = "revisions"  # `name@revision` as a model, past every route
 MANAGEMENT = "management"  # /api/v1
-LABELS: dict[str, str | Promise] = {
-    **{scope.value: scope.label for scope in Scope},
+NAMED_ONLY: dict[str, str | Promise] = {
     REVISIONS: _("Single revisions of a model, as name@revision"),
     MANAGEMENT: _("Management API, as an operator"),
 }
 
 
-def require(scope: Scope, *, caller: Caller) -> None:
+def endpoint_scopes() -> dict[str, str | Promise]:
+    """The scopes of endpoints, with their labels. A key that names none has all of these."""
+    return {one.scope.name: one.scope.label for one in endpoints()}
+
+
+def all_scopes() -> dict[str, str | Promise]:
+    return endpoint_scopes() | NAMED_ONLY
+
+
+def require(scope: KeyScope, *, caller: Caller) -> None:
     """Raises Forbidden when the caller's key was not issued for this."""
-    if not caller.may_call(scope):
-        raise Forbidden(f"This key lacks the scope '{scope.value}'.", code="missing_scope")
+    if not caller.may_call(scope.name):
+        raise Forbidden(f"This key lacks the scope '{scope.name}'.", code="missing_scope")
 
 
 def may_address_revisions(caller: Caller) -> bool:

@@ -95,7 +95,7 @@ class Ticket(models.Model):
         return self.request_id
 
     @property
-    def allowance(self) -> int:
+    def granted_tokens(self) -> int:
         """Output tokens granted so far; the engine may deliver no more than these."""
         return self.output_tokens
 

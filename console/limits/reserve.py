@@ -1,7 +1,7 @@
 """Reserving tokens before they are spent: one conditional UPDATE, so that no race can overspend.
 
 A request reserves its prompt and a first slice of output, and extends while it runs. When the budget
-holds less than a slice, what is left is granted: `ticket.allowance` is the truth, not what was asked. The
+holds less than a slice, what is left is granted: `ticket.granted_tokens` says how much. The
 rates per minute (`rates.py`) are asked in the same transaction.
 """
 

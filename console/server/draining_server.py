@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from console.channel.arrivals import Arrivals
 from console.channel.backpressure import WriteGate, write_chunk
-from console.channel.head import MOST_BODY_BYTES
+from console.channel.head import most_body_bytes
 from console.channel.http import BoundedFactory
 from console.channel.limits import Limits
 from console.channel.websocket import BoundedSocket, BoundedSocketFactory
@@ -49,7 +49,7 @@ class DrainingServer(Server):  # type: ignore[misc]  # Daphne has no types
             application,
             endpoints=[f"tcp:port={port}:interface={address}:backlog={BACKLOG}"],
             signal_handlers=False,
-            request_buffer_size=MOST_BODY_BYTES + 1,  # a body is one message
+            request_buffer_size=most_body_bytes() + 1,  # a body is one message
             server_name="pilothouse",
         )
         self.connections: dict[Any, dict[str, Any]] = {}
@@ -84,8 +84,8 @@ class DrainingServer(Server):  # type: ignore[misc]  # Daphne has no types
             allowNullOrigin=True,
             failByDrop=False,  # a close frame says why
             openHandshakeTimeout=self.websocket_handshake_timeout,
-            maxMessagePayloadSize=MOST_BODY_BYTES,
-            maxFramePayloadSize=MOST_BODY_BYTES,
+            maxMessagePayloadSize=most_body_bytes(),
+            maxFramePayloadSize=most_body_bytes(),
         )
         return sockets
 

@@ -139,14 +139,15 @@ class PolicyMiddleware(MiddlewareMixin):
 
 def write_refusal(request: HttpRequest, route: str, status: int) -> None:
     """A person who tries what they may not is an audit entry, whoever refused it: the policy, a view, Django
-    admin or the check of the form's token. Strangers' scans are counted."""
+    admin or the check of the form's token; one who goes on trying is counted, as strangers' scans are."""
     ip = request.META.get("REMOTE_ADDR", "")
-    if request.user.is_authenticated:
+    name = request.user.get_username() if request.user.is_authenticated else ""
+    source = f"user:{name}" if name else "stranger"
+    if name and REFUSALS.has_row(source):
         detail = {"method": request.method, "path": request.path[:300]}
-        name = request.user.get_username()
         write(actor=name, ip=ip, action="access.refused", target=f"route:{route}", detail=detail)
     else:
-        REFUSALS.note(source="stranger", ip=ip, reason=f"{status} {route}")
+        REFUSALS.note(source=source, ip=ip, reason=f"{status} {route}")
 
 
 def to_sign_in(request: HttpRequest) -> HttpResponseBase:

@@ -138,7 +138,7 @@ class Reconciler:
 
     def tick(self) -> None:
         """One look at the whole, and what follows from it."""
-        held = reconciler_lease.hold(client.current().device())
+        held = reconciler_lease.hold(client.current().devices()[0])
         if held is None:
             self.is_elsewhere.set()
             return
@@ -166,7 +166,7 @@ class Reconciler:
             cards=cards,
             loading={self._loading.revision: self._loading.need} if self._loading else {},
             leaving={revision: leaving.bytes for revision, leaving in self._leaving.items()},
-            in_flight=drain.held(stats),
+            in_flight=drain.requests_by_revision(stats),
             used_at=dict(STANDING.used_at),
             dead=frozenset(dead),
         )
@@ -278,7 +278,7 @@ async def _load(row: Revision, asked: RevisionSpec, progress: Callable[[LoadProg
 
 async def _unload(revision: str) -> bool:
     """False: a request came meanwhile, so it stays. Nothing comes between the check and the engine's word."""
-    if drain.held(client.current().stats()).get(revision):
+    if drain.requests_by_revision(client.current().stats()).get(revision):
         return False
     await client.current().unload(revision)
     return True

@@ -216,7 +216,7 @@ async def drain_engine(seconds: float, hurry: asyncio.Event) -> None:
     hurrying.cancel()
     if not draining.done():
         await engine.drain(0)
-    await drain.land(LANDING_SECONDS)
+    await drain.wait_until_idle(LANDING_SECONDS)
 
 
 async def stop_engine() -> None:

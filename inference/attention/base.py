@@ -1,7 +1,7 @@
-"""The seam to transformers: what a paged attention gets to know of a step, and how models reach it.
+"""The interface of paged attention backends, and the function by which transformers calls them.
 
-A model whose attention implementation is `NAME` calls `paged_attention` in every layer; the step that
-the runner passes as `paged_step` writes the new keys and values into the pool and attends over it.
+A model whose attention implementation is `NAME` calls `paged_attention` in every layer; the backend that
+the runner passes as `attention_backend` writes the new keys and values into the pool and attends over it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Cache(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class SequenceSlice:
     """One sequence's tokens in a step: `num_tokens` new ones, the last at position `kv_len - 1`."""
 
     offset: int  # of its first token in the packed batch
@@ -50,20 +50,30 @@ class Stretch:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class AttentionMetadata:
     """A packed batch in host memory: which tokens belong together and where their keys and values go."""
 
-    stretches: Sequence[Stretch]
+    sequences: Sequence[SequenceSlice]
     slots: Tensor  # [num_tokens], rows of the pool, on the device
 
 
-class Step(ABC):
-    """One attention implementation in one step; what is the same in all layers is computed once."""
+@dataclass(frozen=True, slots=True)
+class AttentionParameters:
+    """The settings of one layer's attention."""
 
-    def __init__(self, cache: Cache, layout: Layout) -> None:
+    scaling: float  # of the scores
+    window: int | None = None  # a token sees the last `window` positions, itself included; None: all
+    softcap: float | None = None  # scores become `softcap * tanh(score / softcap)`; None: as they are
+    sinks: Tensor | None = None  # [num_heads], a logit per head that takes its share and gives nothing
+
+
+class AttentionBackend(ABC):
+    """An attention implementation, made anew for each step: what all layers share is computed once."""
+
+    def __init__(self, cache: Cache, metadata: AttentionMetadata) -> None:
         self.cache = cache
-        self.layout = layout
-        self.slots = layout.slots
+        self.metadata = metadata
+        self.slots = metadata.slots
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Put the step's keys and values, `[num_tokens, num_kv_heads, head_dim]`, into the pool."""
@@ -77,11 +87,7 @@ class Step(ABC):
         query: Tensor,  # [num_tokens, num_heads, head_dim]
         key: Tensor,  # [num_tokens, num_kv_heads, head_dim], already in the pool
         value: Tensor,
-        *,
-        scaling: float,
-        window: int | None,  # a token sees the last `window` positions, itself included; None: all
-        softcap: float | None,
-        sinks: Tensor | None = None,  # [num_heads], a logit per head that takes its share and gives nothing
+        parameters: AttentionParameters,
     ) -> Tensor:
         """Attention of the step's tokens over the pool: `[num_tokens, num_heads, head_dim]`."""
 
@@ -104,7 +110,7 @@ def fetch(pool: Tensor, slots: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def visible(kv_len: int, num_tokens: int, *, window: int | None, device: torch.device) -> Tensor:
-    """Which of `kv_len` keys each of the last `num_tokens` tokens may see: bool `[num_tokens, kv_len]`."""
+    """Causal mask of the last `num_tokens` tokens over `kv_len` keys: bool `[num_tokens, kv_len]`."""
     positions = torch.arange(kv_len, dtype=torch.int64, device=device)
     own = positions[kv_len - num_tokens :, None]
     mask = positions <= own
@@ -159,19 +165,18 @@ def paged_attention(
     attention_mask: Tensor | None,
     *,
     scaling: float,
-    paged_step: Step,
+    attention_backend: AttentionBackend,
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """What transformers calls in each layer. Other keyword arguments are its own bookkeeping."""
+    """The attention function that transformers calls; other keyword arguments are its own bookkeeping."""
     layer: int = module.layer_idx  # type: ignore[assignment]
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
-    paged_step.write(layer, k, v)
-    out = paged_step.attend(
-        layer, q, k, v, scaling=scaling, window=sliding_window, softcap=softcap, sinks=s_aux
-    )
+    attention_backend.write(layer, k, v)
+    parameters = AttentionParameters(scaling, window=sliding_window, softcap=softcap, sinks=s_aux)
+    out = attention_backend.attend(layer, q, k, v, parameters)
     return out[None], None  # [1, num_tokens, num_heads, head_dim]
 
 

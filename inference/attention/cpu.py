@@ -14,7 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inference.attention.base import Cache, IntArray, Layout, Step, Stretch, explicit_attention, visible
+from inference.attention.base import (
+    AttentionBackend,
+    AttentionMetadata,
+    AttentionParameters,
+    Cache,
+    IntArray,
+    SequenceSlice,
+    explicit_attention,
+    visible,
+)
 
 # Decode rows are padded to the longest of their group. Below this many blocks one call for all is cheaper
 # than several without padding; above it, rows are grouped by powers of two: at most half is padding.
@@ -24,15 +33,15 @@ SMALLEST_GROUP_BLOCKS = 16
 class DecodeGroup:
     """Decode rows of similar length: their tokens in the batch, their blocks, the mask of their padding."""
 
-    def __init__(self, stretches: Sequence[Stretch], block_size: int, device: torch.device) -> None:
-        self.num_rows = len(stretches)
-        numbers = [(stretch.offset, stretch.kv_len) for stretch in stretches]
+    def __init__(self, sequences: Sequence[SequenceSlice], block_size: int, device: torch.device) -> None:
+        self.num_rows = len(sequences)
+        numbers = [(sequence.offset, sequence.kv_len) for sequence in sequences]
         self.tokens, self.kv_lens = torch.tensor(numbers, dtype=torch.int64, device=device).unbind(1)
-        self.max_kv_len = max(stretch.kv_len for stretch in stretches)
+        self.max_kv_len = max(sequence.kv_len for sequence in sequences)
         self.num_blocks = -(-self.max_kv_len // block_size)
         tables: IntArray = np.zeros((self.num_rows, self.num_blocks), dtype=np.int64)
-        for table, stretch in zip(tables, stretches, strict=True):
-            used = stretch.block_table[: self.num_blocks]
+        for table, sequence in zip(tables, sequences, strict=True):
+            used = sequence.block_table[: self.num_blocks]
             table[: len(used)] = used
         self.blocks = torch.from_numpy(tables.reshape(-1)).to(device)  # [num_rows * num_blocks]
         self._masks: dict[int | None, Tensor | None] = {}
@@ -53,51 +62,51 @@ class DecodeGroup:
 class Chunk:
     """A prefill chunk: its place in the batch and, where keys were cached before it, its rows of the pool."""
 
-    def __init__(self, stretch: Stretch, block_size: int, device: torch.device) -> None:
-        self.stretch = stretch
-        self.tokens = slice(stretch.offset, stretch.offset + stretch.num_tokens)
-        used = stretch.block_table[: -(-stretch.kv_len // block_size)]
-        self.blocks = torch.tensor(used, dtype=torch.int64, device=device) if stretch.num_cached else None
+    def __init__(self, sequence: SequenceSlice, block_size: int, device: torch.device) -> None:
+        self.sequence = sequence
+        self.tokens = slice(sequence.offset, sequence.offset + sequence.num_tokens)
+        used = sequence.block_table[: -(-sequence.kv_len // block_size)]
+        self.blocks = torch.tensor(used, dtype=torch.int64, device=device) if sequence.num_cached else None
         self._masks: dict[int | None, Tensor | None] = {}
 
     def mask(self, window: int | None, device: torch.device) -> Tensor | None:
         """Bool `[num_tokens, kv_len]`; None where plain causal attention from the first key on is meant."""
         if window not in self._masks:
-            kv_len, num_tokens = self.stretch.kv_len, self.stretch.num_tokens
-            is_plain = not self.stretch.num_cached and (window is None or window >= kv_len)
+            kv_len, num_tokens = self.sequence.kv_len, self.sequence.num_tokens
+            is_plain = not self.sequence.num_cached and (window is None or window >= kv_len)
             self._masks[window] = (
                 None if is_plain else visible(kv_len, num_tokens, window=window, device=device)
             )
         return self._masks[window]
 
 
-class CpuStep(Step):
-    """One step: decode rows by groups of similar length, chunks on their own."""
+class CpuAttention(AttentionBackend):
+    """SDPA over gathered keys and values: decode rows in groups of similar length, chunks one by one."""
 
-    def __init__(self, cache: Cache, layout: Layout) -> None:
-        super().__init__(cache, layout)
-        self.device = layout.slots.device
+    def __init__(self, cache: Cache, metadata: AttentionMetadata) -> None:
+        super().__init__(cache, metadata)
+        self.device = metadata.slots.device
 
     @cached_property  # compiled layers ask for none
     def chunks(self) -> list[Chunk]:
-        """The stretches of more than one token."""
-        chunks = (stretch for stretch in self.layout.stretches if stretch.num_tokens > 1)
-        return [Chunk(stretch, self.cache.block_size, self.device) for stretch in chunks]
+        """The sequences of more than one token."""
+        chunks = (sequence for sequence in self.metadata.sequences if sequence.num_tokens > 1)
+        return [Chunk(sequence, self.cache.block_size, self.device) for sequence in chunks]
 
     @cached_property
     def groups(self) -> list[DecodeGroup]:
-        """The stretches of one token, those of similar length together."""
+        """The sequences of one token, those of similar length together."""
         block_size = self.cache.block_size
-        by_size: dict[int, list[Stretch]] = {}
-        for stretch in self.layout.stretches:
-            if stretch.num_tokens == 1:
-                num_blocks = max(-(-stretch.kv_len // block_size), SMALLEST_GROUP_BLOCKS)
-                by_size.setdefault((num_blocks - 1).bit_length(), []).append(stretch)
+        by_size: dict[int, list[SequenceSlice]] = {}
+        for sequence in self.metadata.sequences:
+            if sequence.num_tokens == 1:
+                num_blocks = max(-(-sequence.kv_len // block_size), SMALLEST_GROUP_BLOCKS)
+                by_size.setdefault((num_blocks - 1).bit_length(), []).append(sequence)
         return [DecodeGroup(rows, block_size, self.device) for rows in by_size.values()]
 
     @cached_property
     def is_one_group(self) -> bool:
-        """Whether the whole batch is one group, its rows in order."""
+        """The whole batch is one decode group, its rows in order."""
         return not self.chunks and len(self.groups) == 1
 
     def attend(
@@ -106,36 +115,26 @@ class CpuStep(Step):
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        *,
-        scaling: float,
-        window: int | None,
-        softcap: float | None,
-        sinks: Tensor | None = None,
+        parameters: AttentionParameters,
     ) -> Tensor:
         if self.is_one_group:  # its rows are the whole batch, in order
-            return self._decode(self.groups[0], layer, query, scaling, window, softcap, sinks)
+            return self._decode(self.groups[0], layer, query, parameters)
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
         for group in self.groups:
             rows = query[group.tokens]
-            out[group.tokens] = self._decode(group, layer, rows, scaling, window, softcap, sinks)
+            out[group.tokens] = self._decode(group, layer, rows, parameters)
         for chunk in self.chunks:
             fresh = (key[chunk.tokens], value[chunk.tokens])
-            out[chunk.tokens] = self._prefill(chunk, layer, query, fresh, scaling, window, softcap, sinks)
+            out[chunk.tokens] = self._prefill(chunk, layer, query, fresh, parameters)
         return out
 
     def _decode(
-        self,
-        group: DecodeGroup,
-        layer: int,
-        query: Tensor,
-        scaling: float,
-        window: int | None,
-        softcap: float | None,
-        sinks: Tensor | None,
+        self, group: DecodeGroup, layer: int, query: Tensor, parameters: AttentionParameters
     ) -> Tensor:
+        scaling, softcap, sinks = parameters.scaling, parameters.softcap, parameters.sinks
         num_rows, num_heads, head_dim = query.shape
         keys, values = self._gather(layer, group.blocks, group.num_rows, group.max_kv_len)
-        mask = group.mask(window, query.dtype)
+        mask = group.mask(parameters.window, query.dtype)
         folded = query.reshape(num_rows, keys.shape[1], -1, head_dim)  # [rows, kv_heads, group, dim]
         if softcap is None and sinks is None:
             out = F.scaled_dot_product_attention(folded, keys, values, attn_mask=mask, scale=scaling)
@@ -153,15 +152,13 @@ class CpuStep(Step):
         layer: int,
         query: Tensor,
         fresh: tuple[Tensor, Tensor],
-        scaling: float,
-        window: int | None,
-        softcap: float | None,
-        sinks: Tensor | None,
+        parameters: AttentionParameters,
     ) -> Tensor:
+        scaling, softcap, sinks = parameters.scaling, parameters.softcap, parameters.sinks
         if chunk.blocks is None:
             keys, values = (states.transpose(0, 1)[None] for states in fresh)
         else:
-            keys, values = self._gather(layer, chunk.blocks, 1, chunk.stretch.kv_len)
+            keys, values = self._gather(layer, chunk.blocks, 1, chunk.sequence.kv_len)
         num_tokens, num_heads, head_dim = query[chunk.tokens].shape
         num_kv_heads = keys.shape[1]
         num_groups = num_heads // num_kv_heads
@@ -170,7 +167,7 @@ class CpuStep(Step):
         )
         keys = keys.expand(num_groups, -1, -1, -1)  # [group, kv_heads, kv_len, dim], a view
         values = values.expand(num_groups, -1, -1, -1)
-        mask = chunk.mask(window, self.device)
+        mask = chunk.mask(parameters.window, self.device)
         if softcap is None and sinks is None:
             out = F.scaled_dot_product_attention(
                 grouped, keys, values, attn_mask=mask, is_causal=mask is None, scale=scaling

@@ -6,39 +6,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inference.attention.base import Cache, Layout, Step, Stretch, explicit_attention, fetch, visible
+from inference.attention.base import (
+    AttentionBackend,
+    AttentionMetadata,
+    AttentionParameters,
+    Cache,
+    SequenceSlice,
+    explicit_attention,
+    fetch,
+    visible,
+)
 
 
-class ReferenceStep(Step):
+class ReferenceAttention(AttentionBackend):
     """Gathers each sequence's keys and values from the pool and masks them explicitly."""
 
-    def __init__(self, cache: Cache, layout: Layout) -> None:
-        super().__init__(cache, layout)
-        self.stretches = layout.stretches
-        device = layout.slots.device
+    def __init__(self, cache: Cache, metadata: AttentionMetadata) -> None:
+        super().__init__(cache, metadata)
+        self.sequences = metadata.sequences
+        device = metadata.slots.device
         within = torch.arange(cache.block_size, dtype=torch.int64, device=device)
         self.positions = [  # per sequence: [kv_len] rows of the pool
-            (_table(stretch, device)[:, None] * cache.block_size + within).flatten()[: stretch.kv_len]
-            for stretch in layout.stretches
+            (_table(sequence, device)[:, None] * cache.block_size + within).flatten()[: sequence.kv_len]
+            for sequence in metadata.sequences
         ]
         self._masks: dict[int | None, list[Tensor]] = {}
 
     def attend(
-        self,
-        layer: int,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        *,
-        scaling: float,
-        window: int | None,
-        softcap: float | None,
-        sinks: Tensor | None = None,
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, parameters: AttentionParameters
     ) -> Tensor:
+        scaling, softcap, sinks = parameters.scaling, parameters.softcap, parameters.sinks
         sink_column = None if sinks is None else sinks[:, None, None]  # [num_heads, 1, 1]
         out = torch.empty_like(query)
-        for stretch, rows, mask in zip(self.stretches, self.positions, self._masks_for(window), strict=True):
-            tokens = slice(stretch.offset, stretch.offset + stretch.num_tokens)
+        for sequence, rows, mask in zip(
+            self.sequences, self.positions, self._masks_for(parameters.window), strict=True
+        ):
+            tokens = slice(sequence.offset, sequence.offset + sequence.num_tokens)
             q = query[tokens].transpose(0, 1)[None]  # [1, num_heads, num_tokens, head_dim]
             groups = query.shape[1] // key.shape[1]
             k, v = (
@@ -57,11 +60,11 @@ class ReferenceStep(Step):
     def _masks_for(self, window: int | None) -> list[Tensor]:
         if window not in self._masks:
             self._masks[window] = [
-                visible(stretch.kv_len, stretch.num_tokens, window=window, device=self.slots.device)
-                for stretch in self.stretches
+                visible(sequence.kv_len, sequence.num_tokens, window=window, device=self.slots.device)
+                for sequence in self.sequences
             ]
         return self._masks[window]
 
 
-def _table(stretch: Stretch, device: torch.device) -> Tensor:
-    return torch.tensor(stretch.block_table, dtype=torch.int64, device=device)
+def _table(sequence: SequenceSlice, device: torch.device) -> Tensor:
+    return torch.tensor(sequence.block_table, dtype=torch.int64, device=device)

@@ -1,4 +1,4 @@
-"""Cuts the keys of a decode batch into parts of even work, whatever the lengths of its sequences."""
+"""Split-KV (flash-decoding): the keys of a decode batch in parts of even work, whatever their lengths."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from inference.attention.base import IntArray
 TILE = 64  # keys: a part holds a whole number of tiles
 SMALLEST_FIXED = 512  # keys of a part, where all are of the same size
 MAX_FIXED_PARTS = 16  # of the longest sequence: each is launched, also for short ones
-NUM_WAVES = 2  # programs per multiprocessor that a small batch is cut into
+NUM_WAVES = 2  # programs per multiprocessor that a small batch is split into
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """How a batch is cut. The same batch size always has the same number of items: fit for CUDA graphs.
+class SplitKV:
+    """Splits a decode batch. The number of items depends on the batch size alone: fit for CUDA graphs.
 
-    `fixed`: keys of a part, so that a sequence is cut the same way in any company; None: as its company
-    demands, so that every part takes about as long.
+    `fixed`: keys of a part, so that a sequence is split the same way in any batch (batch-invariant); None:
+    as the batch demands, so that every part takes about as long.
     """
 
     num_kv_heads: int
@@ -58,12 +58,12 @@ class Cut:
 
     def _even_size(self, lens: IntArray) -> int:
         """The smallest size that makes no more than `num_items`: each sequence adds less than one part to
-        what all keys together would be cut into."""
+        what all keys together would be split into."""
         num_keys = int(lens.sum())
         return max(TILE, -(-num_keys // (self._num_extra(len(lens)) * TILE)) * TILE)
 
 
 def fixed_part(max_model_len: int) -> int:
-    """Keys of a part for a cut that does not look at the batch; of the model's context alone."""
+    """Keys of a part for splits that do not depend on the batch, only on the model's context."""
     per_part = -(-max_model_len // MAX_FIXED_PARTS)
     return max(SMALLEST_FIXED, -(-per_part // TILE) * TILE)

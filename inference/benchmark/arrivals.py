@@ -15,7 +15,7 @@ from inference.protocol.events import Event, Finish
 from inference.protocol.requests import Owner
 from inference.scheduling.engine import Engine
 
-WANTED_RATIO = 3.0  # 99th percentile of the steady streams' gaps, over their median
+TARGET_RATIO = 3.0  # 99th percentile of the steady streams' gaps, over their median
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Arrivals:
         return items
 
     def is_long(self, index: int) -> bool:
-        """Whether this one of `items` is long. None of the first streams is."""
+        """True if item `index` has a long prompt; none of the first streams does."""
         arrival = index - self.num_streams
         return arrival >= 0 and arrival % self.long_every == self.long_every // 2
 
@@ -101,7 +101,7 @@ class ClosedLoop:
             "steady_p99_ms": round(1000 * worst, 3),
             "steady_max_ms": round(1000 * max(gaps), 3),
             "steady_p99_over_median": round(worst / median, 2),
-            "wanted_at_most": WANTED_RATIO,
+            "wanted_at_most": TARGET_RATIO,
             "long_first_token_ms": percentiles_ms(waits),
         }
 

@@ -1,4 +1,4 @@
-"""What the device at hand can do at most: bytes that a copy moves, and products of large matrices."""
+"""The device's measured peaks: copy bandwidth and FLOP/s of large matrix products."""
 
 from __future__ import annotations
 

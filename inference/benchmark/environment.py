@@ -1,4 +1,4 @@
-"""What a figure depends on beside the code: machine, versions, settings, clocks, and which lists were run."""
+"""The environment of a benchmark: machine, versions, settings, clocks, and fingerprints of request lists."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def environment(engine: Engine) -> dict[str, Any]:
 
 
 def clocks() -> dict[str, str]:
-    """What nvidia-smi reads at this moment; empty where it does not answer."""
+    """The current readings of nvidia-smi; empty where it does not answer."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return {}

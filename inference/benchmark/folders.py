@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from inference.benchmark.shapes import SEED, fill, made_up_tokenizer, shape_config
+from inference.benchmark.shapes import SEED, fill, shape_config, synthetic_tokenizer
 from inference.checkpoints.serving_files import INDEX
 
 SHARD_BYTES = 2 * 2**30
@@ -21,7 +21,7 @@ NUM_DRAWN = 2**25  # random numbers; larger weights repeat them, which costs a m
 
 
 def write_folder(shape: str, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> bool:
-    """Whether it had to be written. The index comes last: a folder that has it is whole."""
+    """Writes the folder unless it is complete, which its index, written last, says; True if it wrote."""
     config = shape_config(shape)
     config.dtype = dtype
     described = config.to_json_string()
@@ -43,7 +43,7 @@ def write_folder(shape: str, folder: Path, *, dtype: torch.dtype = torch.bfloat1
             written.append(writers.submit(_write, shard, drawn, folder / name))
         for one in written:
             one.result()
-    made_up_tokenizer(config.vocab_size).save_pretrained(folder)
+    synthetic_tokenizer(config.vocab_size).save_pretrained(folder)
     (folder / "config.json").write_text(described)
     total = sum(parameter.nbytes for shard in shards for parameter in shard.values())
     marker.write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": places}))

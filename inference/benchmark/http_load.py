@@ -31,7 +31,7 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is sent: `num_requests` prompts of random words, greedy, ended by length or end-of-sequence."""
+    """A load: `num_requests` prompts of random words, greedy, ended by length or end-of-sequence."""
 
     num_streams: int
     num_requests: int
@@ -51,7 +51,7 @@ class Load:
 
 @dataclass(slots=True)
 class Outcome:
-    """What one request showed."""
+    """The measurements of one request."""
 
     num_tokens: int = 0
     num_chunks: int = 0
@@ -63,7 +63,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the load goes. Loopback only: this is a benchmark, not a weapon."""
+    """The server under load. Loopback only: any other address raises ValueError."""
 
     url: str  # http://127.0.0.1:8000/v1
     model: str

@@ -16,7 +16,7 @@ from inference.benchmark import page_cache
 from inference.benchmark.folders import weight_files, write_folder
 from inference.benchmark.shapes import SHAPES
 
-STILL_COLD = 0.05  # of the pages may be left after dropping
+MAX_COLD_SHARE = 0.05  # of the pages may be left after dropping
 READING = "reading weights"
 
 
@@ -31,7 +31,7 @@ def measure_load(folder: Path, settings: dict[str, Any], *, is_cold: bool) -> di
     stages = stage_seconds(started, events)
     num_bytes = sum(path.stat().st_size for path in files)
     return {
-        "page_cache": "cold" if resident <= STILL_COLD else "warm",
+        "page_cache": "cold" if resident <= MAX_COLD_SHARE else "warm",
         "resident_before": round(resident, 3),
         "bytes": num_bytes,
         "seconds": stages,

@@ -19,7 +19,7 @@ from inference.protocol.events import Event, Finish
 from inference.protocol.requests import Deadlines, GenerateRequest, Owner, Sampling
 from inference.protocol.stats import RevisionStats
 from inference.scheduling.engine import Engine
-from inference.scheduling.sequence import Plan
+from inference.scheduling.step_input import StepInput
 
 NO_DEADLINES = Deadlines(
     queue_seconds=None, first_token_seconds=None, between_tokens_seconds=None, total_seconds=None
@@ -60,15 +60,15 @@ class Meter:
             raise RuntimeError(f"{len(failed)} requests failed, the first with {failed[0]}")
         return {
             **_totals(finishes, seconds),
-            **_guesses(before, self.engine.stats()),
+            **_speculation(before, self.engine.stats()),
             **latencies(finishes),
             **self._breakdown.report(),
             **self._roofline.report(seconds),
             "peak_bytes": torch.cuda.max_memory_allocated() if is_cuda else _peak_resident_bytes(),
         }
 
-    def _note(self, plan: Plan) -> None:
-        self._roofline.add(plan)
+    def _note(self, step: StepInput) -> None:
+        self._roofline.add(step)
 
 
 def generate_all(engine: Engine, items: Sequence[Item], owner: Owner) -> list[Finish]:
@@ -136,7 +136,7 @@ def _totals(finishes: Sequence[Finish], seconds: float) -> dict[str, Any]:
     }
 
 
-def _guesses(before: RevisionStats, after: RevisionStats) -> dict[str, int]:
+def _speculation(before: RevisionStats, after: RevisionStats) -> dict[str, int]:
     return {
         "drafted_tokens": after.num_drafted_tokens - before.num_drafted_tokens,
         "accepted_tokens": after.num_accepted_tokens - before.num_accepted_tokens,

@@ -1,6 +1,4 @@
-"""Whether files come from the disk or from memory: drops them from the page cache, and looks whether
-they went.
-"""
+"""Drops files from the page cache, and measures how much of them is in it."""
 
 from __future__ import annotations
 

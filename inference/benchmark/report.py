@@ -7,12 +7,12 @@ from typing import Any
 
 from inference.benchmark.ceilings import Ceilings
 
-CACHE_WANTED = 2.5  # shared130: with the prefix cache over without
+TARGET_CACHE_RATIO = 2.5  # shared130: with the prefix cache over without
 CACHE_ON, CACHE_OFF = "cache on", "cache off"
 
 
 def figure_of(runs: Sequence[dict[str, Any]]) -> str:
-    """What a list is compared by: prompt tokens where hardly anything is generated."""
+    """The key of a list's main figure: prompt tokens per second where hardly anything is generated."""
     is_prefill = runs[0]["output_tokens"] * 20 < runs[0]["prompt_tokens"]
     return "prompt_tokens_per_second" if is_prefill else "output_tokens_per_second"
 
@@ -36,11 +36,11 @@ def run_lines(name: str, run: dict[str, Any]) -> Iterator[str]:
     memory = f"{run['peak_bytes'] / 2**30:.2f} GiB"
     yield f"  first token ms: {first} | between tokens ms: {gaps or 'none'} | peak memory {memory}"
     if drafted := run["drafted_tokens"]:
-        yield f"  guessed {drafted} tokens ahead, right {run['accepted_tokens'] / drafted:.1%}"
+        yield f"  drafted {drafted} tokens, accepted {run['accepted_tokens'] / drafted:.1%}"
     if "steady_p99_over_median" in run:
         yield (
             f"  steady streams: median {run['steady_median_ms']} ms, p99 {run['steady_p99_ms']} ms, "
-            f"ratio {run['steady_p99_over_median']} (wanted at most {run['wanted_at_most']}); "
+            f"ratio {run['steady_p99_over_median']} (target: at most {run['wanted_at_most']}); "
             f"first token of long prompts ms: {_stages(run['long_first_token_ms'])}"
         )
 
@@ -53,12 +53,12 @@ def cache_line(name: str, *, off: list[dict[str, Any]], on: list[dict[str, Any]]
     return (
         f"{name}: {with_cache:,.1f} tokens/s with the prefix cache ({found:.0%} of prompt tokens found), "
         f"{without:,.1f} without: ratio {with_cache / without:.2f} "
-        f"(shared130: wanted at least {CACHE_WANTED})"
+        f"(shared130, target: at least {TARGET_CACHE_RATIO})"
     )
 
 
 def ceilings_line(device: str, ceilings: Ceilings) -> str:
-    """What the roofline is measured against."""
+    """The device's peaks as one line."""
     copied, products = ceilings.copy_bytes_per_second, ceilings.flops_per_second
     return (
         f"{device}: copies {copied / 1e9:,.1f} GB/s, multiplies {products / 1e12:,.2f} TFLOP/s"

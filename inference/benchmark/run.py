@@ -22,7 +22,7 @@ from inference.benchmark.workloads import WORKLOADS, Item
 from inference.config import Attention, EngineConfig, KvDtype, Quantization, RevisionSpec
 from inference.execution.build import assemble, build_engine
 from inference.models.device import choose_device, choose_dtype
-from inference.protocol.errors import Refusal
+from inference.protocol.errors import RequestRejected
 from inference.scheduling.engine import Engine
 
 DEFAULT_MODEL_LEN = 4096  # as the peers are set; more where a list needs more
@@ -48,13 +48,17 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--kv-dtype", choices=get_args(KvDtype), default="auto")
     parser.add_argument("--attention", choices=get_args(Attention), default="auto")
     parser.add_argument(
-        "--draft-tokens", type=int, default=0, help="draft tokens per step; measured on copy1, copy8, copy32"
+        "--draft-tokens",
+        type=int,
+        default=0,
+        help="n-gram speculation; measured on copy1, copy8, copy32",
     )
     parser.add_argument(
         "--repeating",
         type=float,
-        metavar="LOUDNESS",
-        help="with --shape: weights that say the copied lists' passage, the surer the louder (1: always)",
+        metavar="STD",
+        help="with --shape: weights that repeat the copied lists' passage, the more often the larger this "
+        "standard deviation of its embeddings (1: always)",
     )
     parser.add_argument("--max-model-len", type=int)
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
@@ -112,7 +116,7 @@ def engine_of(options: argparse.Namespace) -> Engine:
         options.shape,
         config,
         max_model_len=config.max_model_len or DEFAULT_MODEL_LEN,
-        loudness=options.repeating,
+        embedding_std=options.repeating,
     )
     return assemble(loaded, RevisionSpec(options.shape, Path(), config))
 
@@ -188,7 +192,7 @@ def main(argv: Sequence[str] | None = None, *, say: Callable[[str], None] = prin
     ceilings = measure_ceilings(device, dtype, is_fp8=is_fp8)
     try:
         engine = engine_of(options)
-    except Refusal as error:
+    except RequestRejected as error:
         raise SystemExit(f"the model cannot be loaded: {error}") from error
     report |= {"environment": environment(engine), "ceilings": ceilings.report()}
     say(ceilings_line(engine.card.device, ceilings))

@@ -61,22 +61,22 @@ SPREAD = 0.02  # of the random weights, uniform to both sides
 
 
 def random_model(
-    shape: str, config: EngineConfig, *, max_model_len: int, loudness: float | None = None
+    shape: str, config: EngineConfig, *, max_model_len: int, embedding_std: float | None = None
 ) -> LoadedModel:
-    """A loaded model of one of SHAPES; its words are made up. `loudness`: see repeating.py."""
+    """A loaded model of one of SHAPES; its words are made up. `embedding_std`: see repeating.py."""
     device = choose_device(config)
     dtype = choose_dtype(config, device)
     check_fp8(config, device, quantization=None)
     base.register()
     model_config = shape_config(shape)
     model = random_weights(model_config, device=device, dtype=dtype, attention=base.NAME)
-    if loudness is not None:
-        make_repeating(model, loudness=loudness)
+    if embedding_std is not None:
+        make_repeating(model, embedding_std=embedding_std)
     if config.quantization:
         quantize_loaded(model, config.quantization, quantize_head=config.quantize_head)
         if device.type == "cuda":
             torch.cuda.empty_cache()  # the float weights' memory: the KV pool is planned from what is free
-    tokenizer = made_up_tokenizer(model_config.vocab_size)
+    tokenizer = synthetic_tokenizer(model_config.vocab_size)
     return LoadedModel(
         model=model.requires_grad_(False).eval(),
         tokenizer=tokenizer,
@@ -92,7 +92,7 @@ def random_model(
 
 
 def shape_config(shape: str) -> PretrainedConfig:
-    """What config.json of a shape says. No token ends a text."""
+    """The transformers config of a shape. No token ends a text."""
     return LlamaConfig(
         **SHAPES[shape], architectures=["LlamaForCausalLM"], bos_token_id=None, eos_token_id=None
     )
@@ -119,7 +119,7 @@ def fill(name: str, parameter: torch.Tensor) -> None:
         parameter.uniform_(-SPREAD, SPREAD)
 
 
-def made_up_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
+def synthetic_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
     """Byte-level: the bytes, then words that nobody says."""
     words = byte_level_alphabet()
     for number in range(len(words), vocab_size):

@@ -10,8 +10,8 @@ MAX_EXPERTS = 16_384
 LAYERS = ("layers", "n_layer", "num_layer", "depth")  # how such names end
 
 
-def too_many(config: Any) -> str:
-    """What of it no model has; "" where all is in bounds. transformers would build each of them."""
+def excessive_size(config: Any) -> str:
+    """The reason to refuse its sizes; "" where all are in bounds. transformers would allocate any of them."""
     for name, value in _numbers(config):
         bound = MAX_LAYERS if name.endswith(LAYERS) else MAX_EXPERTS if "experts" in name else None
         if bound is not None and value > bound:

@@ -1,4 +1,4 @@
-"""How long a model's context is: by whichever name its files say so, or an assumption that is said."""
+"""A model's context length, by whichever name its files give it, or an assumption that is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a folder must be before a model is loaded from it: data that runs no code and reads no other file."""
+"""Checks of a model folder before loading: data that runs no code and reads no other file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from inference.checkpoints import serving_files
-from inference.checkpoints.config_sizes import too_many
+from inference.checkpoints.config_sizes import excessive_size
 from inference.checkpoints.model_kinds import has_class, has_tokenizer_class, why_not_served
 from inference.checkpoints.safetensors_header import BadHeader, Tensor, read_header
 from inference.checkpoints.serving_files import INDEX
-from inference.protocol.errors import Refusal
+from inference.protocol.errors import RequestRejected
 
 OWN_METHODS = "pilothouse_"  # what the names of our quantization methods begin with, in config.json
 MAX_JSON_BYTES = 32 * 2**20  # the largest indexes of weights take 10 MB
@@ -35,7 +35,7 @@ PACKED_DTYPES = frozenset({"U8", "I8", "U16", "I16", "U32", "I32", "I64"})
 PACKED_NAMES = (".weight", ".qweight", ".weight_packed", "_blocks")
 
 
-class CannotLoad(Refusal):
+class CannotLoad(RequestRejected):
     """A model that will not be loaded, with the reason."""
 
     code = "model_cannot_load"
@@ -97,7 +97,7 @@ def check_descriptions(folder: Path) -> dict[str, Path]:
 
 
 def ignored(folder: Path, files: Collection[str]) -> list[str]:
-    """What else lies there, of which nothing is read: for a word to whoever imports it."""
+    """The other files of the folder, which are not read; shown to the person who imports it."""
     return serving_files.ignored(serving_files.listed(folder.resolve()), files)
 
 
@@ -186,7 +186,7 @@ def _check_config(files: Mapping[str, Path], found: Collection[str]) -> None:
     config = _read_json(files["config.json"])
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise UnsafeModel("config.json names no model_type")
-    if what := too_many(config):
+    if what := excessive_size(config):
         raise UnsafeModel(f"config.json: {what}")
     if "transformers_weights" in config:
         raise UnsafeModel("config.json names files of weights of its own (transformers_weights): remove that")
@@ -241,7 +241,7 @@ def _check_index(index: Any, tensors: Mapping[str, Mapping[str, Tensor]]) -> Non
 
 
 def _is_ours(config: Path) -> bool:
-    """Whether the weights were quantized here."""
+    """True if the weights were quantized by one of our methods."""
     return bool(_read_json(config).get("quantization_config"))  # others' have been refused
 
 

@@ -1,4 +1,4 @@
-"""What kind of model a folder holds, judged by its config.json: only what writes text is served.
+"""The kind of model in a folder, judged by its config.json: only text generation is served.
 
 transformers' own tables say which class belongs to a model type; they are asked where a name is not enough.
 """
@@ -51,7 +51,7 @@ PIPELINE = "model_index.json"
 
 
 def why_not_served(config: Mapping[str, Any], names: Collection[str] = ()) -> str:
-    """What the model does instead of continuing texts; "" for one that does.
+    """The model's task if it is not text generation; "" if it is.
 
     `names`: what else lies beside config.json, of which some belongs to one kind alone.
     """
@@ -66,14 +66,14 @@ def why_not_served(config: Mapping[str, Any], names: Collection[str] = ()) -> st
 
 
 def has_class(model_type: str) -> bool:
-    """Whether transformers itself has what a model of this type needs, so that no code of its own is."""
+    """True if transformers has a class for this model type, so that no remote code is needed."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     return model_type in CONFIG_MAPPING_NAMES
 
 
 def has_tokenizer_class(model_type: str, tokenizer_class: object) -> bool:
-    """Whether transformers has the tokenizer that a tokenizer_config.json names, or one for the model."""
+    """True if transformers has the tokenizer class that tokenizer_config.json names, or one for the model."""
     from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
 
     if TOKENIZER_MAPPING_NAMES.get(model_type) is not None:
@@ -82,7 +82,7 @@ def has_tokenizer_class(model_type: str, tokenizer_class: object) -> bool:
 
 
 def is_text_of_images(model_type: str) -> bool:
-    """Whether a model of this type sees images as well, and transformers loads it by another class."""
+    """True for image-text-to-text models, which transformers loads by another class."""
     from transformers.models.auto import modeling_auto as tables
 
     is_plain = model_type in tables.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -118,7 +118,7 @@ def _by_tables(architecture: str, model_type: str, config: Mapping[str, Any]) ->
 
 
 def _reads_apart(model_type: str, config: Mapping[str, Any]) -> bool:
-    """Whether an encoder reads what a decoder answers to; where config.json is silent, its class knows."""
+    """True for encoder-decoder models; where config.json is silent, the class tells."""
     named = config.get("is_encoder_decoder")
     if isinstance(named, bool):
         return named

@@ -27,7 +27,7 @@ class TwiceNamed(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """What a header says of one tensor."""
+    """One tensor's entry in a header."""
 
     name: str
     dtype: str

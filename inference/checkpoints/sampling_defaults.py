@@ -1,4 +1,4 @@
-"""How a model's makers let it choose tokens: what generation_config.json says, where a request is silent.
+"""A model's default sampling parameters, from generation_config.json, for requests that set none.
 
 As in vLLM the values count whether or not the file says `do_sample`; those of a wrong kind or out of the
 engine's bounds are left out, one by one.

@@ -1,4 +1,4 @@
-"""Which files of a folder serving reads; whatever else lies there is never opened."""
+"""The files of a folder that serving reads; all others are never opened."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
 def is_description(name: str) -> bool:
-    """Whether serving reads a file of this name, weights aside."""
+    """True for files other than weights that serving reads."""
     if name in NAMES or name == INDEX:
         return True
     folder, _, template = name.rpartition("/")
@@ -45,7 +45,7 @@ def weights(names: Collection[str], index: Any) -> list[str]:
 
 
 def listed(root: Path) -> dict[str, Path]:
-    """What lies at the top of a folder, and its further templates, by name."""
+    """Files at the top of a folder and its additional chat templates, by name."""
     found = {entry.name: Path(entry.path) for entry in os.scandir(root)}
     if found.get(TEMPLATES, root / TEMPLATES).is_dir():
         found |= {f"{TEMPLATES}/{path.name}": path for path in (root / TEMPLATES).iterdir()}
@@ -53,7 +53,7 @@ def listed(root: Path) -> dict[str, Path]:
 
 
 def ignored(names: Collection[str], served: Collection[str]) -> list[str]:
-    """What is passed over and worth a word: no texts for people, and no files that begin with a dot."""
+    """Files passed over and worth reporting: neither texts for people nor hidden files."""
     folders = {name.partition("/")[0] for name in served if "/" in name}
     return sorted(
         name

@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _described(folder: Path, files: Mapping[str, Path]) -> dict[str, Any]:
-    """What the files say, and what shows when transformers reads them. Raises `CannotLoad`."""
+    """The facts of the files, and those of a trial load by transformers. Raises `CannotLoad`."""
     progress("trying it", 0.92)
     from inference.convert.load_trial import tried
 
@@ -107,7 +107,7 @@ def _described(folder: Path, files: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def _copy(files: Mapping[str, Path], part: Path) -> dict[str, Any]:
-    """What serving reads, out of a folder that holds more."""
+    """Copies the files that serving reads out of a larger folder."""
     total = sum(path.stat().st_size for path in files.values()) or 1
     done = 0
     for name, path in files.items():

@@ -1,4 +1,4 @@
-"""What a checked model folder says of itself: sizes, context, licence. Read from headers, without torch."""
+"""Facts of a checked model folder: sizes, context length, licence. Read from headers, without torch."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _own_code(files: Mapping[str, Path]) -> list[str]:
 
 
 def _converter(folder: Path) -> int | None:
-    """Which of our converters made the folder of a GGUF file; None where it was made otherwise."""
+    """The version of our converter that made the folder from a GGUF file; None for other folders."""
     try:
         receipt = json.loads(_text(folder / RECEIPT) or "{}")
     except ValueError:

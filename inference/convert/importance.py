@@ -1,4 +1,4 @@
-"""How large the inputs of a model's linear layers are: there an error of the weights counts."""
+"""Mean squared inputs of a model's linear layers (an importance matrix), which weigh quantization errors."""
 
 from __future__ import annotations
 

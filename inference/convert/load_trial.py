@@ -20,7 +20,7 @@ from inference.models.loader import quantization_of
 
 
 def tried(folder: Path) -> dict[str, Any]:
-    """What only shows when the files are read, as facts. Raises `CannotLoad`."""
+    """Facts that need a trial load of the files. Raises `CannotLoad`."""
     logging.captureWarnings(True)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

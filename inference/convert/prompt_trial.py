@@ -9,7 +9,7 @@ from inference.prompt_process.process import PromptProcess, PromptSettings
 
 
 def try_prompts(folder: Path) -> dict[str, Any]:
-    """What shows of them, as facts. Raises `UnsafeModel`, which names the file at fault."""
+    """Facts of trial prompts. Raises `UnsafeModel`, which names the file at fault."""
     process = PromptProcess(folder, PromptSettings())
     try:
         process.load()

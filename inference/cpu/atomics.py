@@ -1,4 +1,4 @@
-"""What compiled code does with memory that is known by its address, and with the bits of a float32."""
+"""Compiled code's access to memory by address, atomic operations, and the bits of a float32."""
 
 from __future__ import annotations
 

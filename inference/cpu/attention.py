@@ -1,10 +1,10 @@
 """Attention straight from the pool's blocks: no key or value is copied, no row padded.
 
-A share is one key-value head and a few tokens of one sequence; where a stretch has no more tokens, as in
+A share is one key-value head and a few tokens of one sequence; where a sequence has no more tokens, as in
 decode, one part of its keys, so that one long sequence is work for all threads. The tokens' query heads are
 the rows of small products with the keys; the keys come by parts, each with a softmax of its own. Parts are
 joined in their order, whoever computed them, and begin at the same positions whatever the step holds: a
-token's output is the same to the bit in a chunk, alone, after a prefix that was found, and in any company.
+token's output is the same to the bit in a chunk, alone, after a cached prefix, and in any batch.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from inference.cpu.atomics import (
 )
 from inference.cpu.vectors import VECTORS, lanes, prefetch, step_of, summing, tile
 
-STRETCH = np.dtype(
+SEQUENCE = np.dtype(
     [
         ("offset", np.int64),  # of its first token in the batch
         ("num_tokens", np.int64),
         ("kv_len", np.int64),  # keys that the last token may see, itself included
         ("table", np.int64),  # address of its blocks' numbers, int64
-        ("first_share", np.int64),  # of the shares of all stretches
+        ("first_share", np.int64),  # of the shares of all sequences
         ("partials", np.int64),  # address of what its parts come to, `partial_floats` float32
     ]
 )
@@ -46,10 +46,10 @@ KEYS_AT_ONCE = 4  # of a block that are scored together
 MASKED = np.float32(-np.inf)
 ZERO = np.float32(0.0)
 
-scores_4x4, scores_3x4, scores_2x4 = tile("float", 4, 4), tile("float", 3, 4), tile("float", 2, 4)
-scores_1x4, scores_1x1 = tile("float", 1, 4), tile("float", 1, 1)
+scores_4x4, scores_3x4, scores_2x4 = tile("float32", 4, 4), tile("float32", 3, 4), tile("float32", 2, 4)
+scores_1x4, scores_1x1 = tile("float32", 1, 4), tile("float32", 1, 1)
 sums_4, sums_3, sums_2, sums_1 = summing(4), summing(3), summing(2), summing(1)
-STEP = step_of("float")
+STEP = step_of("float32")
 WIDTH = VECTORS * lanes()
 
 
@@ -60,24 +60,24 @@ def tokens_at_once(heads):
 
 
 @register_jitable
-def num_parts(stretch, heads):
+def num_parts(sequence, heads):
     """Of the keys. One that no token of a layer's window sees is left out when its turn comes."""
-    if stretch["num_tokens"] > tokens_at_once(heads):
+    if sequence["num_tokens"] > tokens_at_once(heads):
         return 1
-    return -(-stretch["kv_len"] // PART)
+    return -(-sequence["kv_len"] // PART)
 
 
 @register_jitable
-def num_shares(stretch, heads):
-    tiles = -(-stretch["num_tokens"] // tokens_at_once(heads))
-    return tiles * num_parts(stretch, heads) * heads["num_kv_heads"]
+def num_shares(sequence, heads):
+    tiles = -(-sequence["num_tokens"] // tokens_at_once(heads))
+    return tiles * num_parts(sequence, heads) * heads["num_kv_heads"]
 
 
 @register_jitable
-def partial_floats(stretch, heads):
+def partial_floats(sequence, heads):
     """For each part and query head the sum of values, the highest score and the sum of weights."""
-    parts = num_parts(stretch, heads)
-    return parts * stretch["num_tokens"] * heads["num_heads"] * (heads["head_dim"] + 2) if parts > 1 else 0
+    parts = num_parts(sequence, heads)
+    return parts * sequence["num_tokens"] * heads["num_heads"] * (heads["head_dim"] + 2) if parts > 1 else 0
 
 
 @register_jitable
@@ -90,7 +90,7 @@ def scratch_floats(heads):
 
 
 @njit
-def attend(stretch, share, heads, keys, values, scaling, window, queries, stride, out, scratch):
+def attend(sequence, share, heads, keys, values, scaling, window, queries, stride, out, scratch):
     """Attention of one share's tokens, of one part of the keys where these are shared out.
 
     `queries`: address of float32 [num_tokens of the batch, stride], whose first num_heads * head_dim numbers
@@ -98,20 +98,20 @@ def attend(stretch, share, heads, keys, values, scaling, window, queries, stride
     layer's pool, float32 [slots, num_kv_heads, head_dim]; `window`: positions that a token sees, itself
     included; 0: all. `scratch`: of `scratch_floats` float32 for this thread alone.
     """
-    dim, group, parts = heads.head_dim, heads.num_heads // heads.num_kv_heads, num_parts(stretch, heads)
+    dim, group, parts = heads.head_dim, heads.num_heads // heads.num_kv_heads, num_parts(sequence, heads)
     kv_head, place = share % heads.num_kv_heads, share // heads.num_kv_heads
     first = place * tokens_at_once(heads) if parts == 1 else 0
-    num_tokens = min(tokens_at_once(heads), stretch.num_tokens - first)
+    num_tokens = min(tokens_at_once(heads), sequence.num_tokens - first)
     num_rows = num_tokens * group
     size = num_rows * (dim + 2)
     whole = scratch + 4 * num_rows * dim
-    sums = stretch.partials + 4 * share * size if parts > 1 else whole + 4 * size
+    sums = sequence.partials + 4 * share * size if parts > 1 else whole + 4 * size
     scores = whole + 8 * size
     head_offset = 4 * kv_head * group * dim
     for token in range(num_tokens):
-        source = queries + 4 * (stretch.offset + first + token) * stride + head_offset
+        source = queries + 4 * (sequence.offset + first + token) * stride + head_offset
         _scale(floats(source, group * dim), scaling, floats(scratch + 4 * token * group * dim, group * dim))
-    seen = stretch.kv_len - stretch.num_tokens + first + 1  # keys of the share's first token, itself included
+    seen = sequence.kv_len - sequence.num_tokens + first + 1  # keys of the share's first token, with its own
     end = seen + num_tokens - 1
     part, last = (max(0, seen - window) if window else 0) // PART, (end - 1) // PART + 1
     if parts > 1:
@@ -119,7 +119,7 @@ def attend(stretch, share, heads, keys, values, scaling, window, queries, stride
     _clear(whole, num_rows, dim)
     while part < last:
         _attend_part(
-            stretch, heads, keys + 4 * kv_head * dim, values + 4 * kv_head * dim, window, scratch, num_rows,
+            sequence, heads, keys + 4 * kv_head * dim, values + 4 * kv_head * dim, window, scratch, num_rows,
             seen, part * PART, end, scores, sums,
         )  # fmt: skip
         if parts == 1:
@@ -129,7 +129,7 @@ def attend(stretch, share, heads, keys, values, scaling, window, queries, stride
         return
     _, weights = _figures(whole, num_rows, dim)
     for row in range(num_rows):
-        token = stretch.offset + first + row // group
+        token = sequence.offset + first + row // group
         target = out + 4 * (token * heads.num_heads + kv_head * group + row % group) * dim
         _scale(floats(whole + 4 * row * dim, dim), ONE / weights[row], floats(target, dim))
 
@@ -145,14 +145,14 @@ def _clear(sums, num_rows, dim):
 
 @njit
 def _figures(sums, num_rows, dim):
-    """Where the highest scores and the sums of weights are, behind the sums of values."""
+    """Views of the highest scores and the sums of weights, [num_rows] each, behind the sums of values."""
     place = sums + 4 * num_rows * dim
     return floats(place, num_rows), floats(place + 4 * num_rows, num_rows)
 
 
 @njit
-def _attend_part(stretch, heads, keys, values, window, rows, num_rows, seen, start, end, scores, sums):
-    """What the keys from `start`, a part's first, come to; those from `end` on nobody sees."""
+def _attend_part(sequence, heads, keys, values, window, rows, num_rows, seen, start, end, scores, sums):
+    """Partial attention over one part of the keys, from `start` on; those from `end` on are masked."""
     dim, group = heads.head_dim, heads.num_heads // heads.num_kv_heads
     slot_bytes = 4 * heads.num_kv_heads * dim
     count = min(PART, end - start)
@@ -160,9 +160,9 @@ def _attend_part(stretch, heads, keys, values, window, rows, num_rows, seen, sta
     _clear(sums, num_rows, dim)
     if count <= 0 or (window and start + count <= seen - window):
         return
-    _fetch(stretch, heads, values, slot_bytes, start, count)
+    _fetch(sequence, heads, values, slot_bytes, start, count)
     dots = scores + 4 * num_rows * PART
-    _score(stretch, heads, keys, slot_bytes, rows, num_rows, start, count, scores, dots)
+    _score(sequence, heads, keys, slot_bytes, rows, num_rows, start, count, scores, dots)
     for row in range(num_rows):
         own = seen + row // group
         line = floats(scores + 4 * row * PART, PART)
@@ -170,7 +170,7 @@ def _attend_part(stretch, heads, keys, values, window, rows, num_rows, seen, sta
         if window:
             fill(line[: max(0, min(count, own - window - start))], MASKED)
         highest[row], weights[row] = _soften(line)
-    _sum_values(stretch, heads, values, slot_bytes, scores, num_rows, start, count, sums)
+    _sum_values(sequence, heads, values, slot_bytes, scores, num_rows, start, count, sums)
 
 
 @njit
@@ -185,16 +185,16 @@ def _join_rows(sums, num_rows, dim, whole):
 
 
 @njit
-def join(stretch, token, heads, out):
-    """What the parts come to for one token of a stretch: float32 [num_heads, head_dim] at address `out`."""
-    dim, group, parts = heads.head_dim, heads.num_heads // heads.num_kv_heads, num_parts(stretch, heads)
+def combine_parts(sequence, token, heads, out):
+    """One token's attention from the partial results of all parts: float32 [num_heads, head_dim] to `out`."""
+    dim, group, parts = heads.head_dim, heads.num_heads // heads.num_kv_heads, num_parts(sequence, heads)
     if parts == 1:
         return
-    num_rows = stretch.num_tokens * group
+    num_rows = sequence.num_tokens * group
     size = 4 * num_rows * (dim + 2)  # bytes of a share
     for head in range(heads.num_heads):
         row = token * group + head % group
-        first = stretch.partials + head // group * size
+        first = sequence.partials + head // group * size
         target = floats(out + 4 * head * dim, dim)
         fill(target, ZERO)
         top, weight = MASKED, ZERO
@@ -229,10 +229,10 @@ def _scale(source, factor, target):
 
 
 @njit
-def _fetch(stretch, heads, pool, slot_bytes, start, count):
+def _fetch(sequence, heads, pool, slot_bytes, start, count):
     """Has the CPU fetch the keys, or values, of `count` positions."""
     size, end = heads.block_size, start + count
-    table = longs(stretch.table, (end - 1) // size + 1)
+    table = longs(sequence.table, (end - 1) // size + 1)
     while start < end:
         block = start // size
         inside = start - block * size
@@ -249,7 +249,7 @@ def _fetch_slots(address, count, slot_bytes, heads):
 
 
 @njit
-def _score(stretch, heads, keys, slot_bytes, rows, num_rows, start, count, scores, dots):
+def _score(sequence, heads, keys, slot_bytes, rows, num_rows, start, count, scores, dots):
     """Products of all rows with `count` keys from position `start` on, to float32 [num_rows, PART].
 
     While a block's keys are scored, those of the next one are fetched. Which keys are scored together depends
@@ -257,7 +257,7 @@ def _score(stretch, heads, keys, slot_bytes, rows, num_rows, start, count, score
     """
     dim, size = heads.head_dim, heads.block_size
     row_bytes = 4 * dim
-    table = longs(stretch.table, (start + count - 1) // size + 1)
+    table = longs(sequence.table, (start + count - 1) // size + 1)
     done = 0
     while done < count:
         block = (start + done) // size
@@ -341,10 +341,10 @@ def _ordered(number):
 
 
 @njit(fastmath=FASTMATH)
-def _sum_values(stretch, heads, values, slot_bytes, scores, num_rows, start, count, sums):
+def _sum_values(sequence, heads, values, slot_bytes, scores, num_rows, start, count, sums):
     """Adds `count` values, each times its share, to float32 [num_rows, head_dim]."""
     dim, size = heads.head_dim, heads.block_size
-    table = longs(stretch.table, (start + count - 1) // size + 1)
+    table = longs(sequence.table, (start + count - 1) // size + 1)
     vectors = dim - dim % WIDTH
     done = 0
     while done < count:
@@ -379,7 +379,7 @@ def _add(num_rows, shares, value, value_stride, count, out, stride):
 
 @njit(fastmath=FASTMATH)
 def _add_rest(num_rows, shares, value, value_stride, count, out, first, dim):
-    """What vectors did not reach: the last numbers of each value."""
+    """The scalar tail: the last numbers of each value, which fill no vector."""
     for row in range(num_rows):
         target, own = floats(out + 4 * row * dim, dim), floats(shares + 4 * row * PART, count)
         for i in range(count):

@@ -17,11 +17,11 @@ rows_1, rows_4, rows_8 = block_of(BLOCK, 1), block_of(BLOCK, 4), block_of(BLOCK,
 
 
 @njit
-def multiply_blocks(product, rows, stride, scales, num_rows, column, last, out, own):
+def multiply_blocks(product, rows, stride, scales, num_rows, column, last, out, scratch):
     """Outputs from `column`, a multiple of BLOCK, to `last` for all rows, to float32 [num_rows, num_outputs].
 
     `rows`: address of float32 rows, `stride` bytes from one to the next; `scales`: of float32 [num_rows], all
-    1; `own`: of 8 * BLOCK float32 for this thread alone.
+    1; `scratch`: of 8 * BLOCK float32 for this thread alone.
     """
     length = product.num_inputs
     while column < last:
@@ -32,14 +32,14 @@ def multiply_blocks(product, rows, stride, scales, num_rows, column, last, out, 
             x = rows + row * stride
             if left == 1:
                 taken = np.int64(1)
-                rows_1(x, stride, np.int64(0), w, length, own)
+                rows_1(x, stride, np.int64(0), w, length, scratch)
             elif left <= 4:
                 taken = min(left, np.int64(4))
-                rows_4(x, stride, taken - 1, w, length, own)
+                rows_4(x, stride, taken - 1, w, length, scratch)
             else:
                 taken = min(left, np.int64(8))
-                rows_8(x, stride, taken - 1, w, length, own)
-            store(product, scales, row, column, taken, min(BLOCK, last - column), out, own)
+                rows_8(x, stride, taken - 1, w, length, scratch)
+            store(product, scales, row, column, taken, min(BLOCK, last - column), out, scratch)
             row += taken
         column += BLOCK
 

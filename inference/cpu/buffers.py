@@ -20,7 +20,7 @@ class WrongBuffer(ValueError):
 
 
 def address_of(tensor: Tensor, name: str, dtype: torch.dtype, *shape: int) -> int:
-    """Where the numbers of a tensor begin: of this dtype and shape, one behind the other, on the CPU."""
+    """The address of a contiguous CPU tensor of this dtype and shape. Raises `WrongBuffer` for any other."""
     if tensor.dtype != dtype or tensor.shape != shape or not tensor.is_contiguous() or not tensor.is_cpu:
         raise WrongBuffer(
             f"compiled code takes {name} as {dtype} {[*shape]}, contiguous and on the CPU; this is "
@@ -30,7 +30,7 @@ def address_of(tensor: Tensor, name: str, dtype: torch.dtype, *shape: int) -> in
 
 
 def check_below(numbers: npt.NDArray[np.int64], limit: int, name: str) -> None:
-    """Whether all of them number one of `limit` things."""
+    """Raises `WrongBuffer` unless all numbers are from 0 to `limit` - 1."""
     if len(numbers) and numbers.view(np.uint64).max() >= limit:  # in which negative ones are large
         raise WrongBuffer(f"there are {limit} of them, and compiled code is told of {name} {numbers.max()}")
 

@@ -1,4 +1,4 @@
-"""Whether this machine can compile the functions of this folder, and where they are kept once compiled."""
+"""numba on this machine: a self-test of the compiled functions, and the folder that caches them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ logger = logging.getLogger(__name__)
 
 @lru_cache(maxsize=1)
 def works() -> bool:
-    """Whether compiled functions can be used: numba is there, and this CPU multiplies as it should."""
+    """True where numba is installed and the compiled products pass their self-test on this CPU."""
     try:
         import numba  # noqa: F401 - where it is missing, what follows says so less plainly
 
         from inference.cpu.matmul_single import is_right
-        from inference.cpu.vectors import has_whole_numbers
+        from inference.cpu.vectors import has_int16_products
 
-        return has_whole_numbers() and is_right()
+        return has_int16_products() and is_right()
     except Exception as error:  # whatever it is, torch can do without
         logger.warning("products on this CPU are not compiled: %s: %s", type(error).__name__, error)
         return False
 
 
 def is_new_here() -> bool:
-    """Whether the layers have yet to be compiled on this machine: a quarter of a minute, once."""
+    """True until the layers have been compiled on this machine, which takes 15 seconds once."""
     import numba
 
     return not any(Path(numba.config.CACHE_DIR).rglob("step.run*.nbc"))

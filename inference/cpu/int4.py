@@ -11,20 +11,20 @@ from numba import njit
 
 from inference.cpu.atomics import DIVIDES, INFINITE, MAGNITUDE, bits, from_bits, ints, shorts
 from inference.cpu.bf16 import store
-from inference.cpu.int4_tile import NUM_VECTORS, OFFSET, SCALES, nibble_tile
+from inference.cpu.int4_tile import NUM_VECTORS, OFFSET, SCALES, int4_tile
 from inference.cpu.packing import BLOCK
 from inference.cpu.vectors import lanes
 
 LARGEST = np.float32(32767.0)
-whole_1, whole_2, whole_4 = (nibble_tile(rows, rounds=True) for rows in (1, 2, 4))
-wide_1, wide_4 = nibble_tile(1, rounds=False), nibble_tile(4, rounds=False)
+int16_1, int16_2, int16_4 = (int4_tile(rows, rounds=True) for rows in (1, 2, 4))
+float32_1, float32_4 = int4_tile(1, rounds=False), int4_tile(4, rounds=False)
 MOST_ROWS = 8 if lanes() == 16 else 4  # whose sums stay in registers
-whole_most = nibble_tile(MOST_ROWS, rounds=True)
+int16_most = int4_tile(MOST_ROWS, rounds=True)
 TILE = NUM_VECTORS * lanes()  # outputs
 
 
 @njit(error_model=DIVIDES)
-def put_whole_row(source, group, address):
+def put_int16_row(source, group, address):
     """float32 [num_inputs] as int16, for every four the second and third in turns, and behind them int32
     [groups]: what a group's sum is too large by. The largest of the row becomes LARGEST; its size, or NaN.
     """
@@ -55,11 +55,11 @@ def put_whole_row(source, group, address):
 
 
 @njit
-def multiply_nibbles(product, rounds, rows, stride, scales, num_rows, column, last, out, own):
+def multiply_int4_columns(product, rounds, rows, stride, scales, num_rows, column, last, out, scratch):
     """Outputs from `column`, a multiple of BLOCK, to `last` for all rows, to float32 [num_rows, num_outputs].
 
-    `rows`: address of rows as put_whole_row leaves them, or of float32 ones, `stride` bytes from one to the
-    next; `scales`: of float32 [num_rows]; `own`: of 8 * BLOCK float32 for this thread alone.
+    `rows`: address of rows as put_int16_row leaves them, or of float32 ones, `stride` bytes from one to the
+    next; `scales`: of float32 [num_rows]; `scratch`: of 8 * BLOCK float32 for this thread alone.
     """
     w = product.weight + column * (product.num_inputs // 2)
     steps = product.scale + column // BLOCK * (product.num_inputs // product.group) * SCALES
@@ -71,10 +71,10 @@ def multiply_nibbles(product, rounds, rows, stride, scales, num_rows, column, la
             x = rows + row * stride
             for part in range(0, BLOCK, TILE):
                 if rounds:
-                    _whole(x, stride, taken, w + 4 * part, steps + 2 * part, product, own + 4 * part)
+                    _int16(x, stride, taken, w + 4 * part, steps + 2 * part, product, scratch + 4 * part)
                 else:
-                    _wide(x, stride, taken, w + 4 * part, steps + 2 * part, product, own + 4 * part)
-            store(product, scales, row, column, taken, min(BLOCK, last - column), out, own)
+                    _float32(x, stride, taken, w + 4 * part, steps + 2 * part, product, scratch + 4 * part)
+            store(product, scales, row, column, taken, min(BLOCK, last - column), out, scratch)
             row += taken
         column += BLOCK
         w += BLOCK * (product.num_inputs // 2)
@@ -82,22 +82,22 @@ def multiply_nibbles(product, rounds, rows, stride, scales, num_rows, column, la
 
 
 @njit
-def _whole(x, stride, num_rows, w, steps, product, out):
+def _int16(x, stride, num_rows, w, steps, product, out):
     groups = product.num_inputs // product.group
     if num_rows == 1:
-        whole_1(x, stride, np.int64(0), w, steps, product.group, groups, out)
+        int16_1(x, stride, np.int64(0), w, steps, product.group, groups, out)
     elif num_rows == 2:
-        whole_2(x, stride, np.int64(1), w, steps, product.group, groups, out)
+        int16_2(x, stride, np.int64(1), w, steps, product.group, groups, out)
     elif num_rows <= 4:
-        whole_4(x, stride, num_rows - 1, w, steps, product.group, groups, out)
+        int16_4(x, stride, num_rows - 1, w, steps, product.group, groups, out)
     else:
-        whole_most(x, stride, num_rows - 1, w, steps, product.group, groups, out)
+        int16_most(x, stride, num_rows - 1, w, steps, product.group, groups, out)
 
 
 @njit
-def _wide(x, stride, num_rows, w, steps, product, out):
+def _float32(x, stride, num_rows, w, steps, product, out):
     groups = product.num_inputs // product.group
     if num_rows == 1:
-        wide_1(x, stride, np.int64(0), w, steps, product.group, groups, out)
+        float32_1(x, stride, np.int64(0), w, steps, product.group, groups, out)
     else:
-        wide_4(x, stride, num_rows - 1, w, steps, product.group, groups, out)
+        float32_4(x, stride, num_rows - 1, w, steps, product.group, groups, out)

@@ -39,13 +39,13 @@ PARTS = 4  # of a word, each of two weights
 FUSED = ("contract",)  # and no other order of sums: it might be another for another number of rows
 
 
-def nibble_tile(num_rows: int, *, rounds: bool) -> Callable[..., None]:
+def int4_tile(num_rows: int, *, rounds: bool) -> Callable[..., None]:
     """A function (x, x_stride, last, w, scales, group, num_groups, out).
 
     out[row] = the sum over groups of scales[group] * (the sum over its inputs of x[row] * w), for NUM_VECTORS
     * lanes() outputs; out is float32 [num_rows, BLOCK]. w: address of words [num_groups * group / 8, BLOCK];
-    scales: of bfloat16 [num_groups, BLOCK]. x: of rows as nibbles.put_row leaves them, `x_stride` bytes from
-    one to the next; those after `last` are not read: they count as that one.
+    scales: of bfloat16 [num_groups, BLOCK]. x: of rows as int4.put_int16_row leaves them, `x_stride`
+    bytes from one to the next; those after `last` are not read: they count as that one.
     """
 
     @intrinsic
@@ -63,7 +63,7 @@ def nibble_tile(num_rows: int, *, rounds: bool) -> Callable[..., None]:
         return types.void(*[types.int64] * 8), generate
 
     def generate(context: Any, builder: Any, signature: Any, args: Sequence[Value]) -> Value:
-        (Whole if rounds else Wide)(builder, num_rows).emit(*args)
+        (Int16Int4Tile if rounds else Float32Int4Tile)(builder, num_rows).emit(*args)
         return context.get_dummy_value()
 
     made: Callable[..., None] = tile
@@ -73,7 +73,7 @@ def nibble_tile(num_rows: int, *, rounds: bool) -> Callable[..., None]:
 Sums = dict[tuple[int, int], list[Value]]  # by row and vector: places of sums within a group, added up later
 
 
-class NibbleTile(ABC):
+class Int4Tile(ABC):
     """Writes the code of one tile."""
 
     number_bytes: ClassVar[int]  # of an activation
@@ -148,7 +148,7 @@ class NibbleTile(ABC):
 
     @abstractmethod
     def _first(self, row: Value, index: Value, length: Value) -> Value:
-        """What the sum of a row and a group begins with."""
+        """The initial value of the sum of a row and a group."""
 
     @abstractmethod
     def _add(
@@ -181,7 +181,7 @@ class NibbleTile(ABC):
         return cgutils.alloca_once_value(self.builder, value)
 
 
-class Whole(NibbleTile):
+class Int16Int4Tile(Int4Tile):
     """With activations of int16, multiplied and summed in pairs, as exact whole numbers.
 
     Weights are taken as they are stored, from 0 to 15: a row's sums begin with what that is too much.
@@ -231,7 +231,7 @@ class Whole(NibbleTile):
         return self.builder.sitofp(total, self.floats)
 
 
-class Wide(NibbleTile):
+class Float32Int4Tile(Int4Tile):
     """With activations of float32, as they are."""
 
     number_bytes, sum_kind, passes = 4, FLOAT, (range(PARTS),)

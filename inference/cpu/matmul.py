@@ -11,18 +11,15 @@ from numba import njit
 from inference.cpu.atomics import DIVIDES, INFINITE, MAGNITUDE, bits, bytes_at, floats, from_bits, shorts
 from inference.cpu.bf16 import multiply_blocks
 from inference.cpu.buffers import ALIGNMENT
-from inference.cpu.int4 import multiply_nibbles, put_whole_row
+from inference.cpu.int4 import multiply_int4_columns, put_int16_row
 from inference.cpu.packing import BLOCK
 from inference.cpu.thread_pool import finish, next_share
 from inference.cpu.vectors import lanes, step_of, tile
 
 PRODUCT = np.dtype(
     [
-        (
-            "weight",
-            np.int64,
-        ),  # address of int8 [num_outputs, num_inputs], or of what packed.py or nibbles.py takes
-        ("scale", np.int64),  # address of float32 [num_outputs], of what nibbles.py takes, or 0
+        ("weight", np.int64),  # address of int8 [num_outputs, num_inputs], or as bf16.py or int4.py take it
+        ("scale", np.int64),  # address of float32 [num_outputs], as int4.py takes it, or 0
         ("bias", np.int64),  # address of float32 [num_outputs], or 0
         ("num_outputs", np.int64),
         ("num_inputs", np.int64),
@@ -35,7 +32,7 @@ PRODUCT = np.dtype(
 EXACT, ROUNDED, PACKED, INT4_EXACT, INT4_ROUNDED = range(5)
 SHARES = 8  # of a product, for each thread
 COLUMNS = 8  # outputs of a share come in multiples of it
-OWN_FLOATS = 8 * BLOCK  # that a thread needs for itself
+SCRATCH_FLOATS = 8 * BLOCK  # that a thread needs for itself
 
 # One int32 sums num_inputs / lanes products of an activation and a weight of at most 128.
 LARGEST, LARGEST_SUM = 32767, (2**31 - 1) * lanes() // 128
@@ -43,11 +40,11 @@ SCALE_OF_NAN = np.float32(np.nan)
 ZERO = np.float32(0.0)
 FIRST = np.int64(0)  # a plain 0 would have numba compile what it is passed to once more
 
-whole_4x4, whole_3x4, whole_2x4 = tile("whole", 4, 4), tile("whole", 3, 4), tile("whole", 2, 4)
-whole_1x4, whole_1x1 = tile("whole", 1, 4), tile("whole", 1, 1)
-wide_4x4, wide_3x4, wide_2x4 = tile("widened", 4, 4), tile("widened", 3, 4), tile("widened", 2, 4)
-wide_1x4, wide_1x1 = tile("widened", 1, 4), tile("widened", 1, 1)
-WHOLE_STEP, WIDE_STEP = step_of("whole"), step_of("widened")
+int16_4x4, int16_3x4, int16_2x4 = (tile("int16_int8", rows, 4) for rows in (4, 3, 2))
+int16_1x4, int16_1x1 = tile("int16_int8", 1, 4), tile("int16_int8", 1, 1)
+float32_4x4, float32_3x4, float32_2x4 = (tile("float32_int8", rows, 4) for rows in (4, 3, 2))
+float32_1x4, float32_1x1 = tile("float32_int8", 1, 4), tile("float32_int8", 1, 1)
+INT16_STEP, FLOAT32_STEP = step_of("int16_int8"), step_of("float32_int8")
 
 
 @njit
@@ -66,7 +63,7 @@ def put_row(source, product, rows, scales, row):
     address = rows + row * stride_of(product)
     unit = floats(scales + 4 * row, 1)
     if product.kind == INT4_ROUNDED:
-        unit[0] = put_whole_row(source[:count], product.group, address)
+        unit[0] = put_int16_row(source[:count], product.group, address)
         return
     if product.kind != ROUNDED:
         target = floats(address, count)
@@ -91,27 +88,28 @@ def put_row(source, product, rows, scales, row):
 
 
 @njit(nogil=True, cache=True)
-def run(board, thread, all_products, x, num_rows, num_threads, rows, scales, out, own, own_bytes):
+def run(counters, thread, all_products, x, num_rows, num_threads, rows, scales, out, scratch, scratch_bytes):
     """One thread's part of a product alone: x, float32 [num_rows, num_inputs], to float32 `out`."""
     product = all_products[0]
     width = product.num_inputs
-    row = next_share(board, 0, num_rows)
+    row = next_share(counters, 0, num_rows)
     while row >= 0:
         put_row(floats(x + 4 * row * width, width), product, rows, scales, row)
-        finish(board, 0)
-        row = next_share(board, 0, num_rows)
-    multiply_all(board, 1, product, rows, scales, num_rows, num_threads, out, own + thread * own_bytes)
+        finish(counters, 0)
+        row = next_share(counters, 0, num_rows)
+    scratch += thread * scratch_bytes
+    multiply_all(counters, 1, product, rows, scales, num_rows, num_threads, out, scratch)
 
 
 @njit
-def multiply_all(board, phase, product, rows, scales, num_rows, num_threads, out, own):
+def multiply_all(counters, phase, product, rows, scales, num_rows, num_threads, out, scratch):
     """One thread's part of a phase that multiplies."""
     count = num_shares(product, num_threads)
-    share = next_share(board, phase, count)
+    share = next_share(counters, phase, count)
     while share >= 0:
-        multiply(product, rows, scales, num_rows, share, num_threads, out, own)
-        finish(board, phase)
-        share = next_share(board, phase, count)
+        multiply(product, rows, scales, num_rows, share, num_threads, out, scratch)
+        finish(counters, phase)
+        share = next_share(counters, phase, count)
 
 
 @njit
@@ -128,20 +126,20 @@ def share_size(product, num_threads):
 
 
 @njit
-def multiply(product, rows, scales, num_rows, share, num_threads, out, own):
+def multiply(product, rows, scales, num_rows, share, num_threads, out, scratch):
     """One share of the outputs for all rows, to float32 [num_rows, num_outputs].
 
-    `own`: address of OWN_FLOATS float32 for this thread alone.
+    `scratch`: address of SCRATCH_FLOATS float32 for this thread alone.
     """
     size = share_size(product, num_threads)
     column, last = share * size, min(share * size + size, product.num_outputs)
     stride_in = stride_of(product)
     if product.kind == PACKED:
-        multiply_blocks(product, rows, stride_in, scales, num_rows, column, last, out, own)
+        multiply_blocks(product, rows, stride_in, scales, num_rows, column, last, out, scratch)
         return
     if product.kind > PACKED:
         rounds = product.kind == INT4_ROUNDED
-        multiply_nibbles(product, rounds, rows, stride_in, scales, num_rows, column, last, out, own)
+        multiply_int4_columns(product, rounds, rows, stride_in, scales, num_rows, column, last, out, scratch)
         return
     while column < last:
         width = 4 if column + 4 <= last else 1
@@ -149,8 +147,8 @@ def multiply(product, rows, scales, num_rows, share, num_threads, out, own):
         row = FIRST
         while row < num_rows:
             taken = min(4, num_rows - row) if width == 4 else 1
-            _tile(product, taken, width, rows + row * stride_in, stride_in, w, own)
-            _store(product, scales, row, column, taken, width, out, own)
+            _tile(product, taken, width, rows + row * stride_in, stride_in, w, scratch)
+            _store(product, scales, row, column, taken, width, out, scratch)
             row += taken
         column += width
 
@@ -159,46 +157,46 @@ def multiply(product, rows, scales, num_rows, share, num_threads, out, own):
 def _tile(product, num_rows, num_columns, x, stride, w, sums):
     length = product.num_inputs
     if product.kind == ROUNDED:
-        vectors = length - length % WHOLE_STEP
-        _whole_tile(num_rows, num_columns, x, stride, w, length, vectors, sums)
+        vectors = length - length % INT16_STEP
+        _int16_tile(num_rows, num_columns, x, stride, w, length, vectors, sums)
     else:
-        vectors = length - length % WIDE_STEP
-        _wide_tile(num_rows, num_columns, x, stride, w, length, vectors, sums)
+        vectors = length - length % FLOAT32_STEP
+        _float32_tile(num_rows, num_columns, x, stride, w, length, vectors, sums)
     if vectors < length:
         _add_rest(product, num_rows, num_columns, x, stride, w, vectors, sums)
 
 
 @njit
-def _whole_tile(num_rows, num_columns, x, stride, w, w_stride, length, sums):
+def _int16_tile(num_rows, num_columns, x, stride, w, w_stride, length, sums):
     if num_rows == 4:
-        whole_4x4(x, stride, w, w_stride, length, sums)
+        int16_4x4(x, stride, w, w_stride, length, sums)
     elif num_rows == 3:
-        whole_3x4(x, stride, w, w_stride, length, sums)
+        int16_3x4(x, stride, w, w_stride, length, sums)
     elif num_rows == 2:
-        whole_2x4(x, stride, w, w_stride, length, sums)
+        int16_2x4(x, stride, w, w_stride, length, sums)
     elif num_columns == 4:
-        whole_1x4(x, stride, w, w_stride, length, sums)
+        int16_1x4(x, stride, w, w_stride, length, sums)
     else:
-        whole_1x1(x, stride, w, w_stride, length, sums)
+        int16_1x1(x, stride, w, w_stride, length, sums)
 
 
 @njit
-def _wide_tile(num_rows, num_columns, x, stride, w, w_stride, length, sums):
+def _float32_tile(num_rows, num_columns, x, stride, w, w_stride, length, sums):
     if num_rows == 4:
-        wide_4x4(x, stride, w, w_stride, length, sums)
+        float32_4x4(x, stride, w, w_stride, length, sums)
     elif num_rows == 3:
-        wide_3x4(x, stride, w, w_stride, length, sums)
+        float32_3x4(x, stride, w, w_stride, length, sums)
     elif num_rows == 2:
-        wide_2x4(x, stride, w, w_stride, length, sums)
+        float32_2x4(x, stride, w, w_stride, length, sums)
     elif num_columns == 4:
-        wide_1x4(x, stride, w, w_stride, length, sums)
+        float32_1x4(x, stride, w, w_stride, length, sums)
     else:
-        wide_1x1(x, stride, w, w_stride, length, sums)
+        float32_1x1(x, stride, w, w_stride, length, sums)
 
 
 @njit
 def _add_rest(product, num_rows, num_columns, x, stride, w, done, sums):
-    """What vectors did not reach: the last numbers of each row."""
+    """The scalar tail: the last numbers of each row, which fill no vector."""
     length = product.num_inputs
     totals = floats(sums, num_rows * num_columns)
     for row in range(num_rows):
@@ -206,13 +204,13 @@ def _add_rest(product, num_rows, num_columns, x, stride, w, done, sums):
             weights = bytes_at(w + column * length, length)
             total = ZERO
             if product.kind == ROUNDED:
-                whole = shorts(x + row * stride, length)
+                activations = shorts(x + row * stride, length)
                 for i in range(done, length):
-                    total += np.float32(whole[i]) * np.float32(weights[i])
+                    total += np.float32(activations[i]) * np.float32(weights[i])
             else:
-                wide = floats(x + row * stride, length)
+                activations = floats(x + row * stride, length)
                 for i in range(done, length):
-                    total += wide[i] * np.float32(weights[i])
+                    total += activations[i] * np.float32(weights[i])
             totals[row * num_columns + column] += total
 
 

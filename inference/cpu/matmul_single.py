@@ -10,9 +10,9 @@ from torch import Tensor
 
 from inference.cpu import buffers, matmul
 from inference.cpu.buffers import ALIGNMENT, address_of, aligned
-from inference.cpu.matmul import EXACT, INT4_EXACT, INT4_ROUNDED, OWN_FLOATS, PACKED, PRODUCT, ROUNDED
+from inference.cpu.matmul import EXACT, INT4_EXACT, INT4_ROUNDED, PACKED, PRODUCT, ROUNDED, SCRATCH_FLOATS
 from inference.cpu.packing import BLOCK, group_of, num_blocks, pack
-from inference.cpu.thread_pool import Crew
+from inference.cpu.thread_pool import WorkerPool
 
 NUM_PHASES = 2
 
@@ -33,7 +33,7 @@ def multiply(x: Tensor, weight: Tensor, scale: Tensor, *, rounds: bool = True) -
     )
 
 
-def multiply_packed(x: Tensor, weight: Tensor, num_outputs: int) -> Tensor:
+def multiply_bf16(x: Tensor, weight: Tensor, num_outputs: int) -> Tensor:
     """x [rows, in] times bfloat16 [ceil(num_outputs / 32), in, 32]: float32 [rows, num_outputs]."""
     weight = weight.contiguous()
     shape = num_blocks(num_outputs), x.shape[-1], BLOCK
@@ -80,13 +80,13 @@ def _multiply(x: Tensor, *, weight: int, scale: int, num_outputs: int, kind: int
     }.items():
         record[name] = value
     row_bytes, scale_bytes = aligned(4 * num_inputs), aligned(4 * num_rows)
-    own_bytes = aligned(4 * OWN_FLOATS)
-    room_bytes = num_rows * row_bytes + scale_bytes + num_threads * own_bytes + ALIGNMENT
+    scratch_bytes = aligned(4 * SCRATCH_FLOATS)
+    room_bytes = num_rows * row_bytes + scale_bytes + num_threads * scratch_bytes + ALIGNMENT
     room = buffers.new([room_bytes], torch.uint8)
     rows = aligned(room.data_ptr())
     scales = rows + num_rows * row_bytes
     out = buffers.new([num_rows, num_outputs], torch.float32)
-    crew().run(
+    workers().run(
         matmul.run,
         record,
         address_of(x, "the rows", torch.float32, num_rows, num_inputs),
@@ -96,7 +96,7 @@ def _multiply(x: Tensor, *, weight: int, scale: int, num_outputs: int, kind: int
         scales,
         address_of(out, "the product", torch.float32, num_rows, num_outputs),
         scales + scale_bytes,
-        own_bytes,
+        scratch_bytes,
         num_phases=NUM_PHASES,
         num_threads=num_threads,
     )
@@ -104,19 +104,19 @@ def _multiply(x: Tensor, *, weight: int, scale: int, num_outputs: int, kind: int
 
 
 @lru_cache(maxsize=1)
-def crew() -> Crew:
-    """Whoever multiplies shares it: each call waits for its own shares alone."""
-    return Crew()
+def workers() -> WorkerPool:
+    """The threads that all products share; each call waits for its own shares alone."""
+    return WorkerPool()
 
 
 def is_right() -> bool:
-    """Whether small products are what they should be: nothing is clipped, no number lost."""
+    """A self-test on small products: nothing is clipped, no number lost."""
     weight = torch.arange(-127, 128, dtype=torch.int8, device="cpu").repeat(79)[: 64 * 77].view(64, 77)
     x = _spread(-1, 1, 9 * 77).view(9, 77)
     scale = _spread(1, 2, 64)
     return (
         _is_close(multiply(x, weight, scale), x @ weight.float().t() * scale)
-        and _is_close(multiply_packed(x, pack(weight.bfloat16()), 64), x @ weight.float().t())
+        and _is_close(multiply_bf16(x, pack(weight.bfloat16()), 64), x @ weight.float().t())
         and _is_int4_right()
     )
 

@@ -1,4 +1,4 @@
-"""How weights lie in memory for `packed` and `nibbles`: in blocks of outputs, and in a block input by input.
+"""The memory layout of weights for bf16.py and int4.py: blocks of 32 outputs, in a block input by input.
 
 An input is a bfloat16 number, a word of eight int4 ones, or the scale of a group.
 """

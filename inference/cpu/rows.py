@@ -1,4 +1,4 @@
-"""What a decoder layer does to each row of activations on its own."""
+"""Row-wise operations of a decoder layer: RMS norm, gated SiLU, rotary embedding."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from numba import njit
 
 from inference.cpu import attention
 from inference.cpu.atomics import copy, floats, longs
-from inference.cpu.attention import attend, join
+from inference.cpu.attention import attend, combine_parts
 from inference.cpu.matmul import multiply_all, put_row
 from inference.cpu.rows import gate, normalize, rotate
 from inference.cpu.thread_pool import finish, next_share
@@ -44,88 +44,89 @@ JOB = np.dtype(
         ("num_threads", np.int64),
         ("rows", np.int64),  # addresses of room: for rows as products take them,
         ("scales", np.int64),  # float32 [num_tokens],
-        ("wide", np.int64),  # float32 [num_tokens, the most outputs of qkv and gate_up],
-        ("mixed", np.int64),  # float32 [num_tokens, num_heads * head_dim],
-        ("own", np.int64),  # and for each thread alone
-        ("own_bytes", np.int64),
+        ("projected", np.int64),  # float32 [num_tokens, the most outputs of qkv and gate_up],
+        ("attended", np.int64),  # float32 [num_tokens, num_heads * head_dim],
+        ("scratch", np.int64),  # and for each thread alone
+        ("scratch_bytes", np.int64),
     ]
 )
 
 
 @njit(nogil=True, cache=True)
-def run(board, thread, jobs, all_heads, layers, all_products, stretches):
+def run(counters, thread, jobs, all_heads, layers, all_products, sequences):
     """One thread's part of a step. `jobs` and `all_heads` hold one record, `all_products` four a layer."""
     job, heads = jobs[0], all_heads[0]
-    own = job.own + thread * job.own_bytes
+    scratch = job.scratch + thread * job.scratch_bytes
     for index in range(len(layers)):
         layer, phase = layers[index], index * NUM_PHASES
         qkv, o = all_products[index, QKV], all_products[index, OUT]
         gate_up, down = all_products[index, GATE_UP], all_products[index, DOWN]
-        _norm(board, phase, job, layer.input_norm, layer.input_epsilon, qkv, own)
-        _multiply(board, phase + 1, job, qkv, job.wide, own)
-        _place_heads(board, phase + 2, job, heads, layer, qkv.num_outputs)
-        _attend(board, phase + 3, job, heads, layer, stretches, qkv.num_outputs, own)
-        _take(board, phase + 4, job, heads, stretches, o)
-        _multiply(board, phase + 5, job, o, job.x, own)
-        _norm(board, phase + 6, job, layer.post_norm, layer.post_epsilon, gate_up, own)
-        _multiply(board, phase + 7, job, gate_up, job.wide, own)
-        _gate(board, phase + 8, job, gate_up, down, own)
-        _multiply(board, phase + 9, job, down, job.x, own)
+        _norm(counters, phase, job, layer.input_norm, layer.input_epsilon, qkv, scratch)
+        _multiply(counters, phase + 1, job, qkv, job.projected, scratch)
+        _place_heads(counters, phase + 2, job, heads, layer, qkv.num_outputs)
+        _attend(counters, phase + 3, job, heads, layer, sequences, qkv.num_outputs, scratch)
+        _combine_parts(counters, phase + 4, job, heads, sequences, o)
+        _multiply(counters, phase + 5, job, o, job.x, scratch)
+        _norm(counters, phase + 6, job, layer.post_norm, layer.post_epsilon, gate_up, scratch)
+        _multiply(counters, phase + 7, job, gate_up, job.projected, scratch)
+        _gate(counters, phase + 8, job, gate_up, down, scratch)
+        _multiply(counters, phase + 9, job, down, job.x, scratch)
 
 
 @njit
-def _norm(board, phase, job, weight, epsilon, product, own):
+def _norm(counters, phase, job, weight, epsilon, product, scratch):
     width = product.num_inputs
-    row = next_share(board, phase, job.num_tokens)
+    row = next_share(counters, phase, job.num_tokens)
     while row >= 0:
-        normed = floats(own, width)
+        normed = floats(scratch, width)
         normalize(floats(job.x + 4 * row * width, width), floats(weight, width), epsilon, normed)
         put_row(normed, product, job.rows, job.scales, row)
-        finish(board, phase)
-        row = next_share(board, phase, job.num_tokens)
+        finish(counters, phase)
+        row = next_share(counters, phase, job.num_tokens)
 
 
 @njit
-def _take(board, phase, job, heads, stretches, product):
+def _combine_parts(counters, phase, job, heads, sequences, product):
     width = product.num_inputs
-    row, index = next_share(board, phase, job.num_tokens), 0
+    row, index = next_share(counters, phase, job.num_tokens), 0
     while row >= 0:
-        while index + 1 < len(stretches) and stretches[index + 1].offset <= row:
+        while index + 1 < len(sequences) and sequences[index + 1].offset <= row:
             index += 1
-        stretch, mixed = stretches[index], job.mixed + 4 * row * width
-        join(stretch, row - stretch.offset, heads, mixed)
-        put_row(floats(mixed, width), product, job.rows, job.scales, row)
-        finish(board, phase)
-        row = next_share(board, phase, job.num_tokens)
+        sequence, attended = sequences[index], job.attended + 4 * row * width
+        combine_parts(sequence, row - sequence.offset, heads, attended)
+        put_row(floats(attended, width), product, job.rows, job.scales, row)
+        finish(counters, phase)
+        row = next_share(counters, phase, job.num_tokens)
 
 
 @njit
-def _gate(board, phase, job, gate_up, down, own):
-    row = next_share(board, phase, job.num_tokens)
+def _gate(counters, phase, job, gate_up, down, scratch):
+    row = next_share(counters, phase, job.num_tokens)
     while row >= 0:
-        states = floats(job.wide + 4 * row * gate_up.num_outputs, gate_up.num_outputs)
-        gated = floats(own, down.num_inputs)
+        states = floats(job.projected + 4 * row * gate_up.num_outputs, gate_up.num_outputs)
+        gated = floats(scratch, down.num_inputs)
         gate(states, gated)
         put_row(gated, down, job.rows, job.scales, row)
-        finish(board, phase)
-        row = next_share(board, phase, job.num_tokens)
+        finish(counters, phase)
+        row = next_share(counters, phase, job.num_tokens)
 
 
 @njit
-def _multiply(board, phase, job, product, out, own):
-    multiply_all(board, phase, product, job.rows, job.scales, job.num_tokens, job.num_threads, out, own)
+def _multiply(counters, phase, job, product, out, scratch):
+    rows, scales = job.rows, job.scales
+    multiply_all(counters, phase, product, rows, scales, job.num_tokens, job.num_threads, out, scratch)
 
 
 @njit
-def _place_heads(board, phase, job, heads, layer, stride):
+def _place_heads(counters, phase, job, heads, layer, stride):
     """Rotates queries and keys, and puts keys and values where the pool wants them."""
     dim = heads.head_dim
     num_rotated = heads.num_heads + heads.num_kv_heads
     slots = longs(job.slots, job.num_tokens)
-    row = next_share(board, phase, job.num_tokens)
+    row = next_share(counters, phase, job.num_tokens)
     while row >= 0:
         cos, sin = floats(job.cos + 4 * row * dim, dim), floats(job.sin + 4 * row * dim, dim)
-        start = job.wide + 4 * row * stride
+        start = job.projected + 4 * row * stride
         for index in range(num_rotated):
             head = floats(start + 4 * index * dim, dim)
             norm = layer.query_norm if index < heads.num_heads else layer.key_norm
@@ -136,23 +137,23 @@ def _place_heads(board, phase, job, heads, layer, stride):
         place = 4 * slots[row] * size
         copy(floats(start + 4 * heads.num_heads * dim, size), floats(layer.keys + place, size))
         copy(floats(start + 4 * num_rotated * dim, size), floats(layer.values + place, size))
-        finish(board, phase)
-        row = next_share(board, phase, job.num_tokens)
+        finish(counters, phase)
+        row = next_share(counters, phase, job.num_tokens)
 
 
 @njit
-def _attend(board, phase, job, heads, layer, stretches, stride, own):
-    last = stretches[len(stretches) - 1]
+def _attend(counters, phase, job, heads, layer, sequences, stride, scratch):
+    last = sequences[len(sequences) - 1]
     count = last.first_share + attention.num_shares(last, heads)
-    share = next_share(board, phase, count)
+    share = next_share(counters, phase, count)
     index = 0
     while share >= 0:
-        while index + 1 < len(stretches) and stretches[index + 1].first_share <= share:
+        while index + 1 < len(sequences) and sequences[index + 1].first_share <= share:
             index += 1
-        stretch = stretches[index]
+        sequence = sequences[index]
         attend(
-            stretch, share - stretch.first_share, heads, layer.keys, layer.values, layer.scaling,
-            layer.window, job.wide, stride, job.mixed, own,
+            sequence, share - sequence.first_share, heads, layer.keys, layer.values, layer.scaling,
+            layer.window, job.projected, stride, job.attended, scratch,
         )  # fmt: skip
-        finish(board, phase)
-        share = next_share(board, phase, count)
+        finish(counters, phase)
+        share = next_share(counters, phase, count)

@@ -1,4 +1,4 @@
-"""Threads that share the work of one compiled function: whoever is free takes the next share.
+"""Threads that share the work of one compiled function: a thread that is free takes the next share.
 
 Nobody has a share of its own, so a thread that comes late, or never, leaves its work to the others.
 """
@@ -18,47 +18,47 @@ from inference.cpu import buffers
 from inference.cpu.atomics import add_atomically, read_atomically
 from inference.cpu.buffers import ALIGNMENT, aligned
 
-LINE = ALIGNMENT  # bytes that threads fight for together
-COUNTERS = 2 * LINE  # of a phase: shares taken, and shares done
-PATIENCE = 100_000  # looks at a counter, some ten microseconds, before the core is left to others
+CACHE_LINE = ALIGNMENT  # bytes that threads fight for together
+COUNTERS = 2 * CACHE_LINE  # of a phase: shares taken, and shares done
+MAX_SPINS = 100_000  # looks at a counter, some ten microseconds, before the core is left to others
 
-NAP = 1  # microsecond, in fact some fifty; the kernel then wakes the thread on a core that is idle
+SLEEP_MICROSECONDS = 1  # in fact some fifty; the kernel then wakes the thread on an idle core
 
 sleep = types.ExternalFunction("usleep", types.int32(types.uint32))
 
 
 @njit
-def next_share(board, phase, num_shares):
+def next_share(counters, phase, num_shares):
     """The number of a share of a phase that nobody has taken; -1 when all of them are done."""
-    taken = board + phase * COUNTERS
+    taken = counters + phase * COUNTERS
     share = add_atomically(taken, 1)
     if share < num_shares:
         return share
     looks = 0
-    while read_atomically(taken + LINE) < num_shares:
+    while read_atomically(taken + CACHE_LINE) < num_shares:
         looks += 1
-        if looks > PATIENCE:
-            sleep(np.uint32(NAP))
+        if looks > MAX_SPINS:
+            sleep(np.uint32(SLEEP_MICROSECONDS))
             looks = 0
     return -1
 
 
 @njit
-def finish(board, phase):
+def finish(counters, phase):
     """A share of the phase is done."""
-    add_atomically(board + phase * COUNTERS + LINE, 1)
+    add_atomically(counters + phase * COUNTERS + CACHE_LINE, 1)
 
 
-class Crew:
+class WorkerPool:
     """Runs a compiled function on several threads at once, the caller's among them."""
 
     def __init__(self) -> None:
-        self._helpers = ThreadPoolExecutor(os.cpu_count() or 1, "cpu-crew")  # started when they are wanted
+        self._helpers = ThreadPoolExecutor(os.cpu_count() or 1, "cpu-workers")  # started when they are wanted
 
     def run(self, function: Callable[..., None], *args: Any, num_phases: int, num_threads: int) -> None:
-        """Calls function(board, thread, *args) in each thread; back when the last has ended."""
-        board = buffers.new([num_phases * COUNTERS + LINE], torch.uint8).zero_()
-        address = aligned(board.data_ptr())
+        """Calls function(counters, thread, *args) in each thread; back when the last has ended."""
+        counters = buffers.new([num_phases * COUNTERS + CACHE_LINE], torch.uint8).zero_()
+        address = aligned(counters.data_ptr())
         started = []
         try:
             for thread in range(1, num_threads):

@@ -1,4 +1,4 @@
-"""Dot products of a few rows with a few others, as LLVM vectors: what the CPU spends nearly all its time on.
+"""Dot products of a few rows with a few others as LLVM vectors, where the CPU spends nearly all its time.
 
 `tile` and `summing` make functions that compiled code can call. Their shape is fixed when they are made, so
 that all sums stay in registers.
@@ -15,7 +15,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-Kind = Literal["float", "widened", "whole"]  # float32 x float32, float32 x int8, int16 x int8
+Kind = Literal["float32", "float32_int8", "int16_int8"]  # float32 x float32, float32 x int8, int16 x int8
 
 FLOAT, BYTE, SHORT, INT, LONG = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 FLAGS = ("reassoc", "contract")  # NaN and infinity stay what they are
@@ -34,8 +34,8 @@ def lanes() -> int:
 
 
 @lru_cache(maxsize=1)
-def has_whole_numbers() -> bool:
-    """Whether int16 can be multiplied and summed in pairs, with one instruction of this CPU."""
+def has_int16_products() -> bool:
+    """True where one instruction multiplies int16 and sums the products in pairs (AVX2 and later)."""
     return lanes() > 4
 
 
@@ -59,8 +59,8 @@ def tile(kind: Kind, num_rows: int, num_columns: int) -> Callable[..., None]:
 
 
 def step_of(kind: Kind) -> int:
-    """How many numbers of a row a tile takes at once."""
-    return lanes() * (2 if kind == "whole" else 1)
+    """Numbers of a row that a tile takes at once."""
+    return lanes() * (2 if kind == "int16_int8" else 1)
 
 
 class Tile:
@@ -70,7 +70,7 @@ class Tile:
         self.builder, self.kind = builder, kind
         self.num_rows, self.num_columns = num_rows, num_columns
         self.step = step_of(kind)
-        self.sum_type = ir.VectorType(INT if kind == "whole" else FLOAT, lanes())
+        self.sum_type = ir.VectorType(INT if kind == "int16_int8" else FLOAT, lanes())
 
     def emit(self, x: Value, x_stride: Value, w: Value, w_stride: Value, length: Value, out: Value) -> None:
         builder = self.builder
@@ -89,16 +89,16 @@ class Tile:
         self._store(across(builder, totals), out)
 
     def _activations(self, x: Value, stride: Value, row: int, done: Value) -> Value:
-        kind, width = (SHORT, 2) if self.kind == "whole" else (FLOAT, 4)
+        kind, width = (SHORT, 2) if self.kind == "int16_int8" else (FLOAT, 4)
         return self._load(x, stride, row, self.builder.mul(done, LONG(width)), kind)
 
     def _weights(self, w: Value, stride: Value, column: int, done: Value) -> Value:
-        if self.kind == "float":
+        if self.kind == "float32":
             return self._load(w, stride, column, self.builder.mul(done, LONG(4)), FLOAT)
         numbers = self._load(w, stride, column, done, BYTE)
         ahead = self.builder.mul(stride, LONG(column + COLUMNS_AHEAD))
         fetch_soon(self.builder, self.builder.add(w, self.builder.add(ahead, done)))
-        if self.kind == "whole":
+        if self.kind == "int16_int8":
             return self.builder.sext(numbers, ir.VectorType(SHORT, self.step))
         wide = self.builder.sext(numbers, ir.VectorType(INT, self.step))
         return self.builder.sitofp(wide, ir.VectorType(FLOAT, self.step))
@@ -111,7 +111,7 @@ class Tile:
 
     def _added(self, total: Value, numbers: Value, weights: Value) -> Value:
         builder = self.builder
-        if self.kind == "whole":
+        if self.kind == "int16_int8":
             name = f"llvm.x86.{'avx512.pmaddw.d.512' if lanes() == 16 else 'avx2.pmadd.wd'}"
             pairs = ir.FunctionType(self.sum_type, [numbers.type, numbers.type])
             multiply = cgutils.get_or_insert_function(builder.module, pairs, name)
@@ -120,7 +120,9 @@ class Tile:
         return builder.fadd(total, product, flags=FLAGS)
 
     def _as_float(self, total: Value) -> Value:
-        return self.builder.sitofp(total, ir.VectorType(FLOAT, lanes())) if self.kind == "whole" else total
+        return (
+            self.builder.sitofp(total, ir.VectorType(FLOAT, lanes())) if self.kind == "int16_int8" else total
+        )
 
     def _store(self, vectors: Sequence[Value], out: Value) -> None:
         builder, left = self.builder, self.num_rows * self.num_columns

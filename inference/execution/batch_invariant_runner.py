@@ -10,12 +10,12 @@ from torch import Tensor
 
 from inference.execution.runner import ModelRunner
 from inference.models.loader import LoadedModel
-from inference.scheduling.batch_invariance import Borders
-from inference.scheduling.sequence import Plan, Row
+from inference.scheduling.batch_invariance import ChunkAlignment
+from inference.scheduling.step_input import StepInput
 
 
-class InvariantRunner(ModelRunner):
-    """A runner whose products have the same shape whatever else the plan holds."""
+class BatchInvariantRunner(ModelRunner):
+    """A runner whose products have the same shape whatever else the step holds."""
 
     def __init__(
         self,
@@ -27,16 +27,19 @@ class InvariantRunner(ModelRunner):
         fuses: bool = True,
     ) -> None:
         super().__init__(loaded, num_blocks=num_blocks, block_size=block_size, kv_dtype=kv_dtype, fuses=fuses)
-        self.borders = Borders(block_size)
+        self.chunk_policy = self._alignment = ChunkAlignment(block_size)
 
     @torch.inference_mode()
-    def run(self, plan: Plan) -> Tensor:
-        return torch.cat([super(InvariantRunner, self).run(Plan((piece,))) for piece in self._pieces(plan)])
+    def run(self, step: StepInput) -> Tensor:
+        return torch.cat([super(BatchInvariantRunner, self).run(piece) for piece in self._pieces(step)])
 
     @torch.inference_mode()
-    def score(self, plan: Plan) -> Tensor:
-        return torch.cat([super(InvariantRunner, self).score(Plan((piece,))) for piece in self._pieces(plan)])
+    def score(self, step: StepInput) -> Tensor:
+        return torch.cat([super(BatchInvariantRunner, self).score(piece) for piece in self._pieces(step)])
 
-    def _pieces(self, plan: Plan) -> list[Row]:
-        assert self.borders is not None
-        return [piece for row in plan.rows for piece in self.borders.cut(row)]
+    def _pieces(self, step: StepInput) -> list[StepInput]:
+        return [
+            step.piece(index, start, length)
+            for index, chunk in enumerate(zip(step.starts, step.lengths, strict=True))
+            for start, length in self._alignment.cut(*chunk)
+        ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from inference.checkpoints.model_folder import CannotLoad
 from inference.config import EngineConfig, RevisionSpec
-from inference.execution.batch_invariant_runner import InvariantRunner
+from inference.execution.batch_invariant_runner import BatchInvariantRunner
 from inference.execution.cuda.block_tables import table_bytes
 from inference.execution.dtype_choice import load
 from inference.execution.gpu_memory import (
@@ -29,10 +29,10 @@ from inference.kv_pool_size import Pool
 from inference.models.loader import LoadedModel
 from inference.protocol.stats import LoadProgress
 from inference.sampling.sampler import BatchSampler
-from inference.scheduling.batch_invariance import Borders
+from inference.scheduling.batch_invariance import ChunkPolicy
 from inference.scheduling.engine import Engine
 from inference.scheduling.speculation import ROW_COSTS, Speculation, num_draft_rows
-from inference.scheduling.step_loop import Overlapped, Stepper, Synchronous
+from inference.scheduling.step_loop import AsyncStepRunner, StepRunner, SyncStepRunner
 from inference.text.detokenizer import StreamDetokenizer
 
 if TYPE_CHECKING:  # triton is there only where CUDA is
@@ -40,7 +40,7 @@ if TYPE_CHECKING:  # triton is there only where CUDA is
 
 # CPU: one core computes 152, 176, 182, 149 prompt tokens/s in chunks of 64, 128, 256, 512 (SmolLM2-135M,
 # float32, beside other work), and all streams wait for a chunk. CUDA: 8192
-# was 1 to 3 % quicker than 4096 on one H200, 16384 no quicker; mixed_steps.py keeps pauses short.
+# was 1 to 3 % quicker than 4096 on one H200, 16384 no quicker; prefill_budget.py keeps pauses short.
 DEFAULT_BATCH_TOKENS = {"cpu": 128, "cuda": 8192}
 
 CPU_WARM_UP_ROWS = 4  # of decode: more of them would take seconds, and bring nothing new
@@ -57,7 +57,7 @@ def assemble(
     with refusing_when_full():
         needs = _needs(loaded, config, sampler) if pool.is_cuda else Needs()
         num_blocks = config.num_blocks or _plan(loaded, pool, spec.memory_bytes, needs)
-        runner, stepper = _ready(loaded, config, sampler, num_blocks=num_blocks, progress=progress)
+        runner, step_runner = _ready(loaded, config, sampler, num_blocks=num_blocks, progress=progress)
         if pool.is_cuda:
             _run_largest(runner, sampler, config, loaded)
             check_plan(needs, left_bytes=GpuMemory(loaded.device).free_bytes(), num_blocks=num_blocks)
@@ -75,9 +75,9 @@ def assemble(
         eos_token_ids=frozenset(loaded.eos_token_ids),
         runner=runner,
         sampler=sampler,
-        stepper=stepper,
+        step_runner=step_runner,
         speculation=_speculation(runner, config),
-        borders=_borders(runner, config),
+        chunk_policy=_chunk_policy(runner, config),
         detokenizer_factory=partial(StreamDetokenizer, loaded.vocabulary),
     )
 
@@ -141,18 +141,18 @@ def _ready(
     *,
     num_blocks: int,
     progress: Callable[[LoadProgress], None],
-) -> tuple[ModelRunner | CudaRunner, Stepper]:
+) -> tuple[ModelRunner | CudaRunner, StepRunner]:
     """A runner that has compiled, captured and tried what it will need, and what steps it."""
     runner = runner_for(loaded, config, num_blocks=num_blocks)
     must_compile = isinstance(runner, ModelRunner) and runner.must_compile
     progress(LoadProgress("compiling layers, once" if must_compile else "warming up", 0.0))
     _warm_up(runner, sampler, config, loaded)
-    stepper = _stepper(runner, sampler, config)
+    step_runner = _step_runner(runner, sampler, config)
     if not isinstance(runner, ModelRunner):
         for done, num_graphs in enumerate(_captures(runner, config, loaded), start=1):
             progress(LoadProgress("capturing graphs", done / num_graphs))
-        warm_up_mixes(runner, stepper, max_num_seqs=config.max_num_seqs)
-    return runner, stepper
+        warm_up_mixes(runner, step_runner, max_num_seqs=config.max_num_seqs)
+    return runner, step_runner
 
 
 def _captures(runner: ModelRunner | CudaRunner, config: EngineConfig, loaded: LoadedModel) -> Iterator[int]:
@@ -165,7 +165,7 @@ def _captures(runner: ModelRunner | CudaRunner, config: EngineConfig, loaded: Lo
 def runner_for(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) -> ModelRunner | CudaRunner:
     """Triton's kernels have a runner of their own; the others share the plain one. `config` is resolved."""
     if loaded.attention != "triton":
-        runner_class = InvariantRunner if config.batch_invariant else ModelRunner
+        runner_class = BatchInvariantRunner if config.batch_invariant else ModelRunner
         kv_dtype = pool_dtype(config, loaded.dtype)
         return runner_class(
             loaded,
@@ -191,24 +191,24 @@ def runner_for(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) ->
     )
 
 
-def _borders(runner: ModelRunner | CudaRunner, config: EngineConfig) -> Borders | None:
-    borders = runner.borders
+def _chunk_policy(runner: ModelRunner | CudaRunner, config: EngineConfig) -> ChunkPolicy:
+    policy = runner.chunk_policy
     assert config.max_batch_tokens is not None
-    if borders and config.max_batch_tokens < borders.multiple:
+    if config.max_batch_tokens < policy.multiple:
         raise CannotLoad(
             f"max_batch_tokens is {config.max_batch_tokens}, but batch_invariant needs at least "
-            f"{borders.multiple} for this model"
+            f"{policy.multiple} for this model"
         )
-    return borders
+    return policy
 
 
-def _stepper(runner: ModelRunner | CudaRunner, sampler: BatchSampler, config: EngineConfig) -> Stepper:
+def _step_runner(runner: ModelRunner | CudaRunner, sampler: BatchSampler, config: EngineConfig) -> StepRunner:
     if isinstance(runner, ModelRunner) or not config.overlap:
-        return Synchronous(runner, sampler)
+        return SyncStepRunner(runner, sampler)
     from inference.execution.cuda.launcher import CudaLauncher
 
     launcher = CudaLauncher(runner, sampler, max_num_seqs=config.max_num_seqs)
-    return Overlapped(runner, sampler, launcher)
+    return AsyncStepRunner(runner, sampler, launcher)
 
 
 def _warm_up(
@@ -240,15 +240,15 @@ def _run_largest(
 
 
 def _max_rows(config: EngineConfig) -> int:
-    """Of decode, in one step: those of its sequences, and the guessed ones."""
-    num_guessed = num_draft_rows(num_draft_tokens=config.num_draft_tokens, max_num_seqs=config.max_num_seqs)
-    return config.max_num_seqs + num_guessed
+    """Of decode, in one step: those of its sequences, and those of drafts."""
+    num_drafts = num_draft_rows(num_draft_tokens=config.num_draft_tokens, max_num_seqs=config.max_num_seqs)
+    return config.max_num_seqs + num_drafts
 
 
 def _speculation(runner: ModelRunner | CudaRunner, config: EngineConfig) -> Speculation | None:
     if not config.num_draft_tokens:
         return None
-    if isinstance(runner, InvariantRunner):
+    if isinstance(runner, BatchInvariantRunner):
         raise CannotLoad(
             "num_draft_tokens brings nothing where batch_invariant runs each row alone: set it to 0"
         )

@@ -17,17 +17,17 @@ from transformers import PretrainedConfig
 from transformers.quantizers import AutoHfQuantizer, AutoQuantizationConfig
 
 from inference.attention import base
-from inference.attention.base import Layout, Stretch
-from inference.attention.cpu import CpuStep
-from inference.attention.reference import ReferenceStep
+from inference.attention.base import AttentionMetadata, SequenceSlice
+from inference.attention.cpu import CpuAttention
+from inference.attention.reference import ReferenceAttention
 from inference.config import EngineConfig
 from inference.execution.host_memory import free_host_bytes
 from inference.execution.kv_cache import KVCache, pool_dtype
 from inference.fused import bf16_linear
-from inference.fused.cpu import FusedCpuModel
+from inference.fused.cpu import CpuFusedModel
 from inference.fused.supported import can_fuse
 from inference.models.generator import model_class
-from inference.models.loader import lay_out, quantization_of
+from inference.models.loader import prepare_weights, quantization_of
 from inference.models.supported import has_experts
 from inference.quantization.registry import quantization_config
 
@@ -53,8 +53,8 @@ def read_as(
 ) -> torch.dtype:
     """The dtype in which matrices would be kept by a model that computes in `dtype`."""
     is_known = is_batched and config.fused_layers and dtype == torch.float32
-    is_narrow = is_known and bf16_linear.can_stay_narrow(model_config.architectures, files)
-    return torch.bfloat16 if is_narrow else dtype
+    keeps_bf16 = is_known and bf16_linear.can_load_as_bf16(model_config.architectures, files)
+    return torch.bfloat16 if keeps_bf16 else dtype
 
 
 class Probe:
@@ -83,15 +83,15 @@ class Probe:
                 short._experts_implementation = "grouped_mm"
         self._model = _model(short, model_config, config, kept_as)
         if kept_as != dtype:
-            bf16_linear.widen(self._model)
+            bf16_linear.upcast_or_pack(self._model)
         is_fused = is_batched and config.fused_layers
-        lay_out(self._model, config, torch.device("cpu"), is_fused=is_fused)
+        prepare_weights(self._model, config, torch.device("cpu"), is_fused=is_fused)
         is_fused = is_fused and can_fuse(self._model)
-        self._fused = FusedCpuModel(self._model) if is_fused else None
+        self._fused = CpuFusedModel(self._model) if is_fused else None
         self._head: Any = self._fused.head if self._fused else self._model.get_output_embeddings()
         self._rows = torch.full((MOST_ROWS, text.hidden_size), SPREAD, dtype=dtype, device="cpu")
         self._cache = _pool(short, config, dtype) if is_batched else None
-        self._step = ReferenceStep if config.attention == "reference" else CpuStep
+        self._new_attention = ReferenceAttention if config.attention == "reference" else CpuAttention
 
     @torch.inference_mode()
     def run(self, num_rows: int) -> None:
@@ -99,13 +99,18 @@ class Probe:
         if self._cache is None:
             self._model(input_ids=ids[:, None], use_cache=False)
             return
-        layout = _layout(num_rows, self._cache.block_size)
+        metadata = _metadata(num_rows, self._cache.block_size)
         positions = torch.full((num_rows,), CONTEXT - 1, dtype=torch.int64, device="cpu")
-        step = self._step(self._cache, layout)
+        attention = self._new_attention(self._cache, metadata)
         if self._fused is not None:
-            self._fused(ids, positions, logit_rows=None, step=step)
+            self._fused(ids, positions, logit_rows=None, attention=attention)
         else:
-            self._model(input_ids=ids[None], position_ids=positions[None], use_cache=False, paged_step=step)
+            self._model(
+                input_ids=ids[None],
+                position_ids=positions[None],
+                use_cache=False,
+                attention_backend=attention,
+            )
 
     @torch.inference_mode()
     def run_head(self, num_rows: int) -> None:
@@ -208,9 +213,9 @@ def _pool(short: PretrainedConfig, config: EngineConfig, dtype: torch.dtype) -> 
     )
 
 
-def _layout(num_rows: int, block_size: int) -> Layout:
+def _metadata(num_rows: int, block_size: int) -> AttentionMetadata:
     each = -(-CONTEXT // block_size)
     tables: list[Sequence[int]] = [range(row * each, (row + 1) * each) for row in range(num_rows)]
-    stretches = [Stretch(row, 1, CONTEXT, table) for row, table in enumerate(tables)]
+    slices = [SequenceSlice(row, 1, CONTEXT, table) for row, table in enumerate(tables)]
     slots = [row * each * block_size + CONTEXT - 1 for row in range(num_rows)]
-    return Layout(stretches, torch.tensor(slots, dtype=torch.int64, device="cpu"))
+    return AttentionMetadata(slices, torch.tensor(slots, dtype=torch.int64, device="cpu"))

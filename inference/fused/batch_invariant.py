@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from inference.checkpoints.model_folder import CannotLoad
-from inference.fused.gpu_layer import PlainProduct, join
+from inference.fused.gpu_layer import PlainProduct, gpu_product
 from inference.kernels.matmul import Tile, agreeing_tiles, invariant_product
 from inference.kernels.rows import Rows
 
@@ -31,14 +31,14 @@ class InvariantProduct:
         return invariant_product(x, self.weight, self.bias, self.tiles)
 
 
-class InvariantJoin:
-    """Joins layers as `join` does. Tiles are looked for once for each shape of a weight."""
+class InvariantProductFactory:
+    """Joins layers as `gpu_product` does. Tiles are looked for once for each shape of a weight."""
 
     def __init__(self) -> None:
         self._tiles: dict[torch.Size, tuple[Tile, ...]] = {}
 
     def __call__(self, linears: Sequence[Any]) -> InvariantProduct:
-        joined = join(list(linears))
+        joined = gpu_product(list(linears))
         if not isinstance(joined, PlainProduct):
             raise CannotLoad(
                 "batch_invariant on a GPU needs plain weights: "

@@ -10,20 +10,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from inference.attention.base import Cache, Layout
+from inference.attention.base import AttentionMetadata, Cache
 from inference.cpu import buffers, step
-from inference.cpu.attention import HEADS, STRETCH, num_shares, partial_floats, scratch_floats
+from inference.cpu.attention import HEADS, SEQUENCE, num_shares, partial_floats, scratch_floats
 from inference.cpu.buffers import ALIGNMENT, WrongBuffer, address_of, aligned, check_below
-from inference.cpu.matmul import EXACT, INT4_EXACT, INT4_ROUNDED, OWN_FLOATS, PACKED, PRODUCT, ROUNDED
+from inference.cpu.matmul import EXACT, INT4_EXACT, INT4_ROUNDED, PACKED, PRODUCT, ROUNDED, SCRATCH_FLOATS
 from inference.cpu.packing import BLOCK, group_of, num_blocks
-from inference.cpu.thread_pool import Crew
+from inference.cpu.thread_pool import WorkerPool
 from inference.fused.bf16_linear import PackedLinear
 from inference.fused.int4_blocked import BlockedInt4Linear
 from inference.quantization.int8 import Int8Linear
-from inference.quantization.int8_matmul import Fastest
+from inference.quantization.int8_matmul import FastestMatmul
 
 if TYPE_CHECKING:
-    from inference.fused.cpu import FusedLayer
+    from inference.fused.cpu import CpuFusedLayer
 
 Records = npt.NDArray[np.void]
 
@@ -31,7 +31,7 @@ Records = npt.NDArray[np.void]
 class CompiledLayers:
     """All decoder layers in one call. Keeps alive what the records below hold addresses of."""
 
-    def __init__(self, model: Any, layers: Sequence[FusedLayer]) -> None:
+    def __init__(self, model: Any, layers: Sequence[CpuFusedLayer]) -> None:
         config = model.config.get_text_config()
         attention = model.model.layers[0].self_attn
         self.heads = np.zeros(1, dtype=HEADS)
@@ -42,24 +42,26 @@ class CompiledLayers:
         self.width: int = config.hidden_size
         for index, (own, fused) in enumerate(zip(model.model.layers, layers, strict=True)):
             self._add(index, own, fused)
-        self.crew = Crew()
+        self.workers = WorkerPool()
 
-    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, layout: Layout) -> None:
+    def __call__(
+        self, x: Tensor, cos: Tensor, sin: Tensor, cache: Cache, metadata: AttentionMetadata
+    ) -> None:
         """Runs float32 x [num_tokens, width] through all layers, in place; cos and sin [.., head_dim]."""
         num_threads, num_tokens = torch.get_num_threads(), len(x)
         heads, layers = self.heads.copy(), self.layers.copy()
         heads["block_size"] = cache.block_size
         layers["keys"], layers["values"] = self._pools(cache)
-        stretches, kept = self._stretches(layout, heads, num_tokens=num_tokens, num_blocks=cache.num_blocks)
+        sequences, kept = self._sequences(metadata, heads, num_tokens=num_tokens, num_blocks=cache.num_blocks)
         job, room = self._job(num_tokens, num_threads, heads)
-        cos, sin, slots = cos.contiguous(), sin.contiguous(), layout.slots.contiguous()
-        turn = torch.float32, num_tokens, int(heads["head_dim"][0])
+        cos, sin, slots = cos.contiguous(), sin.contiguous(), metadata.slots.contiguous()
+        rotary = torch.float32, num_tokens, int(heads["head_dim"][0])
         job["x"] = address_of(x, "the states", torch.float32, num_tokens, self.width)
-        job["cos"], job["sin"] = address_of(cos, "cosines", *turn), address_of(sin, "sines", *turn)
+        job["cos"], job["sin"] = address_of(cos, "cosines", *rotary), address_of(sin, "sines", *rotary)
         job["slots"] = address_of(slots, "slots", torch.int64, num_tokens)
         check_below(slots.numpy(), cache.num_blocks * cache.block_size, "slot")
-        self.crew.run(
-            step.run, job, heads, layers, self.products, stretches,
+        self.workers.run(
+            step.run, job, heads, layers, self.products, sequences,
             num_phases=len(layers) * step.NUM_PHASES, num_threads=num_threads,
         )  # fmt: skip
         del kept, room  # alive until here: only their addresses were passed on
@@ -73,7 +75,7 @@ class CompiledLayers:
         keys = [address_of(pool, "a pool of keys", *form) for pool in cache.keys]
         return keys, [address_of(pool, "a pool of values", *form) for pool in cache.values]
 
-    def _add(self, index: int, own: Any, fused: FusedLayer) -> None:
+    def _add(self, index: int, own: Any, fused: CpuFusedLayer) -> None:
         attention, mlp = own.self_attn, own.mlp
         together = (
             [attention.q_proj, attention.k_proj, attention.v_proj],
@@ -94,10 +96,11 @@ class CompiledLayers:
         )
         record["input_epsilon"], record["post_epsilon"] = fused.input_norm.epsilon, fused.post_norm.epsilon
         record["head_epsilon"] = norms[0].epsilon if norms else 0.0
-        record["scaling"], record["window"] = fused.scaling, fused.window or 0
+        parameters = fused.attention_parameters
+        record["scaling"], record["window"] = parameters.scaling, parameters.window or 0
 
     def _check_widths(self, index: int) -> None:
-        """Whether each product of a layer gives as many numbers as the next one takes."""
+        """Raises `WrongBuffer` unless each product of a layer gives as many numbers as the next one takes."""
         num_heads, num_kv_heads, head_dim, _ = self.heads[0].tolist()
         attended, inner = num_heads * head_dim, int(self.products[index, step.DOWN]["num_inputs"])
         wanted = [
@@ -123,7 +126,7 @@ class CompiledLayers:
             form = torch.bfloat16, blocks, num_inputs // group, BLOCK
             scale = self._keep(linear.weight_scale, "int4 scales", *form)
         elif isinstance(linear, Int8Linear):
-            assert isinstance(linear.matmul, Fastest)
+            assert isinstance(linear.matmul, FastestMatmul)
             kind = ROUNDED if linear.matmul.rounds else EXACT
             weight = self._keep(linear.weight, "an int8 weight", torch.int8, num_outputs, num_inputs)
             scale = self._keep(linear.weight_scale, "int8 scales", torch.float32, num_outputs, 1)
@@ -140,34 +143,34 @@ class CompiledLayers:
         self._kept.append(tensor)
         return address_of(tensor, name, dtype, *shape)
 
-    def _stretches(
-        self, layout: Layout, heads: Records, *, num_tokens: int, num_blocks: int
+    def _sequences(
+        self, metadata: AttentionMetadata, heads: Records, *, num_tokens: int, num_blocks: int
     ) -> tuple[Records, list[object]]:
-        """The stretches of so many tokens as records, and what these hold addresses of."""
-        stretches = np.zeros(len(layout.stretches), dtype=STRETCH)
-        tables = [np.asarray(stretch.block_table, dtype=np.int64) for stretch in layout.stretches]
+        """The sequences of so many tokens as records, and what these hold addresses of."""
+        sequences = np.zeros(len(metadata.sequences), dtype=SEQUENCE)
+        tables = [np.asarray(sequence.block_table, dtype=np.int64) for sequence in metadata.sequences]
         share, room, done, block_size = 0, 0, 0, int(heads["block_size"][0])
-        for record, stretch, table in zip(stretches, layout.stretches, tables, strict=True):
+        for record, sequence, table in zip(sequences, metadata.sequences, tables, strict=True):
             if (
-                stretch.offset != done
-                or not 1 <= stretch.num_tokens <= stretch.kv_len <= len(table) * block_size
+                sequence.offset != done
+                or not 1 <= sequence.num_tokens <= sequence.kv_len <= len(table) * block_size
             ):
                 raise WrongBuffer(
-                    f"{stretch.num_tokens} of {stretch.kv_len} tokens in {len(table)} blocks of {block_size} "
-                    f"begin at {stretch.offset} of the batch, not at {done}"
+                    f"{sequence.num_tokens} of {sequence.kv_len} tokens in {len(table)} blocks of "
+                    f"{block_size} begin at {sequence.offset} of the batch, not at {done}"
                 )
-            done += stretch.num_tokens
+            done += sequence.num_tokens
             check_below(table, num_blocks, "block")
-            values = (stretch.offset, stretch.num_tokens, stretch.kv_len, table.ctypes.data, share, 4 * room)
-            for name, value in zip(STRETCH.names or (), values, strict=True):
+            own = (sequence.offset, sequence.num_tokens, sequence.kv_len, table.ctypes.data)
+            for name, value in zip(SEQUENCE.names or (), (*own, share, 4 * room), strict=True):
                 record[name] = value
             share += num_shares(record, heads[0])
             room += partial_floats(record, heads[0])
         if not 1 <= done == num_tokens:
-            raise WrongBuffer(f"{num_tokens} tokens in stretches of {done}")
+            raise WrongBuffer(f"{num_tokens} tokens in sequences of {done}")
         partials = buffers.new([room], torch.float32)
-        stretches["partials"] += partials.data_ptr()
-        return stretches, [*tables, partials]
+        sequences["partials"] += partials.data_ptr()
+        return sequences, [*tables, partials]
 
     def _job(self, num_tokens: int, num_threads: int, heads: Records) -> tuple[Records, Tensor]:
         """A job of so many tokens and threads, and the room that its addresses point to."""
@@ -175,17 +178,17 @@ class CompiledLayers:
         sizes = {
             "rows": num_tokens * (widest * 4 + ALIGNMENT),
             "scales": num_tokens * 4,
-            "wide": num_tokens * int(self.products["num_outputs"].max()) * 4,
-            "mixed": num_tokens * int(heads["num_heads"][0] * heads["head_dim"][0]) * 4,
+            "projected": num_tokens * int(self.products["num_outputs"].max()) * 4,
+            "attended": num_tokens * int(heads["num_heads"][0] * heads["head_dim"][0]) * 4,
         }
-        own_bytes = aligned(4 * max(widest, OWN_FLOATS, scratch_floats(heads[0])))
-        total = sum(map(aligned, sizes.values())) + num_threads * own_bytes
+        scratch_bytes = aligned(4 * max(widest, SCRATCH_FLOATS, scratch_floats(heads[0])))
+        total = sum(map(aligned, sizes.values())) + num_threads * scratch_bytes
         room = buffers.new([total + ALIGNMENT], torch.uint8)
         job = np.zeros(1, dtype=step.JOB)
-        job["num_tokens"], job["num_threads"], job["own_bytes"] = num_tokens, num_threads, own_bytes
+        job["num_tokens"], job["num_threads"], job["scratch_bytes"] = num_tokens, num_threads, scratch_bytes
         place = aligned(room.data_ptr())
         for name, size in sizes.items():
             job[name] = place
             place += aligned(size)
-        job["own"] = place
+        job["scratch"] = place
         return job, room

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inference.attention.triton import TritonStep
+from inference.attention.base import AttentionParameters
+from inference.attention.triton import TritonAttention
 from inference.fused.supported import epsilon, layer_window
 from inference.kernels.layer import rotate_and_write
 from inference.kernels.rows import Rows
@@ -30,7 +31,7 @@ class Product(Protocol):
     def __call__(self, x: Rows) -> Tensor: ...
 
 
-Join = Callable[[list[Any]], Product]  # linear layers of the same input -> one product
+MakeProduct = Callable[[list[Any]], Product]  # linear layers of the same input -> one product
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,8 @@ class PlainProduct:
 
 
 @dataclass(frozen=True, slots=True)
-class FusedLayer:
-    """What one decoder layer computes with."""
+class GpuFusedLayer:
+    """A decoder layer's joined weights, norms and attention settings."""
 
     index: int
     input_norm: Any
@@ -60,49 +61,53 @@ class FusedLayer:
     gate_up: Product  # width -> 2 * intermediate
     down: Product
     head_norms: tuple[Tensor, Tensor, float] | None  # of queries and keys, where the family has them
-    scaling: float
-    window: int | None
+    attention_parameters: AttentionParameters
 
 
 def attend(
-    layer: FusedLayer, states: Tensor, cos: Tensor, sin: Tensor, step: TritonStep, *, num_heads: int
+    layer: GpuFusedLayer,
+    states: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    attention: TritonAttention,
+    *,
+    num_heads: int,
 ) -> Tensor:
-    """Attention of what `qkv` gave, whose keys and values go into the pool: [num_tokens, in of `o`]."""
+    """Rotary embedding, KV write and attention of `qkv`'s outputs: [num_tokens, num_heads * head_dim]."""
     query = rotate_and_write(
         states,
         cos,
         sin,
-        keys=step.cache.keys[layer.index],
-        values=step.cache.values[layer.index],
-        slots=step.slots,
+        keys=attention.cache.keys[layer.index],
+        values=attention.cache.values[layer.index],
+        slots=attention.slots,
         num_heads=num_heads,
         norms=layer.head_norms,
     )
-    out = step.attend_pool(layer.index, query, scaling=layer.scaling, window=layer.window, softcap=None)
+    out = attention.attend_pool(layer.index, query, layer.attention_parameters)
     return out.view(out.shape[0], -1)
 
 
-def fuse_layer(layer: Any, index: int, joins: Join) -> FusedLayer:
-    """Join the layer's weights; its own modules then look at parts of the joined ones."""
+def fuse_gpu_layer(layer: Any, index: int, make_product: MakeProduct) -> GpuFusedLayer:
+    """MakeProduct the layer's weights; its own modules then look at parts of the joined ones."""
     attention, mlp = layer.self_attn, layer.mlp
     norms = None
     if hasattr(attention, "q_norm"):
         norms = (attention.q_norm.weight, attention.k_norm.weight, epsilon(attention.q_norm))
-    return FusedLayer(
+    return GpuFusedLayer(
         index=index,
         input_norm=layer.input_layernorm,
         post_norm=layer.post_attention_layernorm,
-        qkv=joins([attention.q_proj, attention.k_proj, attention.v_proj]),
-        o=joins([attention.o_proj]),
-        gate_up=joins([mlp.gate_proj, mlp.up_proj]),
-        down=joins([mlp.down_proj]),
+        qkv=make_product([attention.q_proj, attention.k_proj, attention.v_proj]),
+        o=make_product([attention.o_proj]),
+        gate_up=make_product([mlp.gate_proj, mlp.up_proj]),
+        down=make_product([mlp.down_proj]),
         head_norms=norms,
-        scaling=attention.scaling,
-        window=layer_window(attention),
+        attention_parameters=AttentionParameters(attention.scaling, window=layer_window(attention)),
     )
 
 
-def join(linears: list[Any]) -> Product:
+def gpu_product(linears: list[Any]) -> Product:
     """One product for several layers of the same input, which become views of its weight and bias."""
     first = linears[0]
     if isinstance(first, StoredLinear):

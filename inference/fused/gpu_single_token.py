@@ -8,17 +8,17 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from inference.attention.triton import TritonStep
-from inference.fused.gpu_layer import FusedLayer, PlainProduct, Product, attend
+from inference.attention.triton import TritonAttention
+from inference.fused.gpu_layer import GpuFusedLayer, PlainProduct, Product, attend
 from inference.fused.supported import epsilon
-from inference.kernels.single_token import DTYPES, Norm, one_token_product
+from inference.kernels.single_token import DTYPES, Norm, single_token_product
 
 
 @dataclass(frozen=True, slots=True)
-class OneTokenLayer:
+class SingleTokenLayer:
     """A fused layer whose weights are floats."""
 
-    fused: FusedLayer
+    fused: GpuFusedLayer
     input_norm: Norm
     post_norm: Norm
     qkv: PlainProduct
@@ -27,11 +27,11 @@ class OneTokenLayer:
     down: PlainProduct
 
 
-class OneTokenModel:
+class SingleTokenModel:
     """The layers, the last norm and the head of a fused model."""
 
     def __init__(
-        self, layers: Sequence[OneTokenLayer], norm: Norm, head: PlainProduct, num_heads: int
+        self, layers: Sequence[SingleTokenLayer], norm: Norm, head: PlainProduct, num_heads: int
     ) -> None:
         self._layers = layers
         self._norm = norm
@@ -39,7 +39,7 @@ class OneTokenModel:
         self._num_heads = num_heads
 
     @classmethod
-    def of(cls, layers: Sequence[FusedLayer], norm: Any, head: Product, num_heads: int) -> Self | None:
+    def of(cls, layers: Sequence[GpuFusedLayer], norm: Any, head: Product, num_heads: int) -> Self | None:
         """None where a weight is not of floats for which there is a kernel."""
         own = [own for own in map(layer_of, layers) if own]
         own_head = plain(head)
@@ -47,32 +47,32 @@ class OneTokenModel:
             return None
         return cls(own, norm_of(norm), own_head, num_heads)
 
-    def __call__(self, residual: Tensor, cos: Tensor, sin: Tensor, step: TritonStep) -> Tensor:
+    def __call__(self, residual: Tensor, cos: Tensor, sin: Tensor, attention: TritonAttention) -> Tensor:
         """Logits [1, vocab] after an embedded token [1, width], which is overwritten."""
         for layer in self._layers:
-            self._attention(layer, residual, cos, sin, step)
+            self._attention(layer, residual, cos, sin, attention)
             gate_up, down = layer.gate_up, layer.down
-            gated = one_token_product(
+            gated = single_token_product(
                 residual, gate_up.weight, gate_up.bias, norm=layer.post_norm, gates=True
             )
-            one_token_product(gated, down.weight, down.bias, residual=residual)
-        return one_token_product(residual, self._head.weight, self._head.bias, norm=self._norm)
+            single_token_product(gated, down.weight, down.bias, residual=residual)
+        return single_token_product(residual, self._head.weight, self._head.bias, norm=self._norm)
 
     def _attention(
-        self, layer: OneTokenLayer, residual: Tensor, cos: Tensor, sin: Tensor, step: TritonStep
+        self, layer: SingleTokenLayer, residual: Tensor, cos: Tensor, sin: Tensor, attention: TritonAttention
     ) -> None:
         qkv, o = layer.qkv, layer.o
-        states = one_token_product(residual, qkv.weight, qkv.bias, norm=layer.input_norm)
-        out = attend(layer.fused, states, cos, sin, step, num_heads=self._num_heads)
-        one_token_product(out, o.weight, o.bias, residual=residual)
+        states = single_token_product(residual, qkv.weight, qkv.bias, norm=layer.input_norm)
+        out = attend(layer.fused, states, cos, sin, attention, num_heads=self._num_heads)
+        single_token_product(out, o.weight, o.bias, residual=residual)
 
 
-def layer_of(fused: FusedLayer) -> OneTokenLayer | None:
+def layer_of(fused: GpuFusedLayer) -> SingleTokenLayer | None:
     """None where a weight has no such kernel."""
     qkv, o, gate_up, down = plain(fused.qkv), plain(fused.o), plain(fused.gate_up), plain(fused.down)
     if qkv is None or o is None or gate_up is None or down is None:
         return None
-    return OneTokenLayer(fused, norm_of(fused.input_norm), norm_of(fused.post_norm), qkv, o, gate_up, down)
+    return SingleTokenLayer(fused, norm_of(fused.input_norm), norm_of(fused.post_norm), qkv, o, gate_up, down)
 
 
 def plain(product: Product) -> PlainProduct | None:

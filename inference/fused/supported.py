@@ -1,4 +1,4 @@
-"""Which models can run fused, on GPUs (fuse.py) and on CPUs (fuse_cpu.py), and what both ask of a layer."""
+"""The models whose layers can be fused, on GPUs (gpu.py) and CPUs (cpu.py), and what both ask of a layer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inference.quantization.linear import StoredLinear
 
 
 def can_fuse(model: Any) -> bool:
-    """Whether the model is of a family whose layers are known, with plain weights or stored ones."""
+    """True for the known families with plain or stored (quantized, packed) weights."""
     if type(model).__name__ not in FUSED or model.config.hidden_act != "silu":
         return False
     return all(

@@ -1,4 +1,4 @@
-"""How weights lie in memory: where the CPU's matrix product reads them fastest."""
+"""The memory layout of float weights that the CPU's matrix product reads fastest: input-major."""
 
 from __future__ import annotations
 

@@ -13,13 +13,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference.kernels.launch import await_predecessor, early
+from inference.kernels.launch import pdl_arguments, wait_for_predecessor
 from inference.kernels.rows import QuantizedRows
 
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """How a product is cut: rows and outputs of a program's tile, the width that it reads at a time."""
+    """A tiling: rows and outputs of a program's tile, and the width that it reads at a time."""
 
     rows: int
     outputs: int
@@ -47,10 +47,10 @@ PROGRAMS_PER_MULTIPROCESSOR = 2
 @triton.jit
 def _vector(
     x, weight, weight_scale, out, num_outputs, width, OUTPUTS: tl.constexpr, DEPTH: tl.constexpr,
-    IS_EVEN: tl.constexpr, EARLY: tl.constexpr,
+    IS_EVEN: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Some outputs of one float row."""
-    await_predecessor(EARLY)
+    wait_for_predecessor(PDL)
     row, tile = tl.program_id(0).to(tl.int64), tl.program_id(1)
     output = tile * OUTPUTS + tl.arange(0, OUTPUTS)
     is_output = output < num_outputs
@@ -82,7 +82,7 @@ def vector_product(x: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
         width,
         IS_EVEN=width % VECTOR["DEPTH"] == 0,
         **VECTOR,
-        **early(x),
+        **pdl_arguments(x),
     )
     return out
 
@@ -91,10 +91,10 @@ def vector_product(x: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
 def _matmul(
     x, x_scale, weight, weight_scale, out, parts, counters, num_rows, num_outputs, width, splits,
     ROWS: tl.constexpr, OUTPUTS: tl.constexpr, DEPTH: tl.constexpr, IS_SPLIT: tl.constexpr,
-    SWAPS: tl.constexpr, IS_EVEN: tl.constexpr, GROUP: tl.constexpr, EARLY: tl.constexpr,
+    SWAPS: tl.constexpr, IS_EVEN: tl.constexpr, GROUP: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One tile of the product, or its share of one."""
-    await_predecessor(EARLY)
+    wait_for_predecessor(PDL)
     tile, split = tl.program_id(0), tl.program_id(1)
     row_tiles, output_tiles = tl.cdiv(num_rows, ROWS), tl.cdiv(num_outputs, OUTPUTS)
     group = tile // (GROUP * output_tiles)
@@ -158,7 +158,7 @@ def tiled_product(
         x.values, x.scale, weight, weight_scale, out, parts, counters, num_rows, num_outputs, width,
         tiles.splits, ROWS=tiles.rows, OUTPUTS=tiles.outputs, DEPTH=tiles.depth, IS_SPLIT=tiles.splits > 1,
         SWAPS=tiles.swaps, IS_EVEN=width % (tiles.depth * tiles.splits) == 0, GROUP=GROUP,
-        num_warps=tiles.num_warps, num_stages=tiles.num_stages, **early(x.values),
+        num_warps=tiles.num_warps, num_stages=tiles.num_stages, **pdl_arguments(x.values),
     )  # fmt: skip
     return out
 

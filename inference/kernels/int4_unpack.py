@@ -1,4 +1,4 @@
-"""How two numbers of four bits lie in a byte, and how Triton programs take them out.
+"""The packing of two 4-bit numbers in a byte, and its unpacking in Triton programs.
 
 A group of inputs of one output takes half as many bytes: its first half in the low bits, its second half in
 the high ones, so that either half unpacks to a tile of its own. Stored is the number plus 8, from 0 to 15.

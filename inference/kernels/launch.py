@@ -1,4 +1,4 @@
-"""Kernels that are launched while the one before them still ends, where the GPU can (Hopper and later).
+"""Programmatic dependent launch (PDL): a kernel is launched while the one before it still ends (Hopper on).
 
 Each awaits the results of its predecessor before anything else, so only the pause between two launches is
 saved. In steps of one token, whose kernels are the shortest, each also lets its successor be launched as soon
@@ -16,27 +16,27 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-ONE_TOKEN = 2
-SOME_TOKENS = 1
-NOT_EARLY = 0
+PDL_WAIT_AND_TRIGGER = 2
+PDL_WAIT = 1
+PDL_OFF = 0
 
 
 @triton.jit
-def await_predecessor(EARLY: tl.constexpr):
+def wait_for_predecessor(PDL: tl.constexpr):
     """To be called before anything is read or written."""
-    if EARLY > 0:
+    if PDL > 0:
         gdc_wait()
-    if EARLY == 2:
+    if PDL == 2:
         gdc_launch_dependents()
 
 
-def early(rows: Tensor) -> dict[str, Any]:
-    """What a launch over these rows is given: the kernel's argument EARLY, and the option beside it."""
-    if not can_launch_early(rows.device):
-        return {"EARLY": NOT_EARLY}
-    return {"EARLY": ONE_TOKEN if rows.shape[0] == 1 else SOME_TOKENS, "launch_pdl": True}
+def pdl_arguments(rows: Tensor) -> dict[str, Any]:
+    """Keyword arguments of a launch over these rows: the kernel's PDL, and the launch option."""
+    if not supports_pdl(rows.device):
+        return {"PDL": PDL_OFF}
+    return {"PDL": PDL_WAIT_AND_TRIGGER if rows.shape[0] == 1 else PDL_WAIT, "launch_pdl": True}
 
 
 @lru_cache(maxsize=8)
-def can_launch_early(device: torch.device) -> bool:
+def supports_pdl(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)

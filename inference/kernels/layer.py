@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference.kernels.launch import await_predecessor, early
+from inference.kernels.launch import pdl_arguments, wait_for_predecessor
 from inference.kernels.rows import LARGEST, QuantizedRows
 
 
@@ -25,9 +25,9 @@ def _store_quantized(value, row, scales, places, mask, LIMIT: tl.constexpr):
 @triton.jit
 def _add_norm(
     x, residual, weight, out, scales, epsilon, WIDTH: tl.constexpr, TILE: tl.constexpr, ADDS: tl.constexpr,
-    LIMIT: tl.constexpr, EARLY: tl.constexpr,
+    LIMIT: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    await_predecessor(EARLY)
+    wait_for_predecessor(PDL)
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, TILE)
     mask = column < WIDTH
@@ -52,7 +52,7 @@ def add_norm(x: Tensor, residual: Tensor, weight: Tensor, epsilon: float, *, add
     width = x.shape[1]
     _add_norm[(x.shape[0],)](
         x, residual, weight, out, out, epsilon, WIDTH=width, TILE=triton.next_power_of_2(width), ADDS=adds,
-        LIMIT=0.0, num_warps=8 if width > 1024 else 4, **early(x),
+        LIMIT=0.0, num_warps=8 if width > 1024 else 4, **pdl_arguments(x),
     )  # fmt: skip
     return out
 
@@ -66,7 +66,7 @@ def add_norm_quantized(
     _add_norm[(x.shape[0],)](
         x, residual, weight, out.values, out.scale, epsilon, WIDTH=width, ADDS=adds,
         TILE=triton.next_power_of_2(width), LIMIT=LARGEST[dtype], num_warps=8 if width > 1024 else 4,
-        **early(x),
+        **pdl_arguments(x),
     )  # fmt: skip
     return out
 
@@ -81,9 +81,9 @@ def _empty_rows(x: Tensor, width: int, dtype: torch.dtype) -> QuantizedRows:
 
 @triton.jit
 def _quantize(
-    x, out, scales, stride, WIDTH: tl.constexpr, TILE: tl.constexpr, LIMIT: tl.constexpr, EARLY: tl.constexpr
+    x, out, scales, stride, WIDTH: tl.constexpr, TILE: tl.constexpr, LIMIT: tl.constexpr, PDL: tl.constexpr
 ):
-    await_predecessor(EARLY)
+    wait_for_predecessor(PDL)
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, TILE)
     mask = column < WIDTH
@@ -97,7 +97,7 @@ def quantize(x: Tensor, dtype: torch.dtype) -> QuantizedRows:
     out = _empty_rows(x, width, dtype)
     _quantize[(num_rows,)](
         x, out.values, out.scale, x.stride(0), WIDTH=width, TILE=triton.next_power_of_2(width),
-        LIMIT=LARGEST[dtype], num_warps=_warps_of_a_row(width), **early(x),
+        LIMIT=LARGEST[dtype], num_warps=_warps_of_a_row(width), **pdl_arguments(x),
     )  # fmt: skip
     return out
 
@@ -124,10 +124,10 @@ def _limit(pool: Tensor) -> float:
 def _rotate_and_write(
     states, q_norm, k_norm, cos, sin, query, keys, values, slots, epsilon, state_stride,
     NUM_HEADS: tl.constexpr, NUM_KV_HEADS: tl.constexpr, DIM: tl.constexpr, HALF: tl.constexpr,
-    HALF_TILE: tl.constexpr, HAS_NORM: tl.constexpr, LIMIT: tl.constexpr, EARLY: tl.constexpr,
+    HALF_TILE: tl.constexpr, HAS_NORM: tl.constexpr, LIMIT: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One head of one token: a query head goes to `query`, a key head with its value head into the pool."""
-    await_predecessor(EARLY)
+    wait_for_predecessor(PDL)
     token, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     half = tl.arange(0, HALF_TILE)
     mask = half < HALF
@@ -180,7 +180,7 @@ def rotate_and_write(
         states, q_norm, k_norm, cos, sin, query, keys, values, slots, epsilon, states.stride(0),
         NUM_HEADS=num_heads, NUM_KV_HEADS=num_kv_heads, DIM=dim, HALF=dim // 2,
         HALF_TILE=triton.next_power_of_2(dim // 2), HAS_NORM=norms is not None,
-        LIMIT=_limit(keys), num_warps=1, **early(states),
+        LIMIT=_limit(keys), num_warps=1, **pdl_arguments(states),
     )  # fmt: skip
     return query
 
@@ -210,8 +210,8 @@ def write_kv(key: Tensor, value: Tensor, *, keys: Tensor, values: Tensor, slots:
 
 
 @triton.jit
-def _silu_mul(x, out, WIDTH, TILE: tl.constexpr, EARLY: tl.constexpr):
-    await_predecessor(EARLY)
+def _silu_mul(x, out, WIDTH, TILE: tl.constexpr, PDL: tl.constexpr):
+    wait_for_predecessor(PDL)
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * TILE + tl.arange(0, TILE)
     mask = column < WIDTH
@@ -226,15 +226,15 @@ def silu_mul(x: Tensor) -> Tensor:
     tokens, width = x.shape[0], x.shape[1] // 2
     out = torch.empty(tokens, width, device=x.device, dtype=x.dtype)
     tile = min(1024, triton.next_power_of_2(width))
-    _silu_mul[(tokens, triton.cdiv(width, tile))](x, out, width, TILE=tile, **early(x))
+    _silu_mul[(tokens, triton.cdiv(width, tile))](x, out, width, TILE=tile, **pdl_arguments(x))
     return out
 
 
 @triton.jit
 def _silu_mul_quantized(
-    x, out, scales, WIDTH: tl.constexpr, TILE: tl.constexpr, LIMIT: tl.constexpr, EARLY: tl.constexpr
+    x, out, scales, WIDTH: tl.constexpr, TILE: tl.constexpr, LIMIT: tl.constexpr, PDL: tl.constexpr
 ):
-    await_predecessor(EARLY)
+    wait_for_predecessor(PDL)
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, TILE)
     mask = column < WIDTH
@@ -251,7 +251,7 @@ def silu_mul_quantized(x: Tensor, dtype: torch.dtype) -> QuantizedRows:
     out = _empty_rows(x, width, dtype)
     _silu_mul_quantized[(num_rows,)](
         x, out.values, out.scale, WIDTH=width, TILE=triton.next_power_of_2(width), LIMIT=LARGEST[dtype],
-        num_warps=_warps_of_a_row(width), **early(x),
+        num_warps=_warps_of_a_row(width), **pdl_arguments(x),
     )  # fmt: skip
     return out
 

@@ -21,12 +21,12 @@ SHARED_BYTES_LEFT = 2048  # of a program, for what is no tile
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """What one program computes, up to so many rows, and how many inputs it reads at a time."""
+    """A program's tile, and the largest number of rows it is chosen for."""
 
-    up_to: int
+    up_to: int  # rows of the product
     rows: int
     outputs: int
-    depth: int
+    depth: int  # inputs read at a time
     warps: int
     stages: int
 

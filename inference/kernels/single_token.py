@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference.kernels.launch import await_predecessor, early
+from inference.kernels.launch import pdl_arguments, wait_for_predecessor
 
 DTYPES = (torch.bfloat16, torch.float16)
 NUMBERS_PER_LOAD = 8  # of a thread: 16 bytes
@@ -31,7 +31,7 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How many outputs a program takes, and with how many warps."""
+    """The outputs and warps of a program."""
 
     outputs: int
     warps: int
@@ -52,10 +52,10 @@ def _normed(x, factor, norm, places, mask, DTYPE: tl.constexpr, NORMS: tl.conste
 
 
 @triton.jit
-def _one_token(
+def _single_token(
     x, norm, weight, bias, residual, out, epsilon, num_outputs, WIDTH: tl.constexpr,
     WIDTH_TILE: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, NORMS: tl.constexpr,
-    ADDS: tl.constexpr, GATES: tl.constexpr, HAS_BIAS: tl.constexpr, EARLY: tl.constexpr,
+    ADDS: tl.constexpr, GATES: tl.constexpr, HAS_BIAS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """ROWS rows of the weight. GATES: every other one a gate, the one after it what that lets through."""
     DTYPE: tl.constexpr = x.dtype.element_ty
@@ -65,7 +65,7 @@ def _one_token(
     row_at = weight + row[:, None].to(tl.int64) * WIDTH
     column = tl.arange(0, CHUNK)
     numbers = tl.load(row_at + column[None, :], mask=(column < WIDTH)[None, :], other=0.0)
-    await_predecessor(EARLY)
+    wait_for_predecessor(PDL)
     factor = 1.0
     if NORMS:
         whole = tl.arange(0, WIDTH_TILE)
@@ -93,7 +93,7 @@ def _one_token(
         tl.store(out + index, total.to(DTYPE), mask=is_row)
 
 
-def one_token_product(
+def single_token_product(
     x: Tensor,  # [1, in], contiguous, of DTYPES
     weight: Tensor,  # [out, in], contiguous
     bias: Tensor | None = None,  # [out]
@@ -110,11 +110,11 @@ def one_token_product(
     out = residual
     if out is None:
         out = torch.empty(1, num_outputs, dtype=x.dtype, device=x.device)
-    _one_token[(triton.cdiv(num_rows, shape.outputs),)](
+    _single_token[(triton.cdiv(num_rows, shape.outputs),)](
         x, x if norm is None else norm.weight, weight, x if bias is None else bias, out, out,
         0.0 if norm is None else norm.epsilon, num_outputs, WIDTH=width,
         WIDTH_TILE=triton.next_power_of_2(width), ROWS=shape.outputs,
         CHUNK=shape.warps * WARP * NUMBERS_PER_LOAD, NORMS=norm is not None, ADDS=residual is not None,
-        GATES=gates, HAS_BIAS=bias is not None, num_warps=shape.warps, **early(x),
+        GATES=gates, HAS_BIAS=bias is not None, num_warps=shape.warps, **pdl_arguments(x),
     )  # fmt: skip
     return out

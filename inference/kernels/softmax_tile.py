@@ -1,4 +1,4 @@
-"""What decode and prefill attention share: the scores of a tile of keys, and what both are called with."""
+"""Shared by decode and prefill attention: the scores of a tile of keys, and common constants."""
 
 from __future__ import annotations
 

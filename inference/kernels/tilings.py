@@ -1,4 +1,4 @@
-"""How products with int8 and int4 weights are cut into programs: by a rule that was measured.
+"""The tilings of products with int8 and int4 weights, by measured rules.
 
 `python -m tests.gpu.sweep_weight_only` prints what TILINGS is made of.
 """
@@ -23,7 +23,7 @@ MAX_WARPS = 16  # of a multiprocessor, that splits are made for
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """What a tiling depends on."""
+    """The GPU's properties that a tiling depends on."""
 
     num_multiprocessors: int
     shared_bytes: int  # that one program may have

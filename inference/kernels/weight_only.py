@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from inference.kernels.int4_unpack import unpack
-from inference.kernels.launch import await_predecessor, early
+from inference.kernels.launch import pdl_arguments, wait_for_predecessor
 from inference.kernels.rows import QuantizedRows, Rows
 from inference.kernels.tilings import Tiling
 
@@ -63,10 +63,10 @@ def _int8_product(
     x, x_scale, weight, scale, bias, out, partials, counters, num_tokens, num_outputs, num_inputs,
     splits, tiles_per_split,
     OUTPUTS: tl.constexpr, TOKENS: tl.constexpr, INPUTS: tl.constexpr, IS_EVEN: tl.constexpr,
-    IS_SPLIT: tl.constexpr, HAS_BIAS: tl.constexpr, IN_INT8: tl.constexpr, EARLY: tl.constexpr,
+    IS_SPLIT: tl.constexpr, HAS_BIAS: tl.constexpr, IN_INT8: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """IN_INT8: the activations are int8, too, each token's with a scale; int32 holds sums of 2^16 inputs."""
-    await_predecessor(EARLY)
+    wait_for_predecessor(PDL)
     rows = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
     tokens = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     first = tl.program_id(2) * tiles_per_split
@@ -105,9 +105,9 @@ def _int4_product(
     splits, tiles_per_split,
     GROUP: tl.constexpr, OUTPUTS: tl.constexpr, TOKENS: tl.constexpr, INPUTS: tl.constexpr,
     IS_SPLIT: tl.constexpr, HAS_BIAS: tl.constexpr, SCALES_FIRST: tl.constexpr, FAST: tl.constexpr,
-    EARLY: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
-    await_predecessor(EARLY)
+    wait_for_predecessor(PDL)
     rows = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
     tokens = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     HALF: tl.constexpr = GROUP // 2
@@ -160,7 +160,7 @@ def int8_product(x: Rows, weight: Tensor, scale: Tensor, bias: Tensor | None, ti
         OUTPUTS=tiling.outputs, TOKENS=tiling.tokens, INPUTS=tiling.inputs,
         IS_EVEN=num_inputs % tiling.inputs == 0, IS_SPLIT=tiling.splits > 1, HAS_BIAS=bias is not None,
         IN_INT8=isinstance(x, QuantizedRows), num_warps=tiling.warps, num_stages=tiling.stages,
-        **early(values),
+        **pdl_arguments(values),
     )  # fmt: skip
     return out
 
@@ -176,7 +176,7 @@ def int4_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, 
         scale.stride(0), tiling.splits, tiling.tiles_per_split(num_inputs),
         GROUP=group, OUTPUTS=tiling.outputs, TOKENS=tiling.tokens, INPUTS=tiling.inputs,
         IS_SPLIT=tiling.splits > 1, HAS_BIAS=bias is not None, SCALES_FIRST=tiling.scales_first,
-        FAST=x.is_cuda, num_warps=tiling.warps, num_stages=tiling.stages, **early(x),
+        FAST=x.is_cuda, num_warps=tiling.warps, num_stages=tiling.stages, **pdl_arguments(x),
     )  # fmt: skip
     return out
 

@@ -1,4 +1,4 @@
-"""Where a model runs, in which dtype, with which attention: "auto" resolved on the machine at hand."""
+"""Resolves "auto" on the machine at hand: the device, dtype and attention of a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which models the batched engine serves, and which of them as CUDA graphs."""
+"""The models that the batched engine serves, and those that run as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def why_not_captured(
 
 
 def has_experts(config: PretrainedConfig) -> bool:
-    """Whether a batched model of this config is a mixture of experts."""
+    """True for a mixture of experts."""
     return (config.architectures or [""])[0] in WITH_EXPERTS
 
 

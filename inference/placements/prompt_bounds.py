@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from inference.protocol.errors import ContextLengthExceeded
-from inference.protocol.requests import PrepareRequest
+from inference.protocol.requests import TokenizeRequest
 
 MAX_CHARS_PER_TOKEN = 64  # generous: the longest tokens are runs of spaces
 
 
-def check_size(request: PrepareRequest, *, max_model_len: int) -> None:
+def check_size(request: TokenizeRequest, *, max_model_len: int) -> None:
     """Raise `ContextLengthExceeded` where the input is too long however it is tokenized."""
     num_chars = len(request.text or "") + sum(len(message.content) for message in request.messages or ())
     # An empty message still costs the tokens of its role.

@@ -1,1 +1,1 @@
-"""Templates and tokenizers are foreign code: they run in a process of their own, which can be ended."""
+"""Chat templates and tokenizers are foreign code: each revision's run in a process that can be ended."""

@@ -1,4 +1,4 @@
-"""What goes through the pipes of a prompt process: a JSON object, and token ids as bytes."""
+"""Messages to and from a prompt process: a JSON object and token ids as bytes, over two pipes."""
 
 from __future__ import annotations
 

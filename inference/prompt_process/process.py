@@ -1,4 +1,4 @@
-"""A prompt process as its owner sees it: started, asked with a deadline, ended when it overruns."""
+"""The parent's side of a prompt process: started, asked with a deadline, ended when it overruns."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import IO, Any
 import inference
 from inference.checkpoints.model_folder import UnsafeModel
 from inference.prompt_process.pipe import Pipe, PipeClosed
-from inference.protocol.errors import ContextLengthExceeded, InvalidValue, PromptTooCostly, Refusal
-from inference.protocol.requests import Prepared, PrepareRequest
+from inference.protocol.errors import ContextLengthExceeded, InvalidValue, PromptTooCostly, RequestRejected
+from inference.protocol.requests import TokenizedPrompt, TokenizeRequest
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ FOREIGN = {
         " completions need none. The server's log has the details"
     ),
 }
-REFUSALS = {kind.__name__: kind for kind in (InvalidValue, ContextLengthExceeded, PromptTooCostly)}
+REJECTIONS = {kind.__name__: kind for kind in (InvalidValue, ContextLengthExceeded, PromptTooCostly)}
 
 
 class Overrun(Exception):
@@ -54,7 +54,7 @@ class Crashed(Died):
 
 @dataclass(frozen=True, slots=True)
 class PromptSettings:
-    """How a revision's prompts are prepared."""
+    """How a revision's prompts are tokenized."""
 
     seconds: float = 5.0  # of processor time, for one prompt
     index: Path | None = None  # where it is kept what transformers has: a process starts twice as fast
@@ -108,13 +108,13 @@ class PromptProcess:
         note: str = self._try("chat_template", "try_chat_template", seconds)["note"]
         return note
 
-    def prepare(self, request: PrepareRequest, *, vocab_size: int, max_model_len: int) -> Prepared:
-        """Raises `Refusal`, `Overrun`, `Died`."""
+    def tokenize(self, request: TokenizeRequest, *, vocab_size: int, max_model_len: int) -> TokenizedPrompt:
+        """Raises `RequestRejected`, `Overrun`, `Died`."""
         messages = request.messages
         num_characters = len(request.text or "") + sum(len(message.content) for message in messages or ())
         said, ids = self._ask(
             {
-                "do": "prepare",
+                "do": "tokenize",
                 "messages": None if messages is None else [asdict(message) for message in messages],
                 "text": request.text,
                 "has_ids": request.token_ids is not None,
@@ -125,10 +125,10 @@ class PromptProcess:
             request.token_ids or (),
             seconds=self._settings.seconds + num_characters / CHARACTERS_PER_SECOND,
         )
-        refused = said.get("refused")
-        if refused is not None:
-            raise _refusal(refused, param="messages" if messages is not None else "prompt")
-        return Prepared(
+        rejected = said.get("rejected")
+        if rejected is not None:
+            raise _rejection(rejected, param="messages" if messages is not None else "prompt")
+        return TokenizedPrompt(
             token_ids=ids,
             max_output_tokens=said["max_output_tokens"],
             text=request.text if request.text is not None else said["text"],
@@ -154,11 +154,11 @@ class PromptProcess:
             raise UnsafeModel(f"{what}: trying it {error}, so it is not served") from error
         except Crashed as error:
             raise UnsafeModel(f"{what}: trying it ended the process ({error})") from error
-        refused = said.get("refused")
-        if refused is not None:
+        rejected = said.get("rejected")
+        if rejected is not None:
             self.end()
-            reason = refused["message"]
-            if refused.get("is_foreign"):  # a library's words, for the log
+            reason = rejected["message"]
+            if rejected.get("is_foreign"):  # a library's words, for the log
                 logger.error("%s of %s: %s", what, self._folder, reason)
                 reason = FOREIGN[what]
             raise UnsafeModel(f"{what}: it cannot be used: {reason}")
@@ -189,11 +189,11 @@ class PromptProcess:
         return self._log.read().decode(errors="replace").strip() or "it said nothing"
 
 
-def _refusal(refused: dict[str, Any], *, param: str) -> Refusal:
-    kind, message = REFUSALS[refused["kind"]], str(refused["message"])
-    if refused["param"] is None:  # what foreign code raised, or memory that it was refused
+def _rejection(rejected: dict[str, Any], *, param: str) -> RequestRejected:
+    kind, message = REJECTIONS[rejected["kind"]], str(rejected["message"])
+    if rejected["param"] is None:  # what foreign code raised, or memory that it was refused
         message = f"the model's {_maker(param)} fails on this prompt: {message}"
-    return kind(message, param=refused["param"] or param)
+    return kind(message, param=rejected["param"] or param)
 
 
 def _maker(param: str) -> str:

@@ -1,4 +1,4 @@
-"""What a process may take of the machine, set by itself before it runs foreign code."""
+"""Limits that a process sets for itself before it runs foreign code: processor time, memory, files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MEMORY = Path("/proc/self/statm")
 
 
 def limit_processor(seconds: float) -> None:
-    """From now on, of processor time; beyond it the kernel ends the process (SIGXCPU)."""
+    """Limit processor time from now on; beyond it the kernel ends the process (SIGXCPU)."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     until = ceil(used.ru_utime + used.ru_stime + seconds)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
@@ -20,14 +20,14 @@ def limit_processor(seconds: float) -> None:
 
 
 def limit_memory(num_bytes: int) -> None:
-    """Of address space, all in all. Where the system does not say what is in use, there is no limit."""
+    """Limit the address space. Where the system does not say what is in use, there is no limit."""
     if MEMORY.exists():
         _, hard = resource.getrlimit(resource.RLIMIT_AS)
         resource.setrlimit(resource.RLIMIT_AS, (num_bytes, hard))
 
 
 def limit_files() -> None:
-    """Neither files nor a picture of the memory are written any more."""
+    """No files and no core dumps are written any more."""
     for limit in (resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
         resource.setrlimit(limit, (0, 0))
 
@@ -41,7 +41,7 @@ def memory_in_use() -> int:
 
 
 def give_back() -> None:
-    """What the C library keeps of freed memory goes back to the system."""
+    """Return to the system what the C library keeps of freed memory."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not every C library has it
         if trim is not None:

@@ -1,4 +1,4 @@
-"""Where one revision's prompts wait for the process that prepares them: bounded, counted, never for ever."""
+"""One revision's queue of prompts to tokenize: bounded in length and in waiting time."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from pathlib import Path
 
 from inference.checkpoints.model_folder import UnsafeModel
 from inference.prompt_process.process import Died, Overrun, PromptProcess, PromptSettings, too_costly
-from inference.protocol.errors import NotReady, QueueFull, Refusal
-from inference.protocol.requests import Prepared, PrepareRequest
+from inference.protocol.errors import NotReady, QueueFull, RequestRejected
+from inference.protocol.requests import TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import PromptStats
-from inference.text.prompt import check_vocabulary, prepare_ids
+from inference.text.prompt import check_vocabulary, prompt_of_ids
 
 logger = logging.getLogger(__name__)
 
 MAX_WAITING = 4096  # prompts of one revision: what waits longer than WAIT_SECONDS is refused before
 WAIT_SECONDS = 30.0  # before a prompt's turn: longer, and it is refused instead
-MAX_IN_A_ROW = 3  # ends without a prompt prepared in between, before prompts are refused for a while
+MAX_IN_A_ROW = 3  # ends without a prompt tokenized in between, before prompts are refused for a while
 HOLD_SECONDS, MAX_HOLD_SECONDS = 5.0, 300.0  # that while, doubled each time
 
 
-class PromptDesk:
-    """One revision's process, and the thread that asks it. No other revision waits for either."""
+class PromptQueue:
+    """One revision's prompt process and the thread that asks it. No other revision waits for either."""
 
     def __init__(self, revision: str, folder: Path, settings: PromptSettings) -> None:
         self._revision, self._folder, self._settings = revision, folder, settings
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="prompts")
         self._process: PromptProcess | None = None
         self._lock = threading.Lock()  # of what follows
-        self._waiting: dict[Future[Prepared], float] = {}  # those in work as well -> since when
+        self._waiting: dict[Future[TokenizedPrompt], float] = {}  # those in work as well -> since when
         self._is_closed = False
         self._num_ended = 0
         self._num_in_a_row = 0
@@ -50,17 +50,19 @@ class PromptDesk:
             self.close()
             raise
 
-    async def prepare(self, request: PrepareRequest, *, vocab_size: int, max_model_len: int) -> Prepared:
-        """Raises `Refusal`. Cancelled, it leaves the queue; what has begun goes on until its deadline."""
+    async def tokenize(
+        self, request: TokenizeRequest, *, vocab_size: int, max_model_len: int
+    ) -> TokenizedPrompt:
+        """Raises `RequestRejected`. Cancelled, it leaves the queue; what has begun runs to its deadline."""
         if request.token_ids is not None and not request.wants_text:
-            return prepare_ids(request.token_ids, vocab_size=vocab_size, max_model_len=max_model_len)
+            return prompt_of_ids(request.token_ids, vocab_size=vocab_size, max_model_len=max_model_len)
         check_vocabulary(request.token_ids or (), vocab_size=vocab_size)
         since = time.monotonic()
         with self._lock:
             self._check_open(since)
             if len(self._waiting) >= MAX_WAITING:
                 raise QueueFull(f"{len(self._waiting)} prompts of this model wait to be tokenized already")
-            work = self._thread.submit(self._prepare, request, since, vocab_size, max_model_len)
+            work = self._thread.submit(self._tokenize, request, since, vocab_size, max_model_len)
             self._waiting[work] = since
         work.add_done_callback(self._leave)
         return await asyncio.wrap_future(work)
@@ -86,7 +88,7 @@ class PromptDesk:
             self._process.end()
             self._process = None
 
-    def _leave(self, work: Future[Prepared]) -> None:
+    def _leave(self, work: Future[TokenizedPrompt]) -> None:
         with self._lock:
             self._waiting.pop(work, None)
 
@@ -107,33 +109,33 @@ class PromptDesk:
         except Died as error:
             raise NotReady(f"tokenizer and chat template could not be tried: {error}") from error
 
-    def _prepare(
-        self, request: PrepareRequest, since: float, vocab_size: int, max_model_len: int
-    ) -> Prepared:
+    def _tokenize(
+        self, request: TokenizeRequest, since: float, vocab_size: int, max_model_len: int
+    ) -> TokenizedPrompt:
         now = time.monotonic()
         self._check_open(now)
         if now - since > WAIT_SECONDS:
             raise QueueFull(f"prompts of this model have waited {now - since:.0f} s to be tokenized")
         try:
-            prepared = self._ask_twice(request, vocab_size, max_model_len)
+            tokenized = self._ask_twice(request, vocab_size, max_model_len)
         except Overrun as overrun:
             self._note_end(f"its chat template or tokenizer {overrun}")
             self._start_again_soon()
             raise too_costly(overrun, param="prompt" if request.messages is None else "messages") from overrun
         except Died as death:
             raise NotReady(f"the process that prepares prompts of this model died: {death}") from death
-        except Refusal:
+        except RequestRejected:
             self._note_well()
             raise
         self._note_well()
-        return prepared
+        return tokenized
 
-    def _ask_twice(self, request: PrepareRequest, vocab_size: int, max_model_len: int) -> Prepared:
+    def _ask_twice(self, request: TokenizeRequest, vocab_size: int, max_model_len: int) -> TokenizedPrompt:
         """Once more where the process died, which need not be this prompt's fault."""
         for is_last in (False, True):
             try:
                 process = self._started_again()
-                return process.prepare(request, vocab_size=vocab_size, max_model_len=max_model_len)
+                return process.tokenize(request, vocab_size=vocab_size, max_model_len=max_model_len)
             except Died as death:
                 self._note_end(f"the process that prepares prompts died: {death}")
                 if is_last:

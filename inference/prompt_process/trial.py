@@ -1,10 +1,10 @@
-"""What a tokenizer and a chat template are tried with before they are trusted with anybody's prompt."""
+"""Tries a tokenizer and a chat template on known texts and conversations before any request uses them."""
 
 from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
-from inference.protocol.errors import InvalidValue, Refusal
+from inference.protocol.errors import InvalidValue, RequestRejected
 from inference.protocol.requests import ChatMessage
 from inference.text.chat_template import render_chat
 from inference.text.tokenizer import encode
@@ -30,8 +30,8 @@ CONVERSATIONS = (
 )
 
 
-class Unusable(Refusal):
-    """What cannot be served of a tokenizer; the message says why."""
+class Unusable(RequestRejected):
+    """The tokenizer cannot be served; the message says why."""
 
 
 def try_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:

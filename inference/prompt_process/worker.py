@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from inference import transformers_index
 from inference.prompt_process import process_limits
 from inference.prompt_process.pipe import Pipe, PipeClosed
-from inference.protocol.errors import InvalidValue, PromptTooCostly, Refusal
-from inference.protocol.requests import ChatMessage, PrepareRequest
+from inference.protocol.errors import InvalidValue, PromptTooCostly, RequestRejected
+from inference.protocol.requests import ChatMessage, TokenizeRequest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,7 +53,7 @@ class Worker:
             "load": lambda: self._load(Path(said["folder"])),
             "try_tokenizer": self._try_tokenizer,
             "try_chat_template": self._try_chat_template,
-            "prepare": lambda: self._prepare(said, ids),
+            "tokenize": lambda: self._tokenize(said, ids),
         }
         num_characters = said.get("num_characters", 0)
         process_limits.limit_processor(said["seconds"])
@@ -62,7 +62,7 @@ class Worker:
         try:
             return kinds[said["do"]]()
         except BaseException as error:  # a panic of the tokenizers' library is no Exception
-            return {"refused": _refusal(error)}, ()
+            return {"rejected": _rejection(error)}, ()
         finally:
             if num_characters > MANY_CHARACTERS:
                 process_limits.give_back()
@@ -88,27 +88,27 @@ class Worker:
 
         return {"note": try_chat_template(self._loaded())}, ()
 
-    def _prepare(self, said: dict[str, Any], ids: tuple[int, ...]) -> Answer:
-        from inference.text.prompt import prepare
+    def _tokenize(self, said: dict[str, Any], ids: tuple[int, ...]) -> Answer:
+        from inference.text.prompt import tokenize
 
         messages = said.get("messages")
-        request = PrepareRequest(
+        request = TokenizeRequest(
             revision="",
             messages=None if messages is None else tuple(ChatMessage(**message) for message in messages),
             text=said.get("text"),
             token_ids=ids if said.get("has_ids") else None,
         )
-        prepared = prepare(Facts(self._loaded(), said["vocab_size"], said["max_model_len"]), request)
-        text = prepared.text if request.token_ids is not None else None  # else the asker has it
-        return {"text": text, "max_output_tokens": prepared.max_output_tokens}, prepared.token_ids
+        tokenized = tokenize(Facts(self._loaded(), said["vocab_size"], said["max_model_len"]), request)
+        text = tokenized.text if request.token_ids is not None else None  # else the asker has it
+        return {"text": text, "max_output_tokens": tokenized.max_output_tokens}, tokenized.token_ids
 
     def _loaded(self) -> PreTrainedTokenizerBase:
         assert self._tokenizer is not None
         return self._tokenizer
 
 
-def _refusal(error: BaseException) -> dict[str, Any]:
-    if isinstance(error, Refusal):
+def _rejection(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, RequestRejected):
         return {"kind": type(error).__name__, "message": error.message, "param": error.param}
     if isinstance(error, MemoryError):
         spare = SPARE_BYTES // 2**20

@@ -1,1 +1,1 @@
-"""What crosses the engine's door: frozen values, standard library only."""
+"""The values that callers and engines exchange: frozen dataclasses, standard library only."""

@@ -1,10 +1,10 @@
-"""What is wrong with a request before it is accepted: raised, with a stable code and the field at fault."""
+"""Errors of a request that is not accepted, with a stable code and the field at fault."""
 
 from __future__ import annotations
 
 
-class Refusal(Exception):
-    """A request that was not accepted. `code` is stable; `param` names the wire field at fault."""
+class RequestRejected(Exception):
+    """The request was not accepted. `code` is stable; `param` names the wire field at fault."""
 
     code = "invalid_value"
 
@@ -14,11 +14,11 @@ class Refusal(Exception):
         self.param = param
 
 
-class InvalidValue(Refusal):
+class InvalidValue(RequestRejected):
     """A value that the engine cannot honour."""
 
 
-class ContextLengthExceeded(Refusal):
+class ContextLengthExceeded(RequestRejected):
     """Prompt (and output asked for) do not fit the model's context or the KV pool."""
 
     code = "context_length_exceeded"
@@ -30,13 +30,13 @@ class PromptTooCostly(InvalidValue):
     code = "prompt_too_costly"
 
 
-class UnknownRevision(Refusal):
+class UnknownRevision(RequestRejected):
     """No revision of that id is served here."""
 
     code = "model_not_found"
 
 
-class NotReady(Refusal):
+class NotReady(RequestRejected):
     """The revision is loading, draining or down; worth another try."""
 
     code = "engine_unavailable"
@@ -47,6 +47,6 @@ class NotReady(Refusal):
 
 
 class QueueFull(NotReady):
-    """The bounded queue holds as much as it may."""
+    """The queue holds as many requests or prompt tokens as it may."""
 
     code = "engine_overloaded"

@@ -1,4 +1,4 @@
-"""What comes out of the engine: `Delta`s and exactly one `Finish` a request, with usage and timings."""
+"""The events of a request: `Delta`s and exactly one `Finish`, with usage and timings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class FinishReason(StrEnum):
 
     STOP = "stop"  # end-of-sequence token, stop token or stop string
     LENGTH = "length"  # max_tokens, or the model's context is full
-    BUDGET = "budget"  # the allowance ran out and no more was granted
+    BUDGET = "budget"  # all granted tokens are used and no more were granted
     CANCELLED = "cancelled"  # the client left, or somebody with the right to cancelled it
     FAILED = "failed"  # see Finish.error
 
@@ -57,7 +57,7 @@ class Usage:
 
 
 class WaitReason(StrEnum):
-    """What a request in the queue waits for."""
+    """Why a request in the queue is not running."""
 
     BLOCKS = "blocks"  # of the KV pool
     BATCH = "batch"  # a place in it
@@ -67,7 +67,7 @@ class WaitReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of a request's life, in seconds since it arrived, with what explains it.
+    """A phase of a request, in seconds since it arrived, with attributes that explain it.
 
     Attributes: `reason` (a `WaitReason`) of queue and preempted, `cached_tokens` of the first prefill, and of
     decode its `tokens` and `batch`, the most sequences that a step of it ran.
@@ -103,7 +103,7 @@ class EngineError:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The last thing that a request's stream yields."""
+    """The last event of a request."""
 
     reason: FinishReason
     usage: Usage

@@ -1,4 +1,4 @@
-"""What goes into the engine: frozen values, checked when they are made. Standard library only."""
+"""Requests to an engine: frozen values, checked when they are made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inference.protocol.errors import InvalidValue
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who a request runs for: what abort-by-owner ends, and whose cached prefixes it may hit."""
+    """Who a request runs for: `abort_owner` ends an owner's; those of one salt share cached prefixes."""
 
     id: str  # public id of the API key, or "user:<pk>" for a console session
     salt: str  # namespace of the prefix cache; set by the server, never by the client
@@ -68,10 +68,6 @@ class Sampling:
         if not (math.isfinite(value) and low <= value <= high):
             raise InvalidValue(f"{name} must be between {low} and {high}, not {value}", param=name)
 
-    @property
-    def is_greedy(self) -> bool:
-        return self.temperature == 0.0
-
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
@@ -93,8 +89,8 @@ class ChatMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class PrepareRequest:
-    """Text to be made token ids by the revision's own template and tokenizer: give exactly one source."""
+class TokenizeRequest:
+    """A prompt for the revision's chat template and tokenizer: give exactly one of its three forms."""
 
     revision: str
     messages: tuple[ChatMessage, ...] | None = None
@@ -109,7 +105,7 @@ class PrepareRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class TokenizedPrompt:
     """A prompt, validated against the revision: never empty, every id in the vocabulary, short enough."""
 
     token_ids: tuple[int, ...]
@@ -128,5 +124,7 @@ class GenerateRequest:
     owner: Owner
     sampling: Sampling = field(default_factory=Sampling)
     deadlines: Deadlines = field(default_factory=Deadlines)
-    allowance: int | None = None  # output tokens granted so far; at it, it waits for more. None: no ledger
+    granted_tokens: int | None = (
+        None  # output tokens granted so far; at it, it waits for more. None: no ledger
+    )
     priority: int = 0  # larger runs earlier

@@ -1,4 +1,4 @@
-"""What an engine says of itself: its device, what it serves, counters and how far a load has come."""
+"""Device, model cards, statistics of an engine, and the progress of a load."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ class Device:
     total_bytes: int
     free_bytes: int  # on a machine, of its control group where that has a limit
     keeps_bfloat16: bool = False  # matrices of such files, beside float32 activations
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a revision can be asked for, which depends on its placement."""
+
+    can_grant: bool = True  # output tokens slice by slice; where not, it gets all at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +49,9 @@ class ModelCard:
 
 @dataclass(frozen=True, slots=True)
 class PromptStats:
-    """How a revision's template and tokenizer are doing, which run in a process of their own."""
+    """A snapshot of a revision's prompt process, which runs its chat template and tokenizer."""
 
-    num_waiting: int = 0  # prompts that are being prepared, or wait for that
+    num_waiting: int = 0  # prompts that are being tokenized, or wait for that
     oldest_since: float | None = None  # time.monotonic(): when the first of them came
     due_at: float | None = None  # time.monotonic(): when the one in work is done, or is ended
     num_ended: int = 0  # processes that overran or died, since the load
@@ -66,8 +73,8 @@ class RevisionStats:
     num_preemptions: int = 0
     num_prompt_tokens: int = 0
     num_generated_tokens: int = 0
-    num_drafted_tokens: int = 0  # guessed and computed ahead, since start
-    num_accepted_tokens: int = 0  # of them, those that were right
+    num_drafted_tokens: int = 0  # proposed and verified, since start
+    num_accepted_tokens: int = 0  # of them, those that the model confirmed
     num_steps: int = 0
     last_step_at: float | None = None  # time.monotonic()
     last_step_seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""What a method of quantization says of a model that it cannot take; the message is for people."""
+"""The error of a model that cannot be quantized; its message is for people."""
 
 from __future__ import annotations
 

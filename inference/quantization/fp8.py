@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import linear
-from transformers.quantizers import register_quantization_config, register_quantizer
 
 from inference.kernels.rows import QuantizedRows, Rows, quantize_rows
-from inference.quantization.linear import QuantizedLinear, frozen
-from inference.quantization.quantizer import LinearConfig, LinearQuantizer
+from inference.quantization.linear import ChannelQuantizedLinear
+from inference.quantization.quantizer import register_method
 
 METHOD = "pilothouse_fp8"
 DTYPE = torch.float8_e4m3fn
@@ -19,51 +18,24 @@ LEAST_CAPABILITY = (8, 9)  # of an NVIDIA GPU: Ada, Hopper and later multiply fp
 
 
 def reference_product(x: Rows, weight: Tensor, scale: Tensor) -> Tensor:
-    """What the layer computes, in float32 and on every device; slow, as it widens the weight each time."""
+    """The layer's product in float32, on every device; slow, as it widens the weight each time."""
     rows = x if isinstance(x, QuantizedRows) else quantize_rows(x, DTYPE)
     return (linear(rows.exact(), weight.float()) * scale.squeeze(-1)).to(rows.dtype)
 
 
-class Fp8Linear(QuantizedLinear):
+class Fp8Linear(ChannelQuantizedLinear):
     """A linear layer that multiplies in fp8: the weight is kept so, activations are turned into it."""
 
-    PARAMETERS = ("weight", "weight_scale")
+    WEIGHT_DTYPE = DTYPE
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        bias: bool,
-        dtype: torch.dtype,
-        weight_dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        super().__init__(in_features, out_features)
-        self.weight = frozen(torch.empty(out_features, in_features, dtype=weight_dtype, device=device))
-        self.weight_scale = frozen(torch.empty(out_features, 1, dtype=torch.float32, device=device))
-        self.bias = frozen(torch.empty(out_features, dtype=dtype, device=device)) if bias else None
+    def __init__(self, in_features: int, out_features: int, **options: Any) -> None:
+        super().__init__(in_features, out_features, **options)
         self.counters: Tensor | None = None  # of the kernel that splits a product; made where it first runs
-
-    @classmethod
-    def placeholder(cls, linear: nn.Linear, *, is_quantized: bool, device: torch.device) -> Self:
-        dtype = linear.weight.dtype
-        return cls(
-            linear.in_features,
-            linear.out_features,
-            bias=linear.bias is not None,
-            dtype=dtype,
-            device=device,
-            weight_dtype=DTYPE if is_quantized else dtype,
-        )
 
     @staticmethod
     def quantize(weight: Tensor) -> dict[str, Tensor]:
         rows = quantize_rows(weight, DTYPE)
         return {"weight": rows.values, "weight_scale": rows.scale}
-
-    def exact_weight(self) -> Tensor:
-        return self.weight.float() * self.weight_scale
 
     def takes(self, num_rows: int) -> torch.dtype | None:
         if not self.weight.is_cuda:
@@ -104,15 +76,4 @@ class Fp8Linear(QuantizedLinear):
         return self.counters
 
 
-@register_quantization_config(METHOD)
-class Fp8Config(LinearConfig):
-    """fp8 weights and activations."""
-
-    METHOD: ClassVar[str] = METHOD
-
-
-@register_quantizer(METHOD)
-class Fp8Quantizer(LinearQuantizer):
-    """Puts `Fp8Linear` where linear layers were."""
-
-    LINEAR = Fp8Linear
+Fp8Config = register_method(METHOD, Fp8Linear)

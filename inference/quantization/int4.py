@@ -84,7 +84,7 @@ def _numbers(exact: Tensor, scale: Tensor) -> Tensor:
 
 
 def pack(numbers: Tensor) -> Tensor:
-    """numbers [out, groups, group] -> uint8 [out, groups, group / 2], as kernels/int4_numbers.py has them."""
+    """numbers [out, groups, group] -> uint8 [out, groups, group / 2], as kernels/int4_unpack.py has them."""
     low, high = (numbers + OFFSET).to(torch.uint8).chunk(2, dim=-1)
     return low | (high << 4)
 

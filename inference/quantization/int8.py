@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
-from transformers.quantizers import register_quantization_config, register_quantizer
+from torch import Tensor
 
-from inference.quantization.int8_matmul import Fastest, Matmul
-from inference.quantization.linear import QuantizedLinear, frozen
-from inference.quantization.quantizer import LinearConfig, LinearQuantizer
+from inference.quantization.int8_matmul import FastestMatmul, Matmul
+from inference.quantization.linear import ChannelQuantizedLinear
+from inference.quantization.quantizer import register_method
 
 METHOD = "pilothouse_int8"
 LARGEST = 127  # symmetric: -128 is not used
@@ -30,40 +29,14 @@ def dequantize(weight: Tensor, scale: Tensor) -> Tensor:
     return weight.float() * scale
 
 
-class Int8Linear(QuantizedLinear):
+class Int8Linear(ChannelQuantizedLinear):
     """A linear layer whose weight is int8. Set `matmul` to choose how it multiplies."""
 
-    PARAMETERS = ("weight", "weight_scale")
-    weight: nn.Parameter
-    weight_scale: nn.Parameter
+    WEIGHT_DTYPE = torch.int8
 
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        bias: bool,
-        dtype: torch.dtype,
-        weight_dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        super().__init__(in_features, out_features)
-        self.matmul: Matmul = Fastest()
-        self.weight = frozen(torch.empty(out_features, in_features, dtype=weight_dtype, device=device))
-        self.weight_scale = frozen(torch.empty(out_features, 1, dtype=torch.float32, device=device))
-        self.bias = frozen(torch.empty(out_features, dtype=dtype, device=device)) if bias else None
-
-    @classmethod
-    def placeholder(cls, linear: nn.Linear, *, is_quantized: bool, device: torch.device) -> Self:
-        dtype = linear.weight.dtype
-        return cls(
-            linear.in_features,
-            linear.out_features,
-            bias=linear.bias is not None,
-            dtype=dtype,
-            device=device,
-            weight_dtype=torch.int8 if is_quantized else dtype,
-        )
+    def __init__(self, in_features: int, out_features: int, **options: Any) -> None:
+        super().__init__(in_features, out_features, **options)
+        self.matmul: Matmul = FastestMatmul()
 
     @staticmethod
     def quantize(weight: Tensor) -> dict[str, Tensor]:
@@ -72,15 +45,12 @@ class Int8Linear(QuantizedLinear):
     @classmethod
     def joined(cls, linears: Sequence[Any]) -> Self:
         whole = super().joined(linears)
-        if isinstance(whole.matmul, Fastest):  # each layer has its own
-            whole.matmul = Fastest(rounds=whole.matmul.rounds)
+        if isinstance(whole.matmul, FastestMatmul):  # each layer has its own
+            whole.matmul = FastestMatmul(rounds=whole.matmul.rounds)
         return whole
 
-    def exact_weight(self) -> Tensor:
-        return dequantize(self.weight, self.weight_scale)
-
     def allow_rounding(self) -> None:
-        self.matmul = Fastest(rounds=True)
+        self.matmul = FastestMatmul(rounds=True)
 
     def product(self) -> Callable[[Tensor], Tensor]:
         if self.bias is not None or type(self) is not Int8Linear:
@@ -93,15 +63,4 @@ class Int8Linear(QuantizedLinear):
         return product if self.bias is None else product + self.bias
 
 
-@register_quantization_config(METHOD)
-class Int8Config(LinearConfig):
-    """int8 weights."""
-
-    METHOD: ClassVar[str] = METHOD
-
-
-@register_quantizer(METHOD)
-class Int8Quantizer(LinearQuantizer):
-    """Puts `Int8Linear` where linear layers were."""
-
-    LINEAR = Int8Linear
+Int8Config = register_method(METHOD, Int8Linear)

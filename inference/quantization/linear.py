@@ -42,7 +42,7 @@ class StoredLinear(Stored):
         """Let CPUs round float32 activations to 15 bits, or to bfloat16, where the layer is faster then."""
 
     def product(self) -> Callable[[Tensor], Tensor]:
-        """What `forward` does, without the detours of a module, for those who call it very often."""
+        """`forward` as a plain function, without the overhead of calling a module."""
         return self.forward
 
     @classmethod
@@ -84,6 +84,45 @@ class QuantizedLinear(StoredLinear):
     @abstractmethod
     def quantize(weight: Tensor) -> dict[str, Tensor]:
         """A float weight [out, in] as the tensors of PARAMETERS, by name."""
+
+
+class ChannelQuantizedLinear(QuantizedLinear):
+    """A weight of `WEIGHT_DTYPE` [out, in] with a float32 scale per output channel [out, 1]."""
+
+    PARAMETERS = ("weight", "weight_scale")
+    WEIGHT_DTYPE: ClassVar[torch.dtype]
+    weight: nn.Parameter
+    weight_scale: nn.Parameter
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool,
+        dtype: torch.dtype,
+        weight_dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        super().__init__(in_features, out_features)
+        self.weight = frozen(torch.empty(out_features, in_features, dtype=weight_dtype, device=device))
+        self.weight_scale = frozen(torch.empty(out_features, 1, dtype=torch.float32, device=device))
+        self.bias = frozen(torch.empty(out_features, dtype=dtype, device=device)) if bias else None
+
+    @classmethod
+    def placeholder(cls, linear: nn.Linear, *, is_quantized: bool, device: torch.device) -> Self:
+        dtype = linear.weight.dtype
+        return cls(
+            linear.in_features,
+            linear.out_features,
+            bias=linear.bias is not None,
+            dtype=dtype,
+            weight_dtype=cls.WEIGHT_DTYPE if is_quantized else dtype,
+            device=device,
+        )
+
+    def exact_weight(self) -> Tensor:
+        return self.weight.float() * self.weight_scale
 
 
 def allow_rounding(model: nn.Module) -> None:
@@ -133,13 +172,13 @@ def join_columns(parameters: Sequence[Any]) -> Tensor:
 
 
 def is_beside(before: Tensor, after: Tensor) -> bool:
-    """Whether the rows of `after` go on where those of `before` end."""
+    """True if the rows of `after` go on where those of `before` end."""
     is_same_storage = before.untyped_storage().data_ptr() == after.untyped_storage().data_ptr()
     is_next = after.data_ptr() == before.data_ptr() + before.shape[1] * before.element_size()
     return is_same_storage and is_next and before.stride() == after.stride() and before.stride(1) == 1
 
 
 def follows(before: Tensor, after: Tensor) -> bool:
-    """Whether `after` lies right behind `before` in the same memory."""
+    """True if `after` lies right behind `before` in the same memory."""
     is_same_storage = before.untyped_storage().data_ptr() == after.untyped_storage().data_ptr()
     return is_same_storage and after.data_ptr() == before.data_ptr() + before.nbytes

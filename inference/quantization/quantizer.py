@@ -1,4 +1,4 @@
-"""What all quantization methods share of their plug-in to transformers: which layers, when, how saved."""
+"""The transformers quantizer that all methods share: which layers, when, how saved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.core_model_loading import ConversionOps
-from transformers.quantizers import HfQuantizer, get_module_from_name
+from transformers.quantizers import (
+    HfQuantizer,
+    get_module_from_name,
+    register_quantization_config,
+    register_quantizer,
+)
 from transformers.quantizers.quantizers_utils import should_convert_module
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
@@ -22,7 +27,7 @@ QuantizeWeight = Callable[[str, Tensor], dict[str, Tensor]]  # a layer's name an
 
 
 class LinearConfig(QuantizationConfigMixin):
-    """What config.json keeps: the method, the modules that stay as they are, and whether the head is one.
+    """The quantization_config of config.json: the method, the modules left out, and whether the head is one.
 
     `modules_to_not_convert`: None stands for the output head and what shares its weights. `quantize_head`: it
     is quantized all the same, into weights of its own where it shared those of the embeddings, which stay.
@@ -133,6 +138,16 @@ class LinearQuantizer(HfQuantizer):
     @property
     def is_compileable(self) -> bool:
         return True
+
+
+def register_method(method: str, linear: type[QuantizedLinear]) -> type[LinearConfig]:
+    """Register a method with transformers whose layers are `linear`: its class of configurations."""
+    name = linear.__name__.removesuffix("Linear")
+    config = type(f"{name}Config", (LinearConfig,), {"METHOD": method, "__doc__": linear.__doc__})
+    quantizer = type(f"{name}Quantizer", (LinearQuantizer,), {"LINEAR": linear})
+    register_quantization_config(method)(config)
+    register_quantizer(method)(quantizer)
+    return config
 
 
 def head_of(model: PreTrainedModel) -> str | None:

@@ -7,17 +7,14 @@ they may be rounded to 15 bits.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
-from transformers.quantizers import register_quantization_config, register_quantizer
 
 from inference.kernels.rows import QuantizedRows, Rows, quantize_rows
 from inference.quantization.int8 import Int8Linear
-from inference.quantization.int8_matmul import Fastest
-from inference.quantization.quantizer import LinearConfig, LinearQuantizer
+from inference.quantization.int8_matmul import FastestMatmul
+from inference.quantization.quantizer import register_method
 
 METHOD = "pilothouse_w8a8"
 MOST_EXACT_ROWS = 64  # that are multiplied as floats
@@ -28,8 +25,8 @@ class W8A8Linear(Int8Linear):
 
     @property
     def keeps_activations(self) -> bool:
-        """Whether no number of rows becomes int8: on CPUs that is not faster than what rounding allows."""
-        may_round = isinstance(self.matmul, Fastest) and self.matmul.rounds
+        """True where activations stay float: on CPUs int8 is not faster than rounding to 15 bits."""
+        may_round = isinstance(self.matmul, FastestMatmul) and self.matmul.rounds
         return may_round and self.weight.device.type == "cpu"
 
     def takes(self, num_rows: int) -> torch.dtype | None:
@@ -60,15 +57,4 @@ def _quantized(rows: Tensor) -> QuantizedRows:
     return quantize_rows(rows, torch.int8)
 
 
-@register_quantization_config(METHOD)
-class W8A8Config(LinearConfig):
-    """int8 weights and activations."""
-
-    METHOD: ClassVar[str] = METHOD
-
-
-@register_quantizer(METHOD)
-class W8A8Quantizer(LinearQuantizer):
-    """Puts `W8A8Linear` where linear layers were."""
-
-    LINEAR = W8A8Linear
+W8A8Config = register_method(METHOD, W8A8Linear)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from inference.protocol.events import EngineError
 from inference.scheduling.phase_timeline import Phase
-from inference.scheduling.request_state import Flight
+from inference.scheduling.request_state import RequestState
 
 MESSAGES = {
     "queue_timeout": "the request waited too long for a place in the batch",
@@ -26,36 +26,36 @@ class DeadlineWatch:
     def __init__(self) -> None:
         self.next_at: float | None = None
 
-    def watch(self, flight: Flight) -> None:
+    def watch(self, state: RequestState) -> None:
         """A request has a new deadline."""
-        due = next_deadline(flight)
+        due = next_deadline(state)
         if due is not None and (self.next_at is None or due[0] < self.next_at):
             self.next_at = due[0]
 
-    def expired(self, flights: Iterable[Flight], now: float) -> list[tuple[Flight, EngineError]]:
+    def expired(self, requests: Iterable[RequestState], now: float) -> list[tuple[RequestState, EngineError]]:
         """The requests whose deadline has passed, with the error that says which."""
         if self.next_at is None or now < self.next_at:
             return []
         self.next_at = None
-        late: list[tuple[Flight, EngineError]] = []
-        for flight in flights:
-            due = next_deadline(flight)
+        late: list[tuple[RequestState, EngineError]] = []
+        for state in requests:
+            due = next_deadline(state)
             if due is not None and due[0] <= now:
                 code = due[1]
-                late.append((flight, EngineError(code, MESSAGES[code], is_retryable=code == "queue_timeout")))
+                late.append((state, EngineError(code, MESSAGES[code], is_retryable=code == "queue_timeout")))
             else:
-                self.watch(flight)
+                self.watch(state)
         return late
 
 
-def next_deadline(flight: Flight) -> tuple[float, str] | None:
+def next_deadline(state: RequestState) -> tuple[float, str] | None:
     """The earliest time at which the request is late as things stand, and the code for it."""
-    timeline, deadlines = flight.timeline, flight.sequence.request.deadlines
+    timeline, deadlines = state.timeline, state.sequence.request.deadlines
     counted_from = timeline.arrived_at + timeline.held_seconds
     limits: list[tuple[float, float | None, str]] = [
         (timeline.arrived_at, deadlines.total_seconds, "request_timeout")
     ]
-    if timeline.phase is Phase.ALLOWANCE:  # the ledger's time, not the engine's
+    if timeline.phase is Phase.GRANT:  # the ledger's time, not the engine's
         pass
     elif timeline.first_token_at is not None:
         limits.append((timeline.quiet_since, deadlines.between_tokens_seconds, "token_timeout"))

@@ -15,10 +15,10 @@ class Phase(StrEnum):
     PREFILL = "prefill"
     DECODE = "decode"
     PREEMPTED = "preempted"
-    ALLOWANCE = "allowance"
+    GRANT = "allowance"
 
 
-class Timeline:
+class PhaseTimeline:
     """All times are of the engine's clock; what leaves it is relative to the request's arrival."""
 
     __slots__ = (
@@ -42,7 +42,7 @@ class Timeline:
         self.first_token_at: float | None = None
         self.last_token_at = now
         self.quiet_since = now  # since when a token is owed
-        self.held_seconds = 0.0  # spent at the allowance
+        self.held_seconds = 0.0  # spent waiting for a grant
         self.gaps: list[float] = []
         self.spans: list[Span] = []
         self.phase = Phase.QUEUE
@@ -51,7 +51,7 @@ class Timeline:
 
     def enter(self, phase: Phase, now: float, attributes: dict[str, Any] | None = None) -> None:
         """The running phase ends, explained by `attributes`; another begins."""
-        if self.phase is Phase.ALLOWANCE:
+        if self.phase is Phase.GRANT:
             self.held_seconds += now - self.phase_started_at
             self.quiet_since = now
         start, end = self.phase_started_at - self.arrived_at, now - self.arrived_at

@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 from statistics import median
 
-from inference.scheduling.sequence import Row, Sequence
+from inference.scheduling.sequence import Sequence
+from inference.scheduling.step_plan import ScheduledChunk
 
 STREAMS_PER_FIRST_TOKEN = 24  # that may pause for it
 FEW_STEPS = 4  # in which those who wait may as well be served without such a pause
@@ -24,7 +26,19 @@ SMALLEST_SHARE = 64  # of a prompt that shares a step with others
 NUM_REMEMBERED = 15  # steps of each kind
 
 
-class MixedSteps:
+@dataclass(slots=True)
+class StepBudget:
+    """Prompt tokens that one step may still take."""
+
+    num_tokens: int
+    is_shared: bool = False  # among those who wait
+
+    def share(self, *, is_last: bool) -> int:
+        """What the next prompt may take; `is_last`: nobody waits behind it."""
+        return self.num_tokens if is_last or not self.is_shared else share(self.num_tokens)
+
+
+class PrefillBudget:
     """Measures steps, and says what the next may hold."""
 
     def __init__(self, *, max_batch_tokens: int) -> None:
@@ -32,29 +46,31 @@ class MixedSteps:
         self._decode_seconds: deque[float] = deque(maxlen=NUM_REMEMBERED)
         self._token_seconds: deque[float] = deque(maxlen=NUM_REMEMBERED)  # that a prompt token adds to a step
 
-    def budget(self, *, num_decoding: int, waiting: Iterable[Sequence]) -> tuple[int, bool]:
-        """Prompt tokens that may join `num_decoding` rows, and whether those who wait are to share them.
+    def budget(self, *, num_decoding: int, waiting: Iterable[Sequence]) -> StepBudget:
+        """What may join `num_decoding` sequences, for those who wait.
 
         `waiting` have no token yet, in their order.
         """
         room = self._max_batch_tokens - num_decoding
         if num_decoding == 0 or not (self._decode_seconds and self._token_seconds):
-            return room, False
+            return StepBudget(room)
         seconds = (LONGEST - 1.0) * median(self._decode_seconds)
         budget = max(SMALLEST, int(seconds / max(exceeded_by_few(self._token_seconds), 1e-9)))
         num_first_tokens, num_tokens = within(waiting, room)
         is_worth_it = STREAMS_PER_FIRST_TOKEN * num_first_tokens >= num_decoding
         if is_worth_it and num_tokens > FEW_STEPS * budget:
-            return min(room, max(budget, num_tokens)), False
-        return min(room, budget), True
+            return StepBudget(min(room, max(budget, num_tokens)))
+        return StepBudget(min(room, budget), is_shared=True)
 
-    def observe(self, rows: Seq[Row], seconds: float) -> None:
-        """A step of these rows took so long."""
-        num_prefill = sum(row.num_tokens for row in rows if row.num_tokens > 1)
+    def observe(self, chunks: Seq[ScheduledChunk], seconds: float) -> None:
+        """A step of these chunks took so long."""
+        num_prefill = sum(chunk.num_tokens for chunk in chunks if chunk.num_tokens > 1)
         if num_prefill == 0:
             self._decode_seconds.append(seconds)
         elif num_prefill >= SMALLEST // 2:
-            beside = median(self._decode_seconds) if self._decode_seconds and rows[0].num_tokens == 1 else 0.0
+            beside = (
+                median(self._decode_seconds) if self._decode_seconds and chunks[0].num_tokens == 1 else 0.0
+            )
             self._token_seconds.append(max(0.0, seconds - beside) / num_prefill)
 
 

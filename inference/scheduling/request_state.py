@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from inference.protocol.events import Delta, Event, FinishReason
 from inference.scheduling.interfaces import Detokenizer, Sampled
-from inference.scheduling.phase_timeline import Timeline
+from inference.scheduling.phase_timeline import PhaseTimeline
 from inference.scheduling.sequence import Sequence
 
 Stop = tuple[FinishReason, str | int | None]  # why it ends, and what matched
 
 
-class Flight:
+class RequestState:
     """Joins what belongs to one accepted request."""
 
     __slots__ = (
@@ -39,7 +39,7 @@ class Flight:
         self.sequence = sequence
         self.on_event = on_event
         self.detokenizer = detokenizer
-        self.timeline = Timeline(now)
+        self.timeline = PhaseTimeline(now)
         self.num_output_tokens = 0  # accepted so far
         self.stop_ids = eos_token_ids.union(sampling.stop_token_ids)
         self.silent_ids = (
@@ -60,7 +60,7 @@ class Flight:
             stop = FinishReason.STOP, self.detokenizer.matched_stop
         elif num_output_tokens >= sequence.max_tokens:
             stop = FinishReason.LENGTH, None
-        elif sequence.is_allowance_final and sequence.has_used_allowance:
+        elif sequence.is_grant_final and sequence.has_used_grant:
             stop = FinishReason.BUDGET, None
         self.on_event(Delta(text, (token_id,), () if sampled.logprob is None else (sampled.logprob,)))
         return stop

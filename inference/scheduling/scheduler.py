@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 from bisect import insort
+from dataclasses import dataclass, field
 from itertools import chain
 
 from inference.protocol.events import WaitReason
-from inference.scheduling.batch_invariance import Borders, is_prefill
+from inference.scheduling.batch_invariance import ORDINARY, ChunkPolicy
 from inference.scheduling.block_pool import BlockPool
-from inference.scheduling.prefill_budget import MixedSteps, share
+from inference.scheduling.prefill_budget import PrefillBudget, StepBudget
 from inference.scheduling.prefix_cache import PrefixCache
-from inference.scheduling.sequence import Plan, Row, Sequence, Status
+from inference.scheduling.sequence import Sequence, Status
 from inference.scheduling.speculation import Speculation
+from inference.scheduling.step_plan import ScheduledChunk, StepPlan
 from inference.scheduling.waiting_queue import WaitingQueue
 
 MAX_SKIPPED = (
     32  # waiting sequences that are looked up and passed over in one step: bounds the step's own cost
 )
+NOTHING = StepPlan(())
+
+
+@dataclass(slots=True)
+class ScheduleResult:
+    """What one call decided."""
+
+    plan: StepPlan = NOTHING  # every sequence waits for a grant, or there is none
+    admitted: list[Sequence] = field(default_factory=list)
+    preempted: list[Sequence] = field(default_factory=list)
+    waits_for: WaitReason | None = None  # why somebody is left in the queue
 
 
 class Scheduler:
     """Running sequences first (decode, then chunks of prefill), then admission from the waiting queue.
 
     A sequence gets the blocks of all its tokens when it is admitted, so only decode can run short of blocks.
-    Then sequences at their allowance give theirs up first, then the lowest priority, newest first; they are
+    Then sequences that wait for a grant give up theirs, then the lowest priority, newest first; they are
     computed again later. The sequence of the best rank can always go on, so some always does.
     """
 
@@ -35,7 +48,7 @@ class Scheduler:
         *,
         max_batch_tokens: int,
         max_num_seqs: int,
-        borders: Borders | None = None,  # of chunks, in batch-invariant mode; None: wherever the budget ends
+        chunk_policy: ChunkPolicy = ORDINARY,
         speculation: Speculation | None = None,
     ) -> None:
         self.pool = pool
@@ -43,37 +56,39 @@ class Scheduler:
         self.waiting = waiting
         self.speculation = speculation
         self.max_batch_tokens = max_batch_tokens
-        self.mixed_steps = MixedSteps(max_batch_tokens=max_batch_tokens)
-        self._budget = max_batch_tokens  # prompt tokens that the step may still take
-        self._shares = False  # among those who wait
-        self.borders = borders
-        self._least_chunk = borders.multiple if borders else 1
+        self.prefill_budget = PrefillBudget(max_batch_tokens=max_batch_tokens)
+        self.chunk_policy = chunk_policy
         # So that decode never crowds out all prefill.
-        self.max_num_seqs = min(max_num_seqs, max_batch_tokens - self._least_chunk + 1)
+        self.max_num_seqs = min(max_num_seqs, max_batch_tokens - chunk_policy.multiple + 1)
         self.running: list[Sequence] = []  # in order of rank
         self._running_ids: tuple[str, ...] | None = ()  # None: changed since they were asked for
-        self.admitted: list[Sequence] = []  # by the last `schedule`
-        self.preempted: list[Sequence] = []  # by the last `schedule`
-        self.waits_for: WaitReason | None = None  # why the last `schedule` left somebody in the queue
         self.num_preemptions = 0
 
-    def schedule(self) -> Plan:
-        """What to run now. Empty: every sequence waits for its allowance, or there is none."""
-        self.admitted = []
-        self.preempted = []
-        self.waits_for = None
-        rows = self._continue_running()
+    def schedule(self) -> ScheduleResult:
+        """What to run now."""
+        result = ScheduleResult()
+        chunks, prefilling = self._decode(result)
+        waiting = chain(prefilling, self.waiting)
+        budget = self.prefill_budget.budget(num_decoding=len(chunks), waiting=waiting)
+        self.chunk_policy.widen(budget)
+        self._prefill(prefilling, chunks, budget)
         if self.waiting:
-            rows = self._admit(rows)
-        if self.borders:
-            rows.sort(key=is_prefill)  # one that begins with output to compute again stands among the last
-        return Plan(tuple(rows)) if self.speculation is None else self._guess(rows, self.speculation)
+            self._admit(chunks, budget, result)
+        if result.preempted:
+            chunks = [chunk for chunk in chunks if chunk.sequence.status is Status.RUNNING]
+        self.chunk_policy.order(chunks)
+        result.plan = (
+            StepPlan(tuple(chunks))
+            if self.speculation is None
+            else self._add_drafts(chunks, self.speculation)
+        )
+        return result
 
-    def advance(self, row: Row) -> None:
-        """A row was computed: its keys and values are in the pool."""
-        sequence = row.sequence
-        sequence.num_computed_tokens = max(sequence.num_computed_tokens, row.end)  # more may be under way
-        first, end = row.start // self.pool.block_size, row.end // self.pool.block_size
+    def advance(self, chunk: ScheduledChunk) -> None:
+        """A chunk was computed: its keys and values are in the pool."""
+        sequence = chunk.sequence
+        sequence.num_computed_tokens = max(sequence.num_computed_tokens, chunk.end)  # more may be under way
+        first, end = chunk.start // self.pool.block_size, chunk.end // self.pool.block_size
         if end > first:
             self.prefix_cache.remember(sequence, first=first, end=end)
 
@@ -106,107 +121,104 @@ class Scheduler:
         """Raise `PoolCorrupted` where the books of blocks disagree."""
         self.pool.check_integrity([sequence.block_table for sequence in self.running])
 
-    def _continue_running(self) -> list[Row]:
-        rows: list[Row] = []
+    def _decode(self, result: ScheduleResult) -> tuple[list[ScheduledChunk], list[Sequence]]:
+        """The next tokens of those that decode, and who is still prefilling."""
+        chunks: list[ScheduledChunk] = []
         prefilling: list[Sequence] = []
+        is_decode, block_size = self.chunk_policy.is_decode, self.pool.block_size
         for sequence in tuple(self.running):
-            if sequence.status is not Status.RUNNING or sequence.is_at_allowance or sequence.is_complete:
+            if sequence.status is not Status.RUNNING or sequence.is_at_grant or sequence.is_complete:
                 continue
-            num_tokens, start = len(sequence.token_ids), sequence.num_computed_tokens
-            is_decode = start >= sequence.num_prompt_tokens if self.borders else num_tokens - start <= 1
-            if not is_decode:
+            if not is_decode(sequence):
                 prefilling.append(sequence)
-            elif num_tokens <= len(sequence.block_table) * self.pool.block_size or self._grow(sequence):
-                rows.append(Row(sequence, start, 1))
-        waiting = chain(prefilling, self.waiting)
-        self._budget, self._shares = self.mixed_steps.budget(num_decoding=len(rows), waiting=waiting)
-        if self.borders:
-            self._budget = max(self._budget, self._least_chunk)
+                continue
+            has_room = len(sequence.token_ids) <= len(sequence.block_table) * block_size
+            if has_room or self._grow(sequence, result):
+                chunks.append(ScheduledChunk(sequence, sequence.num_computed_tokens, 1))
+        return chunks, prefilling
+
+    def _prefill(self, prefilling: list[Sequence], chunks: list[ScheduledChunk], budget: StepBudget) -> None:
         for sequence in prefilling:
             is_last = sequence is prefilling[-1] and not self.waiting
-            chunk = self._chunk(sequence, is_last=is_last)
-            if chunk == 0:
+            if not self._add_chunk(sequence, chunks, budget, is_last=is_last):
                 break
-            rows.append(Row(sequence, sequence.num_computed_tokens, chunk))
-            self._budget -= chunk
-        return rows
 
-    def _chunk(self, sequence: Sequence, *, is_last: bool) -> int:
-        """Tokens of the sequence that this step computes. `is_last`: nobody waits behind it."""
-        if self.borders:
-            return self.borders.num_tokens(sequence, budget=self._budget)
-        own = share(self._budget) if self._shares and not is_last else self._budget
-        return min(own, sequence.num_uncomputed_tokens)
+    def _add_chunk(
+        self, sequence: Sequence, chunks: list[ScheduledChunk], budget: StepBudget, *, is_last: bool
+    ) -> bool:
+        """Whether the budget took any of the sequence's tokens. `is_last`: nobody waits behind it."""
+        size = self.chunk_policy.chunk_size(sequence, budget, is_last=is_last)
+        if size == 0:
+            return False
+        chunks.append(ScheduledChunk(sequence, sequence.num_computed_tokens, size))
+        budget.num_tokens -= size
+        return True
 
-    def _guess(self, rows: list[Row], speculation: Speculation) -> Plan:
-        """The step with drafts behind their sequences' rows, as far as budget and blocks to spare go."""
-        proposal = speculation.propose(rows)
+    def _add_drafts(self, chunks: list[ScheduledChunk], speculation: Speculation) -> StepPlan:
+        """The step with drafts behind their sequences' chunks, as far as budget and blocks to spare go."""
+        proposal = speculation.propose(chunks)
         if not proposal.drafts:
-            return Plan(tuple(rows), guesses=proposal.waits)
-        budget = self.max_batch_tokens - sum(row.num_tokens for row in rows)
-        planned: list[Row] = []
-        for row in rows:
-            planned.append(row)
-            for start, draft in enumerate(proposal.drafts.get(row.sequence, ()), start=row.end):
-                if budget == 0 or not self._has_slot(row.sequence, start):
+            return StepPlan(tuple(chunks), is_speculative=proposal.waits)
+        budget = self.max_batch_tokens - sum(chunk.num_tokens for chunk in chunks)
+        planned: list[ScheduledChunk] = []
+        for chunk in chunks:
+            planned.append(chunk)
+            for start, draft in enumerate(proposal.drafts.get(chunk.sequence, ()), start=chunk.end):
+                if budget == 0 or not self._has_slot(chunk.sequence, start):
                     break
-                planned.append(Row(row.sequence, start, 1, draft))
+                planned.append(ScheduledChunk(chunk.sequence, start, 1, draft))
                 budget -= 1
-        return Plan(tuple(planned), guesses=len(planned) > len(rows))
+        return StepPlan(tuple(planned), is_speculative=len(planned) > len(chunks))
 
     def _has_slot(self, sequence: Sequence, position: int) -> bool:
         """Whether a draft's keys have a place, or get one that no running sequence needs soon."""
         if position >= len(sequence.block_table) * self.pool.block_size:
             if self.pool.num_free <= len(self.running):
                 return False
-            sequence.block_table += self.pool.allocate(1)
+            sequence.block_table = (*sequence.block_table, *self.pool.allocate(1))
         return True
 
-    def _grow(self, sequence: Sequence) -> bool:
-        """One more block. Who loses one ranks behind the sequence, or is held: no row is lost by it."""
+    def _grow(self, sequence: Sequence, result: ScheduleResult) -> bool:
+        """One more block. Who loses one ranks behind the sequence, or is held: no chunk is lost by it."""
         while self.pool.num_free == 0:
-            paused = [other for other in self.running if other.is_at_allowance]
+            paused = [other for other in self.running if other.is_at_grant]
             victim = paused[-1] if paused else self.running[-1]
             if victim is sequence:
                 return False  # the last in rank waits with its blocks until others end
-            self._preempt(victim)
-        sequence.block_table += self.pool.allocate(1)
+            self._preempt(victim, result)
+        sequence.block_table = (*sequence.block_table, *self.pool.allocate(1))
         return True
 
-    def _admit(self, rows: list[Row]) -> list[Row]:
+    def _admit(self, chunks: list[ScheduledChunk], budget: StepBudget, result: ScheduleResult) -> None:
         num_skipped = 0
         for sequence in self.waiting:
-            if self._budget < self._least_chunk:
-                self.waits_for = WaitReason.STEP
+            if budget.num_tokens < self.chunk_policy.multiple:
+                result.waits_for = WaitReason.STEP
                 break
             if num_skipped == MAX_SKIPPED:
                 break
-            if sequence.is_at_allowance or sequence.num_pending:
+            if sequence.is_at_grant or sequence.num_pending:
                 continue
             found = self.prefix_cache.find(sequence)
             if self.prefix_cache.is_worth_waiting(sequence, num_found=len(found)):
                 num_skipped += 1
-                self.waits_for = WaitReason.PREFIX
+                result.waits_for = WaitReason.PREFIX
                 continue
-            if not self._make_room(sequence, found, is_idle=not rows):
+            if not self._make_room(sequence, found, result, is_idle=not chunks):
                 is_full = len(self.running) >= self.max_num_seqs
-                self.waits_for = WaitReason.BATCH if is_full else WaitReason.BLOCKS
+                result.waits_for = WaitReason.BATCH if is_full else WaitReason.BLOCKS
                 break  # nobody overtakes: a long prompt is not starved by short ones
             self._start(sequence, found)
-            chunk = self._chunk(sequence, is_last=not self.waiting)
-            rows.append(Row(sequence, sequence.num_computed_tokens, chunk))
-            self._budget -= chunk
-        if self.preempted:
-            rows = [row for row in rows if row.sequence.status is Status.RUNNING]
-        return rows
+            result.admitted.append(sequence)
+            self._add_chunk(sequence, chunks, budget, is_last=not self.waiting)
 
     def _start(self, sequence: Sequence, found: list[int]) -> None:
         self.waiting.remove(sequence)
         for block_id in found:
             self.pool.share(block_id)
         num_new_blocks = self._num_blocks(sequence) - len(found)
-        sequence.block_table = found + self.pool.allocate(num_new_blocks)
-        sequence.num_computed_tokens = len(found) * self.pool.block_size
+        blocks = found + self.pool.allocate(num_new_blocks)
+        sequence.take_blocks(blocks, num_computed_tokens=len(found) * self.pool.block_size)
         sequence.status = Status.RUNNING
         insort(self.running, sequence, key=lambda other: other.rank)
         self._running_ids = None
@@ -214,12 +226,13 @@ class Scheduler:
             sequence.num_cached_tokens = sequence.num_computed_tokens
             self.prefix_cache.count(sequence)
         self.prefix_cache.announce(sequence)
-        self.admitted.append(sequence)
 
-    def _make_room(self, sequence: Sequence, found: list[int], *, is_idle: bool) -> bool:
+    def _make_room(
+        self, sequence: Sequence, found: list[int], result: ScheduleResult, *, is_idle: bool
+    ) -> bool:
         """Whether a place and the blocks are there, after preempting what is of lower priority.
 
-        `is_idle`: nothing runs in this step, so sequences that wait for their allowance give way as well.
+        `is_idle`: nothing runs in this step, so sequences that wait for a grant give way as well.
         """
         if self._has_room(sequence, found):
             return True
@@ -227,14 +240,14 @@ class Scheduler:
         victims = [
             other
             for other in self.running
-            if other.request.priority < priority or (is_idle and other.is_at_allowance)
+            if other.request.priority < priority or (is_idle and other.is_at_grant)
         ]
         num_freed = sum(len(victim.block_table) for victim in victims)
         if not victims or self.pool.num_free + num_freed < self._num_blocks(sequence):
             return False
-        victims.sort(key=lambda victim: (victim.is_at_allowance, victim.rank))
+        victims.sort(key=lambda victim: (victim.is_at_grant, victim.rank))
         while victims and not self._has_room(sequence, found):
-            self._preempt(victims.pop())
+            self._preempt(victims.pop(), result)
         return self._has_room(sequence, found)
 
     def _has_room(self, sequence: Sequence, found: list[int]) -> bool:
@@ -248,9 +261,9 @@ class Scheduler:
     def _num_blocks(self, sequence: Sequence) -> int:
         return -(-len(sequence.token_ids) // self.pool.block_size)
 
-    def _preempt(self, sequence: Sequence) -> None:
+    def _preempt(self, sequence: Sequence, result: ScheduleResult) -> None:
         self._put_back(sequence)
-        self.preempted.append(sequence)
+        result.preempted.append(sequence)
 
     def _put_back(self, sequence: Sequence) -> None:
         self._leave_batch(sequence)
@@ -264,4 +277,5 @@ class Scheduler:
         self._running_ids = None
         self.prefix_cache.withdraw(sequence)
         self.pool.release(sequence.block_table)
+        sequence.block_table = ()
         sequence.num_computed_tokens = 0

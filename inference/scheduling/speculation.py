@@ -1,8 +1,8 @@
-"""Decides which sequences are computed ahead of what they have said, by guesses, and counts what comes of it.
+"""Speculative decoding by n-grams: which sequences get draft tokens in a step, and how many were accepted.
 
-A guess is a decode row that stands one further than the row before it. All rows of a sequence are sampled by
-its own parameters and random numbers, and a guess counts while it equals the token that was sampled before
-it: so the output is the same, token for token, and only the number of steps changes.
+A draft is a decode chunk that stands one further than the chunk before it. All chunks of a sequence are
+sampled by its own parameters and random numbers, and a draft is accepted while it equals the token that was
+sampled before it: so the output is the same, token for token, and only the number of steps changes.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from inference.scheduling.ngram_drafter import Drafter
-from inference.scheduling.sequence import Row, Sequence, is_adjusted
+from inference.scheduling.ngram_drafter import NgramDrafter
+from inference.scheduling.sequence import Sequence
+from inference.scheduling.step_input import is_adjusted
+from inference.scheduling.step_plan import ScheduledChunk
 
-LEAST_CHANCE = 0.3  # a guess that comes true less often is not computed, however little a row costs
+LEAST_CHANCE = 0.3  # a draft that is right less often is not computed, however little a row costs
 LEAST_GAIN = 0.1  # tokens hoped for, per decoding sequence: less does not pay for a step that cannot overlap
-MAX_SEQUENCES = 32  # decoding at once: with more, rows fill the device and each guess takes a real row's time
+MAX_SEQUENCES = 32  # decoding at once: with more, rows fill the device and each draft takes a real row's time
 
 # What one row more adds to a step, as a part of a step of one row. CPU: SmolLM2-135M in float32 takes
 # 78, 110, 141 ms for 1, 5, 8 rows on one thread. CUDA: an estimate for 8 billion parameters.
@@ -25,14 +27,14 @@ ROW_COSTS = {"cpu": 0.12, "cuda": 0.015}
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What to compute ahead. `waits`: guesses are worth while once the tokens under way have been read."""
+    """What to compute ahead. `waits`: drafts are worth while once the tokens under way have been read."""
 
     drafts: dict[Sequence, list[int]] = field(default_factory=dict)
     waits: bool = False
 
 
 class Speculation:
-    """One engine's drafts, without a clock: what a row costs is told, what guesses are worth is seen."""
+    """One engine's drafts, without a clock: what a row costs is told, what drafts are worth is seen."""
 
     def __init__(self, *, num_draft_tokens: int, row_cost: float) -> None:
         if num_draft_tokens < 1:
@@ -42,9 +44,9 @@ class Speculation:
         self.num_drafted = 0
         self.num_accepted = 0
 
-    def propose(self, rows: Seq[Row]) -> Proposal:
+    def propose(self, chunks: Seq[ScheduledChunk]) -> Proposal:
         """Drafts for a step's decoding sequences, or none where they would not pay."""
-        decoding = [row.sequence for row in takewhile(is_decode, rows)]
+        decoding = [chunk.sequence for chunk in takewhile(is_decode, chunks)]
         if not 0 < len(decoding) <= MAX_SEQUENCES:
             return Proposal()
         least_chance = self.least_chance(len(decoding))
@@ -62,10 +64,10 @@ class Speculation:
         return Proposal(drafts)
 
     def least_chance(self, num_rows: int) -> float:
-        """How likely a guess must be beside so many rows.
+        """How likely a draft must be beside so many rows.
 
         A row adds `row_cost / (1 + row_cost * num_rows)` to a step's time, and each of the rows a token:
-        what a guess may bring must be more than what the same time brings without it.
+        what a draft may bring must be more than what the same time brings without it.
         """
         cost = self.row_cost * num_rows
         return max(LEAST_CHANCE, cost / (1 + cost))
@@ -77,10 +79,10 @@ class Speculation:
 
     def _drafts(self, sequence: Sequence, least_chance: float) -> tuple[list[int], float]:
         """What the sequence may say next, and how many tokens of it are to be hoped for."""
-        if not sequence.may_guess or is_adjusted(sequence):  # the latter's scores depend on the tokens before
-            return [], 0.0
+        if not sequence.may_draft or is_adjusted(sequence.request.sampling, sequence.num_output_tokens):
+            return [], 0.0  # adjusted scores depend on the tokens before
         if sequence.drafter is None:
-            sequence.drafter = Drafter()
+            sequence.drafter = NgramDrafter()
         drafter = sequence.drafter
         if not drafter.read(sequence.token_ids, len(sequence.token_ids) - sequence.num_pending):
             return [], 0.0
@@ -90,9 +92,9 @@ class Speculation:
         return drafts, sum(chance**ahead for ahead in range(1, len(drafts) + 1))
 
 
-def is_decode(row: Row) -> bool:
-    """Whether the row is a sequence's last token, and one of its output's."""
-    return row.num_tokens == 1 and row.samples and row.start >= row.sequence.num_prompt_tokens
+def is_decode(chunk: ScheduledChunk) -> bool:
+    """Whether the chunk is a sequence's last token, and one of its output's."""
+    return chunk.num_tokens == 1 and chunk.samples and chunk.start >= chunk.sequence.num_prompt_tokens
 
 
 def num_draft_rows(*, num_draft_tokens: int, max_num_seqs: int) -> int:

@@ -1,11 +1,12 @@
-"""Runs a step so that a row that cannot be computed fails alone: what raised is halved and run again."""
+"""Runs a step and verifies its drafts. A chunk that cannot be computed fails alone: what raises is halved."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from inference.scheduling.interfaces import Runner, Sampled, Sampler
-from inference.scheduling.sequence import Plan, Row, Sequence
+from inference.scheduling.sequence import Sequence
+from inference.scheduling.step_plan import ScheduledChunk, StepPlan
 
 
 class DeviceLost(RuntimeError):
@@ -13,92 +14,93 @@ class DeviceLost(RuntimeError):
 
 
 @dataclass(slots=True)
-class Outcome:
-    """What became of a step's rows, in order. A row that samples no token has None beside it.
+class StepResult:
+    """What became of a step's chunks, in order. A chunk that samples no token has None beside it.
 
-    Of the rows with drafts only those are there whose drafts were right.
+    Of the chunks with drafts only those are there whose drafts were right.
     """
 
-    done: list[tuple[Row, Sampled | None]] = field(default_factory=list)
+    done: list[tuple[ScheduledChunk, Sampled | None]] = field(default_factory=list)
     preempted: set[Sequence] = field(default_factory=set)  # since: tokens count, keys are lost
     failed: dict[Sequence, Exception] = field(default_factory=dict)
-    spoiled: set[Sequence] = field(default_factory=set)  # a draft's scores were not finite: none of it counts
+    invalid_drafts: set[Sequence] = field(default_factory=set)  # their scores were not finite: nothing counts
     num_drafted: int = 0
     num_accepted: int = 0
 
 
-def run_step(runner: Runner, sampler: Sampler, plan: Plan) -> Outcome:
-    """Run and sample. No row reads what the same step writes for another, so any part can run again.
+def execute(runner: Runner, sampler: Sampler, plan: StepPlan) -> StepResult:
+    """Run and sample. No chunk reads what the same step writes for another, so any part can run again.
 
-    Drafts do read what their sequences' rows write: where a step with drafts raises, it is run without them.
+    Drafts do read what their sequences' chunks write: a step with drafts that raises is run without them.
     """
-    if any(row.draft is not None for row in plan.rows):
+    if any(chunk.draft is not None for chunk in plan.chunks):
         try:
-            return _run_ahead(runner, sampler, plan)
+            return verify_drafts(plan, _run(runner, sampler, plan))
         except Exception as error:
             if is_device_lost(error):
                 raise DeviceLost(type(error).__name__) from error
             plan = plan.without_drafts()
-    outcome = Outcome()
-    _run(runner, sampler, plan, outcome)
-    return outcome
+    result = StepResult()
+    _run_parts(runner, sampler, plan, result)
+    return result
 
 
-def _run(runner: Runner, sampler: Sampler, plan: Plan, outcome: Outcome) -> None:
+def _run(runner: Runner, sampler: Sampler, plan: StepPlan) -> list[Sampled | None]:
+    """What is sampled after each chunk."""
+    step = plan.input
+    logits = runner.run(step)
+    sampled = iter(sampler.sample(logits, step.sampling) if step.sampling.params else ())
+    return [next(sampled) if samples else None for samples in step.samples]
+
+
+def _run_parts(runner: Runner, sampler: Sampler, plan: StepPlan, result: StepResult) -> None:
     try:
-        sequences = plan.sampling_sequences
-        logits = runner.run(plan)
-        sampled = iter(sampler.sample(logits, sequences) if sequences else ())
-        outcome.done += [(row, next(sampled) if row.samples else None) for row in plan.rows]
+        result.done += zip(plan.chunks, _run(runner, sampler, plan), strict=True)
     except Exception as error:
         if is_device_lost(error):
             raise DeviceLost(type(error).__name__) from error
-        parts = _split(plan.rows, is_out_of_memory=is_out_of_memory(error))
+        parts = _split(plan.chunks, is_out_of_memory=is_out_of_memory(error))
         if not parts:
-            outcome.failed[plan.rows[0].sequence] = error
+            result.failed[plan.chunks[0].sequence] = error
         for part in parts:
-            if part[0].sequence not in outcome.failed:  # a later chunk needs the earlier one
-                _run(runner, sampler, Plan(part), outcome)
+            if part[0].sequence not in result.failed:  # a later chunk needs the earlier one
+                _run_parts(runner, sampler, StepPlan(part), result)
 
 
-def _run_ahead(runner: Runner, sampler: Sampler, plan: Plan) -> Outcome:
-    """Run a plan with drafts, and keep of each sequence what follows from tokens that it really has."""
-    logits = runner.run(plan)
-    sampled = iter(sampler.sample(logits, plan.sampling_sequences, plan.sampled_positions))
-    outcome = Outcome()
-    before: Sampled | None = None  # of the row before, which is the same sequence's where this one is a draft
-    is_kept = True
-    for row in plan.rows:
-        found = next(sampled) if row.samples else None
-        if row.draft is None:
-            is_kept = True
+def verify_drafts(plan: StepPlan, sampled: list[Sampled | None]) -> StepResult:
+    """Accept of each sequence's drafts those that follow from tokens that it really has."""
+    result = StepResult()
+    before: Sampled | None = None  # of the chunk before: the same sequence's where this one is a draft
+    is_accepted = True
+    for chunk, found in zip(plan.chunks, sampled, strict=True):
+        if chunk.draft is None:
+            is_accepted = True
         else:
-            is_kept = is_kept and before is not None and before.token_id == row.draft
-            outcome.num_drafted += 1
+            is_accepted = is_accepted and before is not None and before.token_id == chunk.draft
+            result.num_drafted += 1
             if found is None or found.token_id is None:
-                outcome.spoiled.add(row.sequence)
-        if is_kept:
-            outcome.done.append((row, found))
+                result.invalid_drafts.add(chunk.sequence)
+        if is_accepted:
+            result.done.append((chunk, found))
         before = found
-    if outcome.spoiled:
-        outcome.done = [(row, found) for row, found in outcome.done if row.sequence not in outcome.spoiled]
-    outcome.num_accepted = sum(row.draft is not None for row, _ in outcome.done)
-    return outcome
+    if result.invalid_drafts:
+        invalid = result.invalid_drafts
+        result.done = [(chunk, found) for chunk, found in result.done if chunk.sequence not in invalid]
+    result.num_accepted = sum(chunk.draft is not None for chunk, _ in result.done)
+    return result
 
 
-def _split(rows: tuple[Row, ...], *, is_out_of_memory: bool) -> list[tuple[Row, ...]]:
-    """Two halves, or none where nothing is left to halve. Out of memory, a long row is halved too."""
-    if len(rows) > 1:
-        middle = len(rows) // 2
-        return [rows[:middle], rows[middle:]]
-    row = rows[0]
-    if not is_out_of_memory or row.num_tokens == 1:
+def _split(chunks: tuple[ScheduledChunk, ...], *, is_out_of_memory: bool) -> list[tuple[ScheduledChunk, ...]]:
+    """Two halves, or none where nothing is left to halve. Out of memory, a long chunk is halved too."""
+    if len(chunks) > 1:
+        middle = len(chunks) // 2
+        return [chunks[:middle], chunks[middle:]]
+    chunk = chunks[0]
+    if not is_out_of_memory or chunk.num_tokens == 1:
         return []
-    half = row.num_tokens // 2
-    first, second = (
-        Row(row.sequence, row.start, half),
-        Row(row.sequence, row.start + half, row.num_tokens - half),
-    )
+    half = chunk.num_tokens // 2
+    first = ScheduledChunk(chunk.sequence, chunk.start, half)
+    second = ScheduledChunk(chunk.sequence, chunk.start + half, chunk.num_tokens - half)
     return [(first,), (second,)]
 
 

@@ -6,22 +6,24 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from inference.scheduling.interfaces import Runner, Sampled, Sampler
-from inference.scheduling.sequence import Plan, Row, Status
-from inference.scheduling.step_executor import DeviceLost, Outcome, is_device_lost, run_step
+from inference.scheduling.sequence import Status
+from inference.scheduling.step_executor import DeviceLost, StepResult, execute, is_device_lost
+from inference.scheduling.step_input import StepInput
+from inference.scheduling.step_plan import ScheduledChunk, StepPlan
 
 
-class Stepper(Protocol):
+class StepRunner(Protocol):
     """Runs plans."""
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way that a later `step` would tell of."""
+        """Whether nothing is under way that a later `execute` would tell of."""
 
-    def step(self, plan: Plan) -> Outcome:
-        """Run a plan; what became of it, or of an earlier one. One that was not begun is planned anew."""
+    def execute(self, plan: StepPlan) -> StepResult:
+        """Run and sample; what became of this plan or of one before. What was not begun is planned anew."""
 
 
-class Synchronous:
+class SyncStepRunner:
     """Each plan's tokens are read before the next plan is made."""
 
     is_idle = True
@@ -30,90 +32,93 @@ class Synchronous:
         self._runner = runner
         self._sampler = sampler
 
-    def step(self, plan: Plan) -> Outcome:
-        return run_step(self._runner, self._sampler, plan)
+    def execute(self, plan: StepPlan) -> StepResult:
+        return execute(self._runner, self._sampler, plan)
 
 
 class Launched(Protocol):
     """A step that the device computes."""
 
     def read(self) -> list[int | None]:
-        """Wait for the tokens of the plan's sampling rows; None where the logits were not finite."""
+        """Wait for the tokens of the step's sampling chunks; None where the logits were not finite."""
 
 
 class Launcher(Protocol):
     """Starts a step without waiting for it. Tokens that are PENDING are on the device already."""
 
-    def takes(self, plan: Plan) -> bool:
-        """Whether the plan can be launched without knowing on the host what is PENDING."""
+    def takes(self, step: StepInput) -> bool:
+        """Whether the step can be launched without knowing on the host what is PENDING."""
 
-    def launch(self, plan: Plan) -> Launched:
-        """Start a plan that it takes."""
+    def launch(self, step: StepInput) -> Launched:
+        """Start a step that it takes."""
 
 
 @dataclass(frozen=True, slots=True)
-class UnderWay:
-    """A launched plan, as things stood then: rows, whether each samples, how often it had been preempted."""
+class InFlightStep:
+    """A launched plan, as things stood then: chunks, whether each samples, how often it was preempted."""
 
     launched: Launched
-    rows: list[tuple[Row, bool, int]]
+    chunks: list[tuple[ScheduledChunk, bool, int]]
 
 
-class Overlapped:
+class AsyncStepRunner:
     """A plan is launched while the one before it computes: the host's work costs the device no time.
 
     Until they are read, tokens are PENDING: counted, but unknown. A sequence that turns out to have ended
-    is computed once for nothing. Plans that need known tokens on the host wait, those with guesses too, and
+    is computed once for nothing. Plans that need known tokens on the host wait, speculative ones too, and
     what raises at launch is planned again and run synchronously, so that its culprit is found.
     """
 
     def __init__(self, runner: Runner, sampler: Sampler, launcher: Launcher) -> None:
-        self._synchronous = Synchronous(runner, sampler)
+        self._sync = SyncStepRunner(runner, sampler)
         self.launcher = launcher  # the benchmark measures it
-        self._under_way: UnderWay | None = None
+        self._in_flight: InFlightStep | None = None
         self._is_suspect = False  # the last launch raised
 
     @property
     def is_idle(self) -> bool:
-        return self._under_way is None
+        return self._in_flight is None
 
-    def step(self, plan: Plan) -> Outcome:
-        before, self._under_way = self._under_way, None
-        if plan.rows and not (plan.guesses or self._is_suspect) and self.launcher.takes(plan):
-            self._under_way = self._launch(plan)
-        elif plan.rows and before is None:
+    def execute(self, plan: StepPlan) -> StepResult:
+        before, self._in_flight = self._in_flight, None
+        if plan.chunks and not (plan.is_speculative or self._is_suspect) and self.launcher.takes(plan.input):
+            self._in_flight = self._launch(plan)
+        elif plan.chunks and before is None:
             self._is_suspect = False
-            return self._synchronous.step(plan)
-        return Outcome() if before is None else read(before)
+            return self._sync.execute(plan)
+        return StepResult() if before is None else read(before)
 
-    def _launch(self, plan: Plan) -> UnderWay | None:
-        rows = [(row, row.samples, row.sequence.num_preemptions) for row in plan.rows]
+    def _launch(self, plan: StepPlan) -> InFlightStep | None:
+        chunks = [
+            (chunk, is_sampled, chunk.sequence.num_preemptions)
+            for chunk, is_sampled in zip(plan.chunks, plan.input.samples, strict=True)
+        ]
         try:
-            launched = self.launcher.launch(plan)
+            launched = self.launcher.launch(plan.input)
         except Exception as error:
             if is_device_lost(error):
                 raise DeviceLost(type(error).__name__) from error
             self._is_suspect = True
             return None
-        for row, samples, _ in rows:
-            row.sequence.num_computed_tokens = row.end
-            if samples:
-                row.sequence.add_pending()
-        return UnderWay(launched, rows)
+        for chunk, is_sampled, _ in chunks:
+            chunk.sequence.num_computed_tokens = chunk.end
+            if is_sampled:
+                chunk.sequence.add_pending()
+        return InFlightStep(launched, chunks)
 
 
-def read(under_way: UnderWay) -> Outcome:
-    """What became of the rows whose sequences have not ended meanwhile."""
+def read(in_flight: InFlightStep) -> StepResult:
+    """What became of the chunks whose sequences have not ended meanwhile."""
     try:
-        tokens = iter(under_way.launched.read())
+        tokens = iter(in_flight.launched.read())
     except Exception as error:
         raise DeviceLost(type(error).__name__) from error
-    outcome = Outcome()
-    for row, samples, num_preemptions in under_way.rows:
-        sampled = Sampled(next(tokens)) if samples else None
-        if row.sequence.status is Status.FINISHED:
+    result = StepResult()
+    for chunk, is_sampled, num_preemptions in in_flight.chunks:
+        sampled = Sampled(next(tokens)) if is_sampled else None
+        if chunk.sequence.status is Status.FINISHED:
             continue
-        outcome.done.append((row, sampled))
-        if row.sequence.num_preemptions != num_preemptions:
-            outcome.preempted.add(row.sequence)
-    return outcome
+        result.done.append((chunk, sampled))
+        if chunk.sequence.num_preemptions != num_preemptions:
+            result.preempted.add(chunk.sequence)
+    return result

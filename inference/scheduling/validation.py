@@ -7,7 +7,7 @@ from inference.protocol.requests import GenerateRequest
 
 
 def validate(request: GenerateRequest, *, vocab_size: int, max_context: int) -> int:
-    """The request's greatest number of output tokens. Raises `Refusal`, with the wire field at fault."""
+    """The request's greatest number of output tokens. Raises `RequestRejected`, naming the field at fault."""
     num_prompt_tokens = len(request.token_ids)
     if num_prompt_tokens == 0:
         raise InvalidValue("the prompt is empty", param="prompt")
@@ -20,8 +20,8 @@ def validate(request: GenerateRequest, *, vocab_size: int, max_context: int) -> 
     ):
         if any(not 0 <= token_id < vocab_size for token_id in token_ids):
             raise InvalidValue(f"{name} has a token id outside 0..{vocab_size - 1}", param=name)
-    if request.allowance is not None and request.allowance < 0:
-        raise InvalidValue("the allowance is negative")
+    if request.granted_tokens is not None and request.granted_tokens < 0:
+        raise InvalidValue("granted_tokens is negative")
     return _max_output_tokens(num_prompt_tokens, sampling.max_tokens, max_context)
 
 

@@ -136,7 +136,7 @@ class StreamDetokenizer:
         return "".join([self._push_one(token_id) for token_id in token_ids])
 
     def flush(self) -> str:
-        """What was held back, when the sequence ends without a stop string."""
+        """The text held back, once the sequence has ended without a stop string."""
         if self.matched_stop is not None:
             return ""
         return self._search(self._decoder.flush(), is_end=True)
@@ -161,7 +161,7 @@ class StreamDetokenizer:
 
 
 def first_stop(text: str, stops: Sequence[str]) -> tuple[int, str] | None:
-    """Where the stop string starts that is complete first, and which it is; of several, the longest."""
+    """Start and text of the stop string that is complete first; of several, the longest."""
     found = [(start + len(stop), start, stop) for stop in stops if (start := text.find(stop)) >= 0]
     if not found:
         return None

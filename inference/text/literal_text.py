@@ -1,4 +1,4 @@
-"""What users write stays text where a template puts it: never a special token, and unchanged.
+"""Keeps users' text literal in a rendered chat template: unchanged, and never a special token.
 
 While a template runs, marks stand for whatever could be read as a special token: the strings themselves, and
 beginnings and ends of them that the template might complete. Afterwards the rendered text is encoded once,
@@ -22,14 +22,14 @@ from transformers import PreTrainedTokenizerBase
 from inference.text.tokenizer import encode, encode_all
 
 
-class OwnWords:
-    """Marks of one conversation. Their names are drawn, so that nobody can write one."""
+class LiteralText:
+    """Replaces text that could be a special token by marks. Their names are random: nobody can write one."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
         self._backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
         self._added = tokenizer.added_tokens_decoder  # made anew at each asking, of thousands at times
-        self._special = _strings(tokenizer, self._added)
+        self._special = special_strings(tokenizer, self._added)
         self._finds = re.compile("|".join(map(re.escape, self._special)) or r"(?!)")
         name = secrets.token_hex(4)
         self._mark = re.compile(f"\ue000{name}-([0-9]+)\ue001")
@@ -98,7 +98,7 @@ class OwnWords:
         return sorted(one[::-1] for one in self._special)
 
     def _sections(self, backend: Tokenizer, text: str) -> Iterator[tuple[int, int, list[int]]]:
-        """Where the template's special tokens and what lies between them begin and end, and their ids."""
+        """(start, stop, ids) of the template's special tokens and of the text between them, in order."""
         special = {token_id for token_id, token in self._added.items() if token.special}
         found = backend.encode(text, add_special_tokens=False)
         between: list[int] = []
@@ -135,17 +135,13 @@ def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _begins(strings: list[str], beginning: str) -> bool:
-    """Whether one of the sorted `strings` begins so."""
+    """True if one of the sorted `strings` begins with `beginning`."""
     place = bisect_left(strings, beginning)
     return place < len(strings) and strings[place].startswith(beginning)
 
 
-def special_strings(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Strings that the tokenizer turns into special tokens, the longest first."""
-    return _strings(tokenizer, tokenizer.added_tokens_decoder)
-
-
-def _strings(tokenizer: PreTrainedTokenizerBase, added: Mapping[int, AddedToken]) -> list[str]:
+def special_strings(tokenizer: PreTrainedTokenizerBase, added: Mapping[int, AddedToken]) -> list[str]:
+    """Strings that the tokenizer turns into special tokens, the longest first; `added`: its added tokens."""
     found = {token.content for token in added.values() if token.special} | set(tokenizer.all_special_tokens)
     return sorted(found - {""}, key=lambda string: (-len(string), string))
 
@@ -167,7 +163,7 @@ def encode_as_text(backend: Tokenizer, text: str, *, is_beginning: bool) -> list
 
 
 def _steps(backend: Tokenizer, *, is_beginning: bool) -> Tokenizer:
-    """What `backend` does to text before its vocabulary is asked; some put a space before the beginning."""
+    """The normalizer and pre-tokenizer of `backend`, without a vocabulary; some prepend a space."""
     described = {name: _state(getattr(backend, name)) for name in ("normalizer", "pre_tokenizer")}
     if not is_beginning:
         _leave_out_first_space(described["pre_tokenizer"])

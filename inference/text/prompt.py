@@ -9,13 +9,13 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerBase
 
 from inference.protocol.errors import ContextLengthExceeded, InvalidValue
-from inference.protocol.requests import Prepared, PrepareRequest
+from inference.protocol.requests import TokenizedPrompt, TokenizeRequest
 from inference.text.chat_template import render_chat
 from inference.text.tokenizer import encode
 
 
 class PromptFacts(Protocol):
-    """What of a loaded model matters for prompts."""
+    """The attributes of a loaded model that prompts depend on."""
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase: ...
@@ -25,7 +25,7 @@ class PromptFacts(Protocol):
     def max_model_len(self) -> int: ...
 
 
-def prepare(facts: PromptFacts, request: PrepareRequest) -> Prepared:
+def tokenize(facts: PromptFacts, request: TokenizeRequest) -> TokenizedPrompt:
     """Tokenize and validate. Special tokens may be written out in `text`; in `messages` they are text."""
     tokenizer = facts.tokenizer
     if request.messages is not None:
@@ -40,24 +40,26 @@ def prepare(facts: PromptFacts, request: PrepareRequest) -> Prepared:
         param = "prompt"
     else:
         given = request.token_ids or ()
-        plain = prepare_ids(given, vocab_size=facts.vocab_size, max_model_len=facts.max_model_len)
+        plain = prompt_of_ids(given, vocab_size=facts.vocab_size, max_model_len=facts.max_model_len)
         if not request.wants_text:
             return plain
         return replace(plain, text=tokenizer.decode(list(given), clean_up_tokenization_spaces=False))
     return _checked(ids, max_model_len=facts.max_model_len, param=param, text=text)
 
 
-def prepare_ids(ids: Sequence[int], *, vocab_size: int, max_model_len: int) -> Prepared:
+def prompt_of_ids(ids: Sequence[int], *, vocab_size: int, max_model_len: int) -> TokenizedPrompt:
     """Token ids that nobody wants as text: validated, and no tokenizer is asked."""
     check_vocabulary(ids, vocab_size=vocab_size)
     return _checked(ids, max_model_len=max_model_len, param="prompt")
 
 
-def _checked(ids: Sequence[int], *, max_model_len: int, param: str, text: str | None = None) -> Prepared:
+def _checked(
+    ids: Sequence[int], *, max_model_len: int, param: str, text: str | None = None
+) -> TokenizedPrompt:
     if not ids:
         raise InvalidValue("the prompt is empty", param=param)
     check_length(ids, max_model_len=max_model_len, param=param)
-    return Prepared(token_ids=tuple(ids), max_output_tokens=max_model_len - len(ids), text=text)
+    return TokenizedPrompt(token_ids=tuple(ids), max_output_tokens=max_model_len - len(ids), text=text)
 
 
 def check_vocabulary(ids: Sequence[int], *, vocab_size: int, param: str = "prompt") -> None:

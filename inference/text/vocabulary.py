@@ -61,7 +61,7 @@ class TokenBytes:
         return str(self.tokenizer.decode([token_id])).encode()
 
     def is_byte(self, token_id: int) -> bool:
-        """Whether the token stands for a byte that the vocabulary has no other token for."""
+        """True for a byte-fallback token."""
         token: str | None = self.tokenizer.convert_ids_to_tokens(token_id)
         return self._byte_fallback and token is not None and BYTE_TOKEN.fullmatch(token) is not None
 

@@ -11,7 +11,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from console import policy
 from console.addresses import Networks
 from console.asgi import SOCKETS, application
-from console.policy import Who, who_may
+from console.policy import Who, who_may, who_may_connect
 
 
 def view_names(resolver: URLResolver, prefix: str = "") -> Iterator[str]:
@@ -24,7 +24,8 @@ def view_names(resolver: URLResolver, prefix: str = "") -> Iterator[str]:
 
 def test_every_route_has_a_policy() -> None:
     assert [name for name in view_names(get_resolver()) if who_may(name) is None] == []
-    assert SOCKETS.keys() == policy.WEBSOCKET.keys()
+    assert [path for path in SOCKETS if who_may_connect(path) is None] == []
+    assert who_may_connect("/v1/forgotten") is None
 
 
 def test_every_policy_has_a_route() -> None:

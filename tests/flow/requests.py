@@ -54,8 +54,8 @@ def socket(house: House, *, key: str | None = None, **arguments: Any) -> Iterato
 
 
 def create(content: str = "Hello", *, stream_id: str | None = None, **fields: Any) -> str:
-    lane = {} if stream_id is None else {"stream_id": stream_id}
-    return json.dumps({"type": "response.create", **lane, **body(content, **fields)})
+    stream = {} if stream_id is None else {"stream_id": stream_id}
+    return json.dumps({"type": "response.create", **stream, **body(content, **fields)})
 
 
 def frames_until_end(connection: ClientConnection) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The WebSocket over the real server: lanes, cancels, errors, and who is let in."""
+"""The WebSocket over the real server: streams, cancels, errors, and who is let in."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_of_two_streams_on_one_socket_one_is_cancelled_and_the_other_completes(h
         connection.send(create("slow a", stream_id="a", max_tokens=500))
         connection.send(create("slow b", stream_id="b", max_tokens=20))
         frames: dict[str, list[dict[str, Any]]] = {"a": [], "b": []}
-        while not all(lane and lane[-1]["type"] != "chat.completion.chunk" for lane in frames.values()):
+        while not all(stream and stream[-1]["type"] != "chat.completion.chunk" for stream in frames.values()):
             frame = json.loads(connection.recv(timeout=60))
             frames[frame["stream_id"]].append(frame)
             if len(frames["a"]) == 5 and frame["stream_id"] == "a":
@@ -33,8 +33,8 @@ def test_of_two_streams_on_one_socket_one_is_cancelled_and_the_other_completes(h
     assert frames["a"][-1]["type"] == "chat.completion.cancelled"
     assert frames["b"][-1]["type"] == "chat.completion.done"
     assert len(text_of(frames["b"]).split()) == 20
-    for lane in frames.values():
-        assert [one["sequence_number"] for one in lane] == list(range(len(lane)))
+    for stream in frames.values():
+        assert [one["sequence_number"] for one in stream] == list(range(len(stream)))
     eventually(lambda: len(house.ask("usage", key)) == 2)
     rows = {row["outcome"]: row for row in house.ask("usage", key)}
     assert rows["finished"]["completion_tokens"] == 20
@@ -43,8 +43,8 @@ def test_of_two_streams_on_one_socket_one_is_cancelled_and_the_other_completes(h
 
 def test_a_lane_answers_one_after_the_other(house: House) -> None:
     with socket(house) as connection:
-        connection.send(create("one", stream_id="lane"))
-        connection.send(create("two", stream_id="lane"))
+        connection.send(create("one", stream_id="stream"))
+        connection.send(create("two", stream_id="stream"))
         first, second = frames_until_end(connection), frames_until_end(connection)
     assert first[-1]["id"] != second[-1]["id"]
     assert second[0]["sequence_number"] == len(first)
@@ -78,14 +78,14 @@ def test_errors_belong_to_their_stream_and_the_socket_lives_on(house: House) -> 
         assert frames_until_end(connection)[-1]["type"] == "chat.completion.done"
 
 
-def test_lanes_are_bounded(house: House) -> None:
+def test_streams_are_bounded(house: House) -> None:
     with socket(house) as connection:
         for number in range(9):
-            connection.send(create("hang", stream_id=f"lane{number}"))
+            connection.send(create("hang", stream_id=f"stream{number}"))
         error = json.loads(connection.recv(timeout=60))
         while error["type"] != "error":
             error = json.loads(connection.recv(timeout=60))
-        assert (error["stream_id"], error["error"]["code"]) == ("lane8", "websocket_stream_limit_reached")
+        assert (error["stream_id"], error["error"]["code"]) == ("stream8", "websocket_stream_limit_reached")
     eventually(lambda: house.num_running() == 0)
 
 

@@ -104,7 +104,7 @@ def server_of(options: argparse.Namespace, work: Path) -> Server:
         "/ready",
         key,
         {**more, "PORT": "{port}"},
-        hopeless="could not be loaded",
+        fatal_log_text="could not be loaded",
     )
 
 

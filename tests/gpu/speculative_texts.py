@@ -1,6 +1,6 @@
-"""`python -m tests.gpu.speculative_texts [LOUDNESS]`: what drafts gain and cost.
+"""`python -m tests.gpu.speculative_texts [EMBEDDING_STD]`: what drafts gain and cost.
 
-Llama-3.1-8B's shape in bfloat16, random weights that say a passage over and over: copied lists, where guesses
+Llama-3.1-8B's shape in bfloat16, random weights that say a passage over and over: copied lists, where drafts
 hold, and lists of random ids with weights that never repeat, where they must cost nothing.
 """
 
@@ -39,17 +39,17 @@ WARM_UP = [Item(tuple(range(3, 35)), 8)] * 2
 
 def engine_of(loaded: LoadedModel, num_draft_tokens: int) -> Engine:
     config = replace(CONFIG, num_draft_tokens=num_draft_tokens)
-    engine = assemble(loaded, RevisionSpec("guesses", Path(), config))
+    engine = assemble(loaded, RevisionSpec("drafts", Path(), config))
     generate_all(engine, WARM_UP, Owner("warm-up", "warm-up"))
     return engine
 
 
 def timed(engine: Engine, items: list[Item], number: int) -> tuple[float, int, int, int]:
-    """Seconds, steps, tokens guessed and tokens that were right."""
+    """Seconds, steps, drafted tokens and accepted ones."""
     before = engine.stats()
     torch.cuda.synchronize()
     started = time.perf_counter()
-    generate_all(engine, items, Owner("guesses", f"run {number}"))
+    generate_all(engine, items, Owner("drafts", f"run {number}"))
     seconds = time.perf_counter() - started
     after = engine.stats()
     return (
@@ -73,26 +73,28 @@ def compare(engines: dict[int, Engine], lists: dict[str, list[Item]]) -> list[st
         for number, found in runs.items():
             seconds = statistics.median(run[0] for run in found)
             _, num_steps, num_drafted, num_accepted = found[-1]
-            right = f", right {num_accepted / num_drafted:.0%} of {num_drafted}" if num_drafted else ""
+            right = f", accepted {num_accepted / num_drafted:.0%} of {num_drafted}" if num_drafted else ""
             lines.append(
-                f"{name:10} guesses {number}: {num_tokens / seconds:8.1f} tokens/s, "
+                f"{name:10} drafts {number}: {num_tokens / seconds:8.1f} tokens/s, "
                 f"x{plain / seconds:.2f}, {num_steps} steps{right}"
             )
     return lines
 
 
-def engines_of(loudness: float | None) -> dict[int, Engine]:
-    loaded = random_model("llama-8b", CONFIG, max_model_len=2048, loudness=loudness)
+def engines_of(embedding_std: float | None) -> dict[int, Engine]:
+    loaded = random_model("llama-8b", CONFIG, max_model_len=2048, embedding_std=embedding_std)
     return {number: engine_of(loaded, number) for number in (0, 4)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("loudness", nargs="?", type=float, default=1.0, help="the louder, the surer")
+    parser.add_argument(
+        "embedding_std", nargs="?", type=float, default=1.0, help="the larger, the more drafts are accepted"
+    )
     options = parser.parse_args()
-    lines = [f"loudness {options.loudness}:"]
+    lines = [f"embedding_std {options.embedding_std}:"]
     lists = {f"copy{number}": copied(number, num_output_tokens=128) for number in (1, 8, 32)}
-    lines += compare(engines_of(options.loudness), lists)
+    lines += compare(engines_of(options.embedding_std), lists)
     gc.collect()
     torch.cuda.empty_cache()
     lines.append("weights that repeat nothing on purpose:")

@@ -17,7 +17,7 @@ import triton
 from inference.attention import split_kv
 from inference.kernels import decode_attention, prefill_attention
 from inference.kernels.softmax_tile import NO_WINDOW
-from tests.gpu.test_kernels import CUT, batch_of, pool, stretches
+from tests.gpu.test_kernels import SPLIT_KV, batch_of, pool, slices
 
 HEADS, KV_HEADS, DIM, BLOCK = 32, 8, 128, 16
 COPY_BYTES_PER_SECOND = 4.2e12
@@ -51,11 +51,11 @@ def milliseconds(run: Any) -> float:
 class Case:
     """A batch of random numbers, ready to be attended to."""
 
-    def __init__(self, lengths: list[tuple[int, int]], cut: split_kv.Cut = CUT) -> None:
+    def __init__(self, lengths: list[tuple[int, int]], splits: split_kv.SplitKV = SPLIT_KV) -> None:
         num_blocks = sum(-(-kv // BLOCK) for _, kv in lengths) + 8
         self.lengths = lengths
         self.cache = pool(num_blocks, BLOCK, KV_HEADS, DIM, torch.bfloat16)
-        self.batch = batch_of(stretches(lengths, num_blocks, BLOCK), BLOCK, HEADS // KV_HEADS, cut)
+        self.batch = batch_of(slices(lengths, num_blocks, BLOCK), BLOCK, HEADS // KV_HEADS, splits)
         num_tokens = sum(new for new, _ in lengths)
         self.query = torch.randn(num_tokens, HEADS, DIM, device="cuda", dtype=torch.bfloat16)
         self.out = torch.empty_like(self.query)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from inference.kernels.single_token import Norm, Shape, one_token_product
+from inference.kernels.single_token import Norm, Shape, single_token_product
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ def launch(layer: Layer, weight: Tensor, shape: Shape) -> Callable[[], object]:
     x = row(layer.num_inputs)
     norm = Norm(row(layer.num_inputs)[0], 1e-5) if layer.norms else None
     residual = row(layer.num_outputs) if layer.adds else None
-    return lambda: one_token_product(x, weight, norm=norm, residual=residual, gates=layer.gates, shape=shape)
+    return lambda: single_token_product(
+        x, weight, norm=norm, residual=residual, gates=layer.gates, shape=shape
+    )
 
 
 def seconds(calls: list[Callable[[], object]]) -> float:

@@ -19,7 +19,7 @@ from inference.quantization.fp8 import DTYPE, LEAST_CAPABILITY, Fp8Linear, refer
 from inference.quantization.registry import quantize_loaded
 from tests.gpu.device import DEVICE, IS_DRY_RUN, needs_gpu
 from tests.gpu.test_cuda import NUM_TOKENS, run
-from tests.gpu.test_kernels import Pool, batch_of, pool, stretches
+from tests.gpu.test_kernels import Pool, batch_of, pool, slices
 from tests.inference import tiny
 
 FAST_SUMS = 1.5e-2  # what Hopper's tensor cores lose while they add up 14336 products of fp8
@@ -217,13 +217,13 @@ def test_a_pool_in_fp8_saturates_and_keeps_a_nan(is_rotated: bool) -> None:
 
 def both_forwards(model: Any, pool_type: torch.dtype) -> tuple[Tensor, Tensor]:
     """Logits of three prompts: of the fused model in one batch, and of transformers' forward, one by one."""
-    from inference.attention.triton import TritonStep
-    from inference.fused.gpu import FusedModel
+    from inference.attention.triton import TritonAttention
+    from inference.fused.gpu import GpuFusedModel
 
     config, lengths = model.config, [(50, 50), (3, 3), (21, 21)]
     ids = [torch.randint(0, 256, (n,), device=DEVICE) for n, _ in lengths]
     expected = torch.cat([model(one[None]).logits[0] for one in ids]).float()
-    parts, kv_heads = stretches(lengths, 64, 4), config.num_key_value_heads
+    parts, kv_heads = slices(lengths, 64, 4), config.num_key_value_heads
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     pools = [pool(64, 4, kv_heads, dim, torch.float32) for _ in range(config.num_hidden_layers)]
     keys, values = ([getattr(one, name)[0].to(pool_type) for one in pools] for name in ("keys", "values"))
@@ -231,8 +231,10 @@ def both_forwards(model: Any, pool_type: torch.dtype) -> tuple[Tensor, Tensor]:
     slots = [part.block_table[p // 4] * 4 + p % 4 for part in parts for p in range(part.kv_len)]
     batch.slots.copy_(torch.tensor(slots))
     positions = torch.cat([torch.arange(n, device=DEVICE) for n, _ in lengths])
-    step = TritonStep(Pool(keys, values, 64, 4), batch)
-    return FusedModel(model)(torch.cat(ids), positions, logit_rows=None, step=step).float(), expected
+    attention = TritonAttention(Pool(keys, values, 64, 4), batch)
+    return GpuFusedModel(model)(
+        torch.cat(ids), positions, logit_rows=None, attention=attention
+    ).float(), expected
 
 
 @needs_gpu

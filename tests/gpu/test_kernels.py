@@ -11,15 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.attention.base import Layout, Stretch
-from inference.attention.split_kv import Cut
+from inference.attention.base import AttentionMetadata, AttentionParameters, SequenceSlice
+from inference.attention.split_kv import SplitKV
 from tests.inference import tiny
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
 ]
-CUT = Cut(num_kv_heads=8, num_multiprocessors=132, max_keys=65536)
+SPLIT_KV = SplitKV(num_kv_heads=8, num_multiprocessors=132, max_keys=65536)
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
 
 
@@ -48,18 +48,18 @@ def pool(num_blocks: int, block_size: int, num_kv_heads: int, dim: int, dtype: t
     return Pool([keys], [values], num_blocks, block_size)
 
 
-def stretches(lengths: list[tuple[int, int]], num_blocks: int, block_size: int) -> list[Stretch]:
+def slices(lengths: list[tuple[int, int]], num_blocks: int, block_size: int) -> list[SequenceSlice]:
     """(new tokens, keys) per sequence, each with blocks of its own in random order."""
     order = torch.randperm(num_blocks).tolist()
     made, offset = [], 0
     for num_tokens, kv_len in lengths:
         table = [order.pop() for _ in range(-(-kv_len // block_size))]
-        made.append(Stretch(offset, num_tokens, kv_len, table))
+        made.append(SequenceSlice(offset, num_tokens, kv_len, table))
         offset += num_tokens
     return made
 
 
-def batch_of(parts: list[Stretch], block_size: int, group: int, cut: Cut = CUT) -> Any:
+def batch_of(parts: list[SequenceSlice], block_size: int, group: int, split_kv: SplitKV = SPLIT_KV) -> Any:
     from inference.attention.triton import PagedBatch
     from inference.kernels.prefill_attention import tokens_per_tile
 
@@ -73,7 +73,7 @@ def batch_of(parts: list[Stretch], block_size: int, group: int, cut: Cut = CUT) 
     sequences = [(num_decode + i, part.offset, part.num_tokens, part.kv_len) for i, part in enumerate(rest)]
     on_gpu = {"dtype": torch.int32, "device": "cuda"}
     lens = np.array([part.kv_len for part in parts[:num_decode]], dtype=np.int64)
-    items, places = cut.items(lens) if num_decode else (np.empty((0, 4)), np.empty((0, 2)))
+    items, places = split_kv.items(lens) if num_decode else (np.empty((0, 4)), np.empty((0, 2)))
     return PagedBatch(
         slots=torch.zeros(sum(part.num_tokens for part in parts), **on_gpu),
         tables=tables.cuda(),
@@ -122,23 +122,24 @@ def test_paged_attention_equals_the_reference(
     softcap: float | None,
     has_sinks: bool,
 ) -> None:
-    from inference.attention.reference import ReferenceStep
-    from inference.attention.triton import TritonStep
+    from inference.attention.reference import ReferenceAttention
+    from inference.attention.triton import TritonAttention
 
     block_size = 16 if dim >= 64 else 4
-    parts = stretches(CASES[case], 4000 // block_size * 10, block_size)
+    parts = slices(CASES[case], 4000 // block_size * 10, block_size)
     cache = pool(4000 // block_size * 10, block_size, kv_heads, dim, dtype)
     num_tokens = sum(part.num_tokens for part in parts)
     query = torch.randn(num_tokens, heads, dim, device="cuda", dtype=dtype)
     dummy = torch.empty(num_tokens, kv_heads, dim, device="cuda", dtype=dtype)
     sinks = torch.randn(heads, device="cuda", dtype=torch.float32) if has_sinks else None
-    options: dict[str, Any] = {"scaling": dim**-0.5, "window": window, "softcap": softcap, "sinks": sinks}
-    got = TritonStep(cache, batch_of(parts, block_size, heads // kv_heads)).attend(
-        0, query, dummy, dummy, **options
+    parameters = AttentionParameters(dim**-0.5, window=window, softcap=softcap, sinks=sinks)
+    got = TritonAttention(cache, batch_of(parts, block_size, heads // kv_heads)).attend(
+        0, query, dummy, dummy, parameters
     )
     exact = Pool([cache.keys[0].float()], [cache.values[0].float()], cache.num_blocks, block_size)
-    layout = Layout(parts, slots=torch.zeros(num_tokens, dtype=torch.long, device="cuda"))
-    expected = ReferenceStep(exact, layout).attend(0, query.float(), dummy.float(), dummy.float(), **options)
+    metadata = AttentionMetadata(parts, slots=torch.zeros(num_tokens, dtype=torch.long, device="cuda"))
+    reference = ReferenceAttention(exact, metadata)
+    expected = reference.attend(0, query.float(), dummy.float(), dummy.float(), parameters)
     error = ((got.float() - expected).norm() / expected.norm()).item()
     assert error < TOLERANCE[dtype]
     assert (got.float() - expected).abs().max() < 10 * TOLERANCE[dtype] * expected.abs().max()
@@ -148,16 +149,16 @@ def test_paged_attention_equals_the_reference(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_fused_model_has_the_logits_of_the_model(name: str, dtype: torch.dtype) -> None:
     """On a batch of fresh prompts, against transformers' own forward of the same weights."""
-    from inference.attention.triton import TritonStep
-    from inference.fused.gpu import FusedModel
+    from inference.attention.triton import TritonAttention
+    from inference.fused.gpu import GpuFusedModel
 
     model = tiny.tiny_model(name, seed=int(torch.randint(0, 1000, ()))).to("cuda", dtype)
     config, lengths = model.config, [(50, 50), (3, 3), (21, 21)]
     ids = [torch.randint(0, 256, (n,), device="cuda") for n, _ in lengths]
     with torch.inference_mode():
         expected = torch.cat([model(one[None]).logits[0] for one in ids]).float()
-        fused = FusedModel(model)
-        parts = stretches(lengths, 64, 4)
+        fused = GpuFusedModel(model)
+        parts = slices(lengths, 64, 4)
         kv_heads = config.num_key_value_heads
         dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         layers = range(config.num_hidden_layers)
@@ -168,7 +169,9 @@ def test_a_fused_model_has_the_logits_of_the_model(name: str, dtype: torch.dtype
             torch.tensor([part.block_table[p // 4] * 4 + p % 4 for part in parts for p in range(part.kv_len)])
         )
         positions = torch.cat([torch.arange(n, device="cuda") for n, _ in lengths])
-        got = fused(torch.cat(ids), positions, logit_rows=None, step=TritonStep(cache, batch)).float()
+        got = fused(
+            torch.cat(ids), positions, logit_rows=None, attention=TritonAttention(cache, batch)
+        ).float()
         again = torch.cat([model(one[None]).logits[0] for one in ids]).float()
     assert ((got - expected).norm() / expected.norm()).item() < (1e-4 if dtype == torch.float32 else 6e-2)
     assert torch.equal(again, expected)  # the model's own layers are views of the joined weights

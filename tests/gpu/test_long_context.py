@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from inference.attention.base import Stretch, visible
+from inference.attention.base import AttentionParameters, SequenceSlice, visible
 from inference.config import EngineConfig, RevisionSpec
 from inference.execution.build import build_engine
 from inference.protocol.events import Delta, Event
 from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from tests.gpu.device import DEVICE, needs_gpu, sized
-from tests.gpu.test_kernels import TOLERANCE, Pool, batch_of, pool, seed, stretches
+from tests.gpu.test_kernels import TOLERANCE, Pool, batch_of, pool, seed, slices
 from tests.inference import tiny
 
 __all__ = ["seed"]  # a fixture: another seed in every run
@@ -30,7 +30,7 @@ CASES = {
 }
 
 
-def sdpa(query: Tensor, cache: Pool, part: Stretch, *, scaling: float, window: int | None) -> Tensor:
+def sdpa(query: Tensor, cache: Pool, part: SequenceSlice, *, scaling: float, window: int | None) -> Tensor:
     """Of one sequence, in float32: `[num_tokens, num_heads, head_dim]`."""
     blocks = torch.tensor(part.block_table, device=DEVICE)[:, None] * BLOCK_SIZE
     rows = (blocks + torch.arange(BLOCK_SIZE, device=DEVICE)).flatten()[: part.kv_len]
@@ -49,15 +49,15 @@ def sdpa(query: Tensor, cache: Pool, part: Stretch, *, scaling: float, window: i
 def test_kernels_over_many_keys_are_sdpa(
     case: str, dtype: torch.dtype, heads: int, kv_heads: int, dim: int, window: int | None
 ) -> None:
-    from inference.attention.triton import TritonStep
+    from inference.attention.triton import TritonAttention
 
-    parts = stretches(CASES[case], NUM_BLOCKS, BLOCK_SIZE)
+    parts = slices(CASES[case], NUM_BLOCKS, BLOCK_SIZE)
     cache = pool(NUM_BLOCKS, BLOCK_SIZE, kv_heads, dim, dtype)
     # queries near some keys: attention that is spread evenly over 33,000 says little
     query = 3 * torch.randn(sum(part.num_tokens for part in parts), heads, dim, device=DEVICE, dtype=dtype)
     options: dict[str, Any] = {"scaling": dim**-0.5, "window": window}
-    step = TritonStep(cache, batch_of(parts, BLOCK_SIZE, heads // kv_heads))
-    got = step.attend_pool(0, query, softcap=None, **options).float()
+    attention = TritonAttention(cache, batch_of(parts, BLOCK_SIZE, heads // kv_heads))
+    got = attention.attend_pool(0, query, AttentionParameters(**options)).float()
     expected = torch.cat([sdpa(query, cache, part, **options) for part in parts])
     for part in parts:
         own = slice(part.offset, part.offset + part.num_tokens)

@@ -66,16 +66,16 @@ def test_a_full_pool_and_the_costliest_step_leave_what_was_planned(folder: Path)
     for index in range(NUM_SEQUENCES):
         sampling = Sampling(temperature=1.0, top_p=0.99, seed=index, max_tokens=NUM_TOKENS, ignore_eos=True)
         prompt = tuple(chance.choices(range(256), k=length))
-        request = GenerateRequest(str(index), "wide", prompt, Owner("o", "s"), sampling, allowance=1)
+        request = GenerateRequest(str(index), "wide", prompt, Owner("o", "s"), sampling, granted_tokens=1)
         engine.submit(request, lambda event: ends.append(event) if isinstance(event, Finish) else None)
     most_used, least_free = 0, free_bytes
     is_extended = False
     while engine.has_work:
-        if not engine.step():  # all hold their prompts and wait for their allowance
+        if not engine.step():  # all hold their prompts and wait for a grant
             assert not is_extended
             is_extended = True
             for index in range(NUM_SEQUENCES):
-                engine.extend(str(index), allowance=NUM_TOKENS, is_final=True)
+                engine.grant(str(index), granted_tokens=NUM_TOKENS, is_final=True)
         most_used = max(most_used, engine.stats().num_blocks_used)
         least_free = min(least_free, torch.cuda.mem_get_info()[0])
     print(

@@ -56,7 +56,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     made: Path = tmp_path_factory.mktemp(request.param)
     model = tiny.tiny_model(request.param)
     model.config.tie_word_embeddings = model.config.get_text_config().tie_word_embeddings = False
-    make_repeating(model, loudness=4.0, passage=PASSAGE)
+    make_repeating(model, embedding_std=4.0, passage=PASSAGE)
     model.save_pretrained(made)
     tiny.tiny_tokenizer().save_pretrained(made)
     return made

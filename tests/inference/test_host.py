@@ -15,7 +15,7 @@ from inference.host import Served, load
 from inference.placements.inprocess.placement import InProcess
 from inference.protocol.errors import NotReady
 from inference.protocol.events import Finish
-from inference.protocol.requests import ChatMessage, GenerateRequest, Owner, PrepareRequest, Sampling
+from inference.protocol.requests import ChatMessage, GenerateRequest, Owner, Sampling, TokenizeRequest
 from inference.protocol.stats import LoadProgress
 from inference.scheduling.engine import Engine
 from tests.inference import tiny
@@ -40,11 +40,11 @@ async def test_a_folder_is_served_through_the_door(folder: Path, tmp_path: Path,
     await client.start()
     card = await client.load(spec, news.append)
     assert card.batching == batching and bool(card.note) != batching
-    prepared = await client.prepare(PrepareRequest("tiny", token_ids=prompt))
+    tokenized = await client.tokenize(TokenizeRequest("tiny", token_ids=prompt))
     request = GenerateRequest(
         request_id="r",
         revision="tiny",
-        token_ids=prepared.token_ids,
+        token_ids=tokenized.token_ids,
         owner=Owner("o", "s"),
         sampling=Sampling(max_tokens=12, temperature=0, ignore_eos=True),
     )
@@ -67,7 +67,7 @@ async def test_batching_decides_the_engine_and_the_pool_bounds_the_context(
     batched = served(RevisionSpec("tiny", folder, EngineConfig(num_blocks=8, **SETTINGS)), tmp_path)  # type: ignore[arg-type]
     assert type(batched.engine) is Engine
     assert batched.engine.card.max_model_len == 32
-    assert (await batched.prepare(PrepareRequest("tiny", token_ids=(1, 2)))).max_output_tokens == 30
+    assert (await batched.tokenize(TokenizeRequest("tiny", token_ids=(1, 2)))).max_output_tokens == 30
     batched.prompts.close()
     spec = RevisionSpec("tiny", folder, EngineConfig(batching=False, **SETTINGS))  # type: ignore[arg-type]
     sequential = served(spec, tmp_path)
@@ -86,14 +86,14 @@ async def test_a_model_answers_while_the_template_of_another_never_ends(folder: 
     await client.start()
     for name, place in (("honest", folder), ("hostile", hostile)):
         await client.load(RevisionSpec(name, place, EngineConfig(**SETTINGS)), lambda news: None)  # type: ignore[arg-type]
-    endless = PrepareRequest("hostile", messages=(ChatMessage("user", "now"),))
-    held = [asyncio.ensure_future(client.prepare(endless)) for _ in range(2)]
+    endless = TokenizeRequest("hostile", messages=(ChatMessage("user", "now"),))
+    held = [asyncio.ensure_future(client.tokenize(endless)) for _ in range(2)]
     for number in range(5):
-        prepared = await client.prepare(PrepareRequest("honest", text=f"question {number}"))
+        tokenized = await client.tokenize(TokenizeRequest("honest", text=f"question {number}"))
         request = GenerateRequest(
             request_id=str(number),
             revision="honest",
-            token_ids=prepared.token_ids,
+            token_ids=tokenized.token_ids,
             owner=Owner("o", "s"),
             sampling=Sampling(max_tokens=3, ignore_eos=True),
         )

@@ -66,7 +66,7 @@ MULTIPLIERS = {
     "logits_scaling": 4.0,
 }
 
-# Llama and its near relations, whose layers are also known to models/fuse.py.
+# Llama and its near relations, whose layers are also known to fused/supported.py.
 LLAMA_LIKE: dict[str, PretrainedConfig] = {
     "llama": LlamaConfig(**SHAPE, architectures=["LlamaForCausalLM"]),
     "llama3-rope": LlamaConfig(**SHAPE, architectures=["LlamaForCausalLM"], rope_parameters=LLAMA3_ROPE),

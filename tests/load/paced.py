@@ -20,14 +20,15 @@ from typing import Any
 
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
 from inference.host import prompt_settings
-from inference.placements.inprocess import placement as inprocess
-from inference.prompt_process.queue import PromptDesk
+from inference.placements.inprocess import loader
+from inference.placements.inprocess.placement import InProcess
+from inference.prompt_process.queue import PromptQueue
 from inference.protocol.events import Event
-from inference.protocol.requests import GenerateRequest, Prepared, PrepareRequest
+from inference.protocol.requests import GenerateRequest, TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import LoadProgress, ModelCard
 from inference.scheduling.engine import Engine
-from inference.scheduling.sequence import Plan
-from inference.scheduling.step_loop import Overlapped
+from inference.scheduling.step_input import StepInput
+from inference.scheduling.step_loop import AsyncStepRunner
 from inference.text.detokenizer import StreamDetokenizer
 from inference.text.vocabulary import TokenBytes
 from tests.inference.tiny import VOCAB_SIZE, tiny_tokenizer
@@ -90,17 +91,19 @@ class PacedDevice:
         self._host_seconds = host_seconds
         self._busy_until = 0.0
 
-    def takes(self, plan: Plan) -> bool:
+    def takes(self, step: StepInput) -> bool:
         return True
 
-    def launch(self, plan: Plan) -> PacedStep:
+    def launch(self, step: StepInput) -> PacedStep:
         self._log.thread = threading.get_native_id()
         self._work()
         now = time.monotonic()
-        num_prompt_tokens = sum(row.num_tokens for row in plan.rows if row.num_tokens > 1)
+        num_prompt_tokens = sum(length for length in step.lengths if length > 1)
         seconds = self._step_seconds + num_prompt_tokens * PREFILL_SECONDS
         self._busy_until = max(now, self._busy_until) + seconds
-        tokens: list[int | None] = [(row.end * 7) % VOCAB_SIZE for row in plan.rows if row.samples]
+        tokens: list[int | None] = [
+            end * 7 % VOCAB_SIZE for end, samples in zip(step.ends, step.samples, strict=True) if samples
+        ]
         return PacedStep(now, self._busy_until, tokens, self._log)
 
     def _work(self) -> None:
@@ -117,18 +120,18 @@ class PacedRunner:
 
     num_blocks, block_size = NUM_BLOCKS, BLOCK_SIZE
 
-    def run(self, plan: Plan) -> Any:
-        raise AssertionError("every plan is launched")
+    def run(self, step: StepInput) -> Any:
+        raise AssertionError("every step is launched")
 
-    def scrub(self, block_ids: Sequence[int]) -> None:
+    def zero_blocks(self, block_ids: Sequence[int]) -> None:
         """There is nothing to wipe."""
 
 
 class PacedSampler:
     """Never asked: the device samples."""
 
-    def sample(self, logits: Any, sequences: Any) -> list[Any]:
-        raise AssertionError("every plan is launched")
+    def sample(self, logits: Any, sampling: Any) -> list[Any]:
+        raise AssertionError("every step is launched")
 
 
 class PacedEngine(Engine):
@@ -166,20 +169,20 @@ def engine_of(spec: RevisionSpec, log: Log) -> PacedEngine:
         eos_token_ids=frozenset(),
         runner=PacedRunner(),
         sampler=PacedSampler(),
-        stepper=Overlapped(PacedRunner(), PacedSampler(), device),
+        step_runner=AsyncStepRunner(PacedRunner(), PacedSampler(), device),
         detokenizer_factory=partial(StreamDetokenizer, Words()),
     )
     engine.log = log
     return engine
 
 
-class PacedPlacement(inprocess.InProcess):
+class PacedPlacement(InProcess):
     """The real placement; what it loads keeps time."""
 
     def __init__(self, config: PlacementConfig) -> None:
         super().__init__(config)
         self._log = Log()
-        inprocess.load = self._load_paced  # type: ignore[assignment]
+        loader.load = self._load_paced  # type: ignore[assignment]
 
     def _load_paced(
         self, spec: RevisionSpec, progress: Callable[[LoadProgress], None], placement: PlacementConfig
@@ -188,13 +191,13 @@ class PacedPlacement(inprocess.InProcess):
         tokenizer.chat_template = TEMPLATE
         folder = placement.data_dir / "tokenizer"
         tokenizer.save_pretrained(folder)
-        desk = PromptDesk(spec.revision, folder, prompt_settings(placement))
-        desk.open()
+        queue = PromptQueue(spec.revision, folder, prompt_settings(placement))
+        queue.open()
 
-        async def prepare_prompt(request: PrepareRequest) -> Prepared:
-            return await desk.prepare(request, vocab_size=VOCAB_SIZE, max_model_len=MAX_MODEL_LEN)
+        async def tokenize_prompt(request: TokenizeRequest) -> TokenizedPrompt:
+            return await queue.tokenize(request, vocab_size=VOCAB_SIZE, max_model_len=MAX_MODEL_LEN)
 
-        return SimpleNamespace(engine=engine_of(spec, self._log), prepare=prepare_prompt, prompts=desk)
+        return SimpleNamespace(engine=engine_of(spec, self._log), tokenize=tokenize_prompt, prompts=queue)
 
     async def stop(self) -> None:
         await super().stop()

@@ -18,12 +18,13 @@ from inference.benchmark.shapes import random_model
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
 from inference.execution.build import assemble
 from inference.host import Served
-from inference.placements.inprocess import placement as inprocess
+from inference.placements.inprocess import loader
+from inference.placements.inprocess.placement import InProcess
 from inference.protocol.events import Event
 from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from inference.protocol.stats import LoadProgress
 from inference.scheduling.engine import Engine
-from tests.inference.plain_prompts import PlainDesk
+from tests.inference.plain_prompts import PlainQueue
 from tests.load.paced import TEMPLATE
 from tests.stub_engine import steering
 
@@ -77,13 +78,13 @@ class Log:
         return num_streams * (len(full) - 1) / (full[-1][1] - full[0][1])
 
 
-class ShapedPlacement(inprocess.InProcess):
+class ShapedPlacement(InProcess):
     """The real placement; what it loads has a shape, and weights that mean nothing."""
 
     def __init__(self, config: PlacementConfig) -> None:
         super().__init__(config)
         self._log = Log()
-        inprocess.load = self._load_shaped
+        loader.load = self._load_shaped
 
     def _load_shaped(
         self, spec: RevisionSpec, progress: Callable[[LoadProgress], None], _: PlacementConfig
@@ -101,7 +102,7 @@ class ShapedPlacement(inprocess.InProcess):
             log.alone[num_streams] = speed
         log.steps.clear()
         log.submitted.clear()
-        return Served(engine, loaded, PlainDesk(loaded))
+        return Served(engine, loaded, PlainQueue(loaded))
 
     async def stop(self) -> None:
         await super().stop()

@@ -22,11 +22,11 @@ from console.api.strict import Base, NoBody, PageQuery, Strict, body_of, listed,
 from console.keys import actions
 from console.keys.models import ApiKey
 from console.keys.queries import Order, State, find_keys, state_of
-from console.keys.scopes import LABELS, MANAGEMENT
+from console.keys.scopes import MANAGEMENT, all_scopes
 from console.limits.actions import MOST, MOST_BUDGET, Limits, issue_with_limits, limits_of, set_limits
 from console.limits.models import Limit
 
-SCOPES = list(LABELS.items())
+SCOPES = list(all_scopes().items())
 
 
 class LimitsBody(Strict):

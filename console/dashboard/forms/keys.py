@@ -13,7 +13,7 @@ from console.accounts.models import Team
 from console.catalog.models import ServedModel
 from console.keys.models import ApiKey
 from console.keys.queries import Order, State
-from console.keys.scopes import LABELS, Scope
+from console.keys.scopes import all_scopes, endpoint_scopes
 from console.limits.actions import MOST, MOST_BUDGET, Limits
 
 
@@ -62,8 +62,8 @@ class AccessForm(forms.Form):
     )
     scopes = forms.MultipleChoiceField(
         label=_("Endpoints"),
-        choices=list(LABELS.items()),
-        initial=Scope.values,
+        choices=lambda: all_scopes().items(),
+        initial=lambda: list(endpoint_scopes()),
         widget=forms.CheckboxSelectMultiple(attrs={"class": "checkbox"}),
         error_messages={"required": _("A key that may call nothing is of no use: tick at least one.")},
     )
@@ -79,7 +79,7 @@ class AccessForm(forms.Form):
             kwargs["initial"] = {
                 "name": key.name,
                 "expires_on": last_day(key.expires_at),
-                "scopes": key.scopes or Scope.values,
+                "scopes": key.scopes or list(endpoint_scopes()),
                 "models": key.allowed_models,
             }
         super().__init__(*args, **kwargs)
@@ -102,7 +102,7 @@ class AccessForm(forms.Form):
         return {
             "name": self.cleaned_data["name"],
             "expires_at": self._expires_at(),
-            "scopes": [] if set(scopes) == set(Scope.values) else scopes,
+            "scopes": [] if set(scopes) == set(endpoint_scopes()) else scopes,
             "models": self.cleaned_data["models"],
         }
 

@@ -6,19 +6,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django import forms
-from django.db.models import TextChoices
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from console.catalog.models import ServedModel
+from console.endpoint_registry import endpoints
 from console.usage.log import MAX_OWNERS, Wanted, owners_called
 from console.usage.models import Outcome, Transport
-
-
-class Endpoint(TextChoices):
-    CHAT = "chat.completions", "/v1/chat/completions"
-    COMPLETIONS = "completions", "/v1/completions"
-
 
 SINCE = {
     "15m": (timedelta(minutes=15), _("15 minutes")),
@@ -33,6 +27,10 @@ OUTCOMES = (
     (Outcome.CANCELLED.value, _("cancelled")),
     (Outcome.FAILED.value, _("failed")),
 )
+
+
+def endpoint_choices() -> list[tuple[str, Any]]:
+    return [ANY, *((one.name, one.path) for one in endpoints() if one.is_settled)]
 
 
 def moment_input() -> forms.DateTimeInput:
@@ -51,7 +49,7 @@ class RequestFilterForm(forms.Form):
         choices=[ANY, *((value, label) for value, (_delta, label) in SINCE.items())],
         required=False,
     )
-    endpoint = forms.ChoiceField(label=_("Endpoint"), choices=[ANY, *Endpoint.choices], required=False)
+    endpoint = forms.ChoiceField(label=_("Endpoint"), choices=endpoint_choices, required=False)
     transport = forms.ChoiceField(
         label=_("Transport"), choices=[ANY, *((one, one) for one in Transport.values)], required=False
     )

@@ -22,10 +22,11 @@ from console.dashboard.acting import by
 from console.dashboard.forms.keys import AccessForm, FindForm, IssueForm, LimitsForm
 from console.dashboard.once import ONCE
 from console.dashboard.usage_bars import bars
+from console.endpoint_registry import endpoints
 from console.keys import actions
 from console.keys.models import ApiKey
 from console.keys.queries import State, find_keys, state_of
-from console.keys.scopes import LABELS, Scope
+from console.keys.scopes import all_scopes, endpoint_scopes
 from console.limits.actions import BudgetTooSmall, issue_with_limits, limits_of, set_limits
 from console.limits.models import Limit, Ticket
 from console.limits.rates import now_ms
@@ -116,13 +117,10 @@ def first_request(key: ApiKey) -> tuple[str, dict[str, Any] | None]:
     """Its path, and its body where it has one."""
     served = [one.name for one in list_served_models()]
     model = next(iter(key.allowed_models or served), "MODEL")
-    scopes = key.scopes or Scope.values
-    if Scope.CHAT in scopes:
-        messages = [{"role": "user", "content": "Hello!"}]
-        return "/v1/chat/completions", {"model": model, "messages": messages}
-    if Scope.COMPLETIONS in scopes:
-        return "/v1/completions", {"model": model, "prompt": "Hello"}
-    return ("/v1/models" if Scope.MODELS in scopes else "/api/v1/keys"), None
+    for one in endpoints():
+        if not key.scopes or one.scope.name in key.scopes:
+            return one.path, one.example(model) if one.example else None
+    return "/api/v1/keys", None
 
 
 @require_GET
@@ -146,7 +144,9 @@ def about(
         "key": key,
         "state": state,
         # A key that names none may call these, never single revisions or the management API.
-        "scopes": [label for scope, label in LABELS.items() if scope in (key.scopes or Scope.values)],
+        "scopes": [
+            label for scope, label in all_scopes().items() if scope in (key.scopes or endpoint_scopes())
+        ],
         "num_refused": num_refused(since=now - timedelta(days=NUM_DAYS), owner=key.public_id),
         "refused": refused_of(key.public_id, limit=NUM_REFUSED),
         "limit": limit,

@@ -7,14 +7,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from console.gateway.endpoints.chat.schema import ChatRequest
-from console.gateway.endpoints.completions.schema import CompletionRequest
+from console.gateway.endpoints.registry import generating
 from console.gateway.endpoints.wire import Wire
-
-ENDPOINTS: dict[str, type[Wire]] = {
-    "/v1/chat/completions": ChatRequest,
-    "/v1/completions": CompletionRequest,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +21,14 @@ class WireField:
     harmless: tuple[str, ...] = ()
 
 
+def schemas() -> dict[str, type[Wire]]:
+    """Of the endpoints that take a JSON object, by path."""
+    return {one.path: one.schema for one in generating()}
+
+
 def wire_fields(path: str) -> tuple[WireField, ...]:
     """All fields of an endpoint, by name."""
-    schema = ENDPOINTS[path]
+    schema = schemas()[path]
     works = [WireField(name, works=True) for name in schema.model_fields]
     refused = [
         WireField(name, works=False, why=one.why, harmless=tuple(json.dumps(v) for v in one.harmless))

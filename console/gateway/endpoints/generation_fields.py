@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -9,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from console.gateway.endpoints.wire import Strict, Wire
 from console.gateway.errors import unsupported
-from console.gateway.pipeline.request import UsageInStream
+from console.gateway.pipeline.request import PipelineRequest, UsageInStream
 from inference.protocol.requests import Sampling
 
 MAX_CHOICES = 8
@@ -87,6 +88,9 @@ class GenerationRequest(Wire):
     def silent_on(self) -> frozenset[str]:
         """What a model's own defaults may say instead."""
         return frozenset(MODELS_OWN) - self.model_fields_set
+
+    @abstractmethod
+    def to_pipeline(self) -> PipelineRequest: ...
 
     def sampling(self, *, max_tokens: int | None, logprobs: int | None) -> Sampling:
         """Bounds are the engine's own; it raises `InvalidValue` naming the field."""

@@ -8,10 +8,11 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
+from console.gateway.endpoints.generation_fields import GenerationRequest
 from console.gateway.pipeline.generation import Accepted
-from console.gateway.pipeline.pipeline import ChoiceEvent, Settled, Silence, Steps
+from console.gateway.pipeline.pipeline import ChoiceEvent, KeepAlive, PipelineEvents, Settled
 from console.gateway.pipeline.request import UsageInStream
 from inference.protocol.events import Delta, Finish, FinishReason, Timings, Usage
 
@@ -32,7 +33,7 @@ def encode(value: Any) -> Text:
     return text if text.isascii() else text.translate(LINE_ENDS)
 
 
-class Answer(ABC):
+class GenerationResponse(ABC):
     """Turns the steps of one accepted request into OpenAI's JSON, as chunks or as a whole."""
 
     OBJECT: ClassVar[str]
@@ -47,6 +48,11 @@ class Answer(ABC):
         # A stream's chunks differ in their choice alone: what is around it is written out once.
         self._before = encode(self._envelope(self.CHUNK_OBJECT))[:-1] + ',"choices":['
         self._after = '],"usage":null}' if usage.at_end else "]}"
+
+    @classmethod
+    def to(cls, accepted: Accepted, wire: GenerationRequest) -> Self:
+        """The response to an accepted request, as its wire form asks for it."""
+        return cls(accepted, usage=wire.usage_in_stream)
 
     @abstractmethod
     def opening(self) -> list[Json]:
@@ -64,7 +70,7 @@ class Answer(ABC):
     def choice(self, index: int, delta: Delta, finish: Finish) -> Json:
         """A whole choice."""
 
-    async def chunks(self, steps: Steps) -> AsyncGenerator[Text | None, None]:
+    async def chunks(self, steps: PipelineEvents) -> AsyncGenerator[Text | None, None]:
         """Chunks in order; None where the connection only needs a sign of life."""
         async with aclosing(steps):
             is_opening = True
@@ -81,14 +87,14 @@ class Answer(ABC):
                     case ChoiceEvent(index=index, event=Finish() as finish):
                         self.timings.append(finish.timings)
                         yield self._chunk(encode(self.finish(index, finish)))
-                    case Silence():
+                    case KeepAlive():
                         yield None
                     case Settled(usage=usage):
                         self.usage = usage
                         if self._usage_in_stream.at_end:
                             yield f'{self._before}],"usage":{encode(usage_json(usage))}}}'
 
-    async def whole(self, steps: Steps) -> Json:
+    async def whole(self, steps: PipelineEvents) -> Json:
         """The one JSON object of a plain request."""
         deltas: dict[int, Delta] = {}
         finishes: dict[int, Finish] = {}

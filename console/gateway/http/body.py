@@ -6,26 +6,20 @@ import asyncio
 import json
 from typing import Any, NoReturn
 
-from console.channel.head import MOST_BODY_BYTES
+from console.endpoint_registry import MB
 from console.gateway.errors import ApiError, invalid
 
-MAX_BODY_BYTES = MOST_BODY_BYTES
 MAX_DEPTH = 64
 OFF_LOOP_BYTES = 32 * 1024  # above this, parsing costs more than a hop to a thread
 
 
-async def parse_object(raw: bytes) -> dict[str, Any]:
+async def parse_object(raw: bytes, max_bytes: int) -> dict[str, Any]:
     """The JSON object in `raw`; raises `ApiError` (413, 400)."""
-    if len(raw) > MAX_BODY_BYTES:
-        raise too_large()
+    if len(raw) > max_bytes:
+        raise ApiError(413, "request_too_large", f"The request body is larger than {max_bytes // MB} MB.")
     if len(raw) > OFF_LOOP_BYTES:
         return await asyncio.to_thread(_parse, raw)
     return _parse(raw)
-
-
-def too_large() -> ApiError:
-    megabytes = MAX_BODY_BYTES // (1024 * 1024)
-    return ApiError(413, "request_too_large", f"The request body is larger than {megabytes} MB.")
 
 
 def _parse(raw: bytes) -> dict[str, Any]:

@@ -18,11 +18,11 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.urls import set_script_prefix, set_urlconf
 
 from console.environment import environment
-from console.gateway.endpoints import field_table
-from console.gateway.errors import ApiError, as_api_error, invalid, unexpected
+from console.gateway.endpoints.registry import endpoint_at, generating, registered
+from console.gateway.errors import ApiError, as_api_error, invalid, openai_error, unexpected
+from console.gateway.http.request import GatewayRequest
 from console.gateway.http.sse import EventStream
-from console.gateway.http.views import GatewayRequest
-from console.gateway.refusal_audit import claimed_owner, list_refused, source_of, write_down
+from console.gateway.refusal_audit import claimed_owner, count_refusal, list_refusal, source_of
 from console.keys.authenticate import authenticate
 from console.policy import Who, who_may
 from monitoring import semconv, tracing
@@ -30,12 +30,6 @@ from monitoring.metrics import begin_refusals, observe_refusal, observe_response
 
 logger = logging.getLogger(__name__)
 
-ENDPOINTS = {  # as the ledger calls them
-    "gateway:chat_completions": "chat.completions",
-    "gateway:completions": "completions",
-    "gateway:models": "models",
-    "gateway:model": "models",
-}
 GetResponse = Callable[[Any], Awaitable[HttpResponseBase]]
 
 KEY_PREFIX = "ph_"
@@ -48,7 +42,7 @@ EXPOSED_HEADERS = "x-request-id, x-trace-id, openai-processing-ms, retry-after, 
 )
 
 
-begin_refusals(("gateway:chat_completions", "gateway:completions", "websocket"))
+begin_refusals([*(f"gateway:{route.name}" for one in generating() for route in one.routes), "websocket"])
 
 
 class GatewayHandler(ASGIHandler):
@@ -139,12 +133,8 @@ def refuse_key_in_url(query: str) -> None:
             raise invalid(message, code="key_in_url")
 
 
-def render(error: ApiError) -> HttpResponse:
-    return JsonResponse(error.body(), status=error.status, headers=error.headers)
-
-
 def render_errors(get_response: GetResponse) -> GetResponse:
-    """Whatever was raised, as an OpenAI error object."""
+    """Whatever was raised, as an error in the endpoint's dialect; OpenAI's where there is no endpoint."""
 
     async def layer(request: GatewayRequest) -> HttpResponseBase:
         try:
@@ -156,10 +146,12 @@ def render_errors(get_response: GetResponse) -> GetResponse:
             known = with_hint(known, path=request.path) if known else unexpected()
             observe_refusal(endpoint=route_of(request), error_code=known.code)
             tracing.failed(known.code, status=known.status)
-            write_down(known, source=source_of(request.headers.get("authorization")), scope=request.scope)
+            count_refusal(known, source=source_of(request.headers.get("authorization")), scope=request.scope)
+            endpoint = endpoint_at(route_of(request))
             if not request.scope.get("is_accepted"):
-                list_it(request, known, error)
-            return render(known)
+                list_refused(request, known, error, endpoint=endpoint.name if endpoint else "")
+            body = endpoint.error_body(known) if endpoint else openai_error(known)
+            return JsonResponse(body, status=known.status, headers=known.headers)
 
     return layer
 
@@ -169,20 +161,20 @@ def with_hint(error: ApiError, *, path: str) -> ApiError:
     if error.code != "not_found":
         return error
     meant = "/v1" + path.rstrip("/").replace("/v1", "")
-    if meant in (*field_table.ENDPOINTS, "/v1/models"):
+    if meant in [one.path for one in registered()]:
         message = f"There is nothing at this address; did you mean {meant}? A client's base URL ends in /v1."
         return replace(error, message=message)
     return error
 
 
-def list_it(request: GatewayRequest, error: ApiError, cause: Exception) -> None:
+def list_refused(request: GatewayRequest, error: ApiError, cause: Exception, *, endpoint: str) -> None:
     caller = getattr(request, "caller", None)
-    list_refused(
+    list_refusal(
         error,
         cause,
         owner=caller.id if caller else claimed_owner(request.headers.get("authorization")),
         scope=request.scope,
-        endpoint=ENDPOINTS.get(route_of(request), ""),
+        endpoint=endpoint,
         transport="rest",
     )
 
@@ -194,9 +186,9 @@ def share_with_origins(get_response: GetResponse) -> GetResponse:
 
     async def layer(request: GatewayRequest) -> HttpResponseBase:
         origin = request.headers.get("origin", "")
-        is_listed = origin in environment().cors_origins
+        is_allowed = origin in environment().cors_origins
         asks_first = request.method == "OPTIONS" and "access-control-request-method" in request.headers
-        if is_listed and asks_first:
+        if is_allowed and asks_first:
             response: HttpResponseBase = HttpResponse(status=204)
             response["access-control-allow-methods"] = "GET, POST"
             asked = request.headers.get("access-control-request-headers", "")
@@ -207,7 +199,7 @@ def share_with_origins(get_response: GetResponse) -> GetResponse:
             response["access-control-max-age"] = "600"
         else:
             response = await get_response(request)
-        if is_listed:
+        if is_allowed:
             response["access-control-allow-origin"] = origin
             response["access-control-expose-headers"] = EXPOSED_HEADERS
         response["vary"] = "origin, access-control-request-headers" if asks_first else "origin"

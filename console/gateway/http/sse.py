@@ -12,30 +12,26 @@ from typing import Any
 from django.http import StreamingHttpResponse
 
 from console.gateway import drain
-from console.gateway.endpoints.response import Answer, encode
+from console.gateway.endpoints.base import GenerationEndpoint
+from console.gateway.endpoints.response import GenerationResponse, encode
 from console.gateway.errors import as_api_error, unexpected
-from console.gateway.pipeline.pipeline import Steps
+from console.gateway.pipeline.pipeline import PipelineEvents
 
 logger = logging.getLogger(__name__)
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-KEEP_ALIVE = b": ping\n\n"
-DONE = b"data: [DONE]\n\n"
-
-
-def frame(chunk: str) -> bytes:
-    return f"data: {chunk}\n\n".encode()
+KEEP_ALIVE = b": ping\n\n"  # a comment, in every dialect
 
 
 class EventStream(StreamingHttpResponse):
     """The response of a streaming request; it is to be closed, even where it was never read."""
 
-    def __init__(self, steps: Steps, frames: AsyncGenerator[bytes, None]) -> None:
+    def __init__(self, events: PipelineEvents, frames: AsyncGenerator[bytes, None]) -> None:
         super().__init__(frames, content_type="text/event-stream; charset=utf-8")
         self["cache-control"] = "no-cache, no-transform"
         self["x-accel-buffering"] = "no"
-        self._steps = steps
+        self._events = events
         self._frames = frames
 
     async def send_body(self, send: Send) -> None:
@@ -47,32 +43,39 @@ class EventStream(StreamingHttpResponse):
 
     async def end(self) -> None:
         """Whatever became of it: the request behind it is settled."""
-        await drain.finished(self._steps)
+        await drain.close_stream(self._events)
 
 
-async def event_stream(answer: Answer, steps: Steps, *, request_id: str) -> EventStream:
+async def event_stream(
+    answer: GenerationResponse, events: PipelineEvents, *, endpoint: GenerationEndpoint, request_id: str
+) -> EventStream:
     """The headers wait for the first chunk, so that what is refused at once keeps its HTTP status."""
-    chunks = answer.chunks(steps)
+    chunks = answer.chunks(events)
     try:
         first = await anext(chunks)
     except BaseException:
         await chunks.aclose()
         raise
-    return EventStream(steps, frames(chunks, first, request_id=request_id))
+    return EventStream(events, frames(chunks, first, endpoint=endpoint, request_id=request_id))
 
 
 async def frames(
-    chunks: AsyncGenerator[str | None, None], first: str | None, *, request_id: str
+    chunks: AsyncGenerator[str | None, None],
+    first: str | None,
+    *,
+    endpoint: GenerationEndpoint,
+    request_id: str,
 ) -> AsyncGenerator[bytes, None]:
-    """The frames of one stream. What fails in mid-stream is an error event, and no `[DONE]` follows."""
+    """The frames of one stream. What fails in mid-stream is an error event, and no end follows."""
+    frame = endpoint.stream.frame
     async with aclosing(chunks):
         try:
             yield KEEP_ALIVE if first is None else frame(first)
             async for chunk in chunks:
                 yield KEEP_ALIVE if chunk is None else frame(chunk)
-            yield DONE
+            yield endpoint.stream.end
         except Exception as error:
             known = as_api_error(error)
             if known is None:
                 logger.exception("stream failed: request %s", request_id)
-            yield frame(encode((known or unexpected()).body()))
+            yield frame(encode(endpoint.error_body(known or unexpected())))

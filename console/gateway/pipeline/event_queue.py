@@ -8,7 +8,7 @@ from collections import deque
 from inference.protocol.events import Delta, Event, Finish
 
 
-class Inbox:
+class EventQueue:
     """Events of several choices, in order per choice. Never blocks its writers; bounded by the output
     itself. One task reads it.
     """

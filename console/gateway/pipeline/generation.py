@@ -10,17 +10,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
+from console.accounts.caller import Caller
 from console.catalog.choose import Arm
-from console.gateway.drain import Hold
-from console.gateway.pipeline.event_queue import Inbox
-from console.gateway.pipeline.request import Demand
-from console.gateway.pipeline.spans import Laps, Stay
-from console.keys.caller import Caller
+from console.endpoint_registry import EndpointInfo
+from console.gateway.drain import RevisionLease
+from console.gateway.pipeline.event_queue import EventQueue
+from console.gateway.pipeline.request import PipelineRequest
+from console.gateway.pipeline.spans import EngineStay, RequestTimeline
 from console.limits.models import Ticket
 from console.limits.reserve import extend
-from inference.client import EngineClient, LetGo
+from inference.client import Cancel, EngineClient
 from inference.protocol.events import Delta, Event, Finish, Timings, Usage
-from inference.protocol.requests import GenerateRequest, Owner, Prepared
+from inference.protocol.requests import GenerateRequest, Owner, TokenizedPrompt
 from monitoring.live import Progress
 from monitoring.tracing import Place
 
@@ -41,27 +42,29 @@ class Accepted:
     """A request that was let in: everything decided before the first token."""
 
     request_id: str
+    endpoint: EndpointInfo
     caller: Caller
-    demand: Demand
+    request: PipelineRequest
     arm: Arm
-    prompts: tuple[Prepared, ...]
+    prompts: tuple[TokenizedPrompt, ...]
     transport: Transport
     slice_tokens: int
     created_at: float  # Unix time
-    laps: Laps
+    timeline: RequestTimeline
     ticket: Ticket
-    hold: Hold
+    lease: RevisionLease
     place: Place | None = None  # the span above, where the request is traced
+    can_grant: bool = True  # where the engine cannot, all tokens are reserved and asked for at once
 
     @property
     def choice_ids(self) -> tuple[str, ...]:
         """The engine's request ids."""
-        return tuple(f"{self.request_id}-{index}" for index in range(self.demand.num_choices))
+        return tuple(f"{self.request_id}-{index}" for index in range(self.request.num_choices))
 
     def begin_answer(self) -> None:
         """The first of the answer leaves now: its headers, over HTTP. A plain one leaves when all is over."""
         if self.transport != "rest":
-            self.laps.begin_answer()
+            self.timeline.begin_answer()
 
 
 @dataclass(slots=True, eq=False)
@@ -70,7 +73,7 @@ class Choice:
 
     id: str  # the engine's request id
     limit: int  # output tokens that it may ever have
-    allowance: int  # of them, those that are granted
+    granted_tokens: int  # of them, those that are granted
     window: int  # tokens that may wait for the reader
     num_seen: int = 0
     num_read: int = 0
@@ -79,21 +82,21 @@ class Choice:
     is_told: bool = False  # that it is
     ask_at: float = 0  # at so many tokens the next slice is asked for; infinity while it is, and at the limit
     is_over: bool = False
-    let_go: LetGo = field(default=lambda: None)
+    cancel: Cancel = field(default=lambda: None)
 
     def grant(self, num_tokens: int) -> None:
         """So many tokens more; 0: the budget is spent."""
-        self.allowance += num_tokens
+        self.granted_tokens += num_tokens
         self.is_spent = not num_tokens
-        self.limit = self.limit if num_tokens else self.allowance
-        self.ask_at = self.allowance - HEADROOM if self.allowance < self.limit else math.inf
+        self.limit = self.limit if num_tokens else self.granted_tokens
+        self.ask_at = self.granted_tokens - HEADROOM if self.granted_tokens < self.limit else math.inf
 
     def move(self) -> bool:
         """Let it reach as far as it may now. False: that is nothing worth telling the engine."""
-        reach = min(self.allowance, self.num_read + self.window)
-        is_end = self.is_spent and reach == self.allowance
+        reach = min(self.granted_tokens, self.num_read + self.window)
+        is_end = self.is_spent and reach == self.granted_tokens
         is_short = self.reach - self.num_seen <= self.window // 2
-        is_news = reach > self.reach and (reach == self.allowance or is_short)
+        is_news = reach > self.reach and (reach == self.granted_tokens or is_short)
         if not is_news and (not is_end or self.is_told):
             return False
         self.reach, self.is_told = max(reach, self.reach), is_end
@@ -106,19 +109,19 @@ class Choices:
     def __init__(self, accepted: Accepted, engine: EngineClient) -> None:
         self._accepted = accepted
         self._engine = engine
-        self._inbox = Inbox()
-        self._num_granted = accepted.ticket.allowance  # of the ticket's tokens, those counted so far
-        self._num_free = accepted.ticket.allowance  # those that no choice holds
-        self._unread = set(range(accepted.demand.num_choices))  # choices whose finish was not read yet
+        self._events = EventQueue()
+        self._num_granted = accepted.ticket.granted_tokens  # of the ticket's tokens, those counted so far
+        self._num_free = accepted.ticket.granted_tokens  # those that no choice holds
+        self._unread = set(range(accepted.request.num_choices))  # choices whose finish was not read yet
         self.finishes: dict[int, Finish] = {}
         self._started = time.monotonic()
         self._last_end: tuple[Finish, float] | None = None  # the finish that came last, and when
         self._asking: set[asyncio.Task[None]] = set()  # for the next slice
         self._at_rest = asyncio.Event()  # every choice is over, and nothing is asked for
-        share = accepted.ticket.allowance // accepted.demand.num_choices
-        self._choices = [self._choice(index, share=share) for index in range(accepted.demand.num_choices)]
+        share = accepted.ticket.granted_tokens // accepted.request.num_choices
+        self._choices = [self._choice(index, share=share) for index in range(accepted.request.num_choices)]
         for index, choice in enumerate(self._choices):
-            choice.let_go = engine.follow(self._request(index), partial(self._receive, index))
+            choice.cancel = engine.stream(self._request(index), partial(self._receive, index))
 
     def is_over(self) -> bool:
         """Whether the last choice's finish has been read."""
@@ -128,7 +131,7 @@ class Choices:
         """The next event of any choice; None after `seconds` of silence. Raises what a choice was refused
         with.
         """
-        item = await self._inbox.next(seconds)
+        item = await self._events.next(seconds)
         if item is None:
             return None
         index, event = item
@@ -148,7 +151,7 @@ class Choices:
     async def stop(self) -> None:
         """Abort what still runs and wait, not for long, until it has said what it used."""
         self.abort()
-        self._inbox.close()
+        self._events.close()
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 await self._at_rest.wait()
@@ -163,14 +166,14 @@ class Choices:
         """How far the choices are together; may be called from any thread."""
         return Progress(sum(choice.num_seen for choice in self._choices), len(self.finishes))
 
-    def stay(self) -> Stay:
+    def engine_stay(self) -> EngineStay:
         """When the request was with the engine, as the choice that ended last tells it."""
         finish, ended = self._last_end or (None, None)
-        return Stay(self._started, ended, None if finish is None else finish.timings)
+        return EngineStay(self._started, ended, None if finish is None else finish.timings)
 
     def usage(self) -> Usage:
         """Tokens of all choices; each prompt counted once, and only if the engine took it."""
-        n = self._accepted.demand.n
+        n = self._accepted.request.n
         prompt_tokens = cached_tokens = 0
         for position, prompt in enumerate(self._accepted.prompts):
             group = range(position * n, position * n + n)
@@ -203,28 +206,33 @@ class Choices:
 
     def _choice(self, index: int, *, share: int) -> Choice:
         accepted = self._accepted
-        prompt = accepted.prompts[index // accepted.demand.n]
-        limit = min(accepted.demand.max_tokens or prompt.max_output_tokens, prompt.max_output_tokens)
-        choice = Choice(accepted.choice_ids[index], limit, allowance=0, window=window_of(accepted.demand))
+        prompt = accepted.prompts[index // accepted.request.n]
+        limit = min(accepted.request.max_tokens or prompt.max_output_tokens, prompt.max_output_tokens)
+        choice = Choice(
+            accepted.choice_ids[index], limit, granted_tokens=0, window=window_of(accepted.request)
+        )
         choice.grant(self._take(min(accepted.slice_tokens, share)))
+        if not accepted.can_grant:
+            choice.grant(0)  # what is reserved is all there will be
         choice.move()
         return choice
 
     def _request(self, index: int) -> GenerateRequest:
         accepted = self._accepted
-        sampling = accepted.demand.sampling
-        if sampling.max_tokens is None and accepted.demand.default_max_tokens is not None:
+        sampling = accepted.request.sampling
+        has_default = sampling.max_tokens is None and accepted.request.default_max_tokens is not None
+        if has_default or not accepted.can_grant:
             limit = self._choices[index].limit
             sampling = replace(sampling, max_tokens=limit, min_tokens=min(sampling.min_tokens, limit))
         if sampling.seed is not None:
-            sampling = replace(sampling, seed=seed_of_choice(sampling.seed, index % accepted.demand.n))
+            sampling = replace(sampling, seed=seed_of_choice(sampling.seed, index % accepted.request.n))
         return GenerateRequest(
             request_id=self._choices[index].id,
             revision=accepted.arm.revision,
-            token_ids=accepted.prompts[index // accepted.demand.n].token_ids,
+            token_ids=accepted.prompts[index // accepted.request.n].token_ids,
             owner=Owner(id=accepted.caller.id, salt=accepted.caller.salt),
             sampling=sampling,
-            allowance=self._choices[index].reach,
+            granted_tokens=self._choices[index].reach if accepted.can_grant else None,
         )
 
     def _receive(self, index: int, event: Event | Exception) -> None:
@@ -232,26 +240,26 @@ class Choices:
         choice = self._choices[index]
         if isinstance(event, Delta):
             choice.num_seen += len(event.token_ids)
-            self._inbox.add(index, event)
+            self._events.add(index, event)
             if choice.num_seen >= choice.ask_at:
                 self._ask_for_more(choice)
         elif isinstance(event, Finish):
             self.finishes[index] = event
             self._last_end = event, time.monotonic()
-            self._inbox.add(index, event)
-            self._num_free += choice.allowance - choice.num_seen
+            self._events.add(index, event)
+            self._num_free += choice.granted_tokens - choice.num_seen
             self._end(choice)
         else:
             self._fail(choice, event)
 
     def _fail(self, choice: Choice, error: Exception) -> None:
-        self._inbox.fail(error)  # raised where the choices are read
+        self._events.fail(error)  # raised where the choices are read
         self._end(choice)
 
     def _end(self, choice: Choice) -> None:
         """Nothing more is wanted of it, or to be had."""
         choice.is_over = True
-        choice.let_go()
+        choice.cancel()
         self._rest()
 
     def _rest(self) -> None:
@@ -271,7 +279,9 @@ class Choices:
 
     async def _extend(self, choice: Choice) -> None:
         try:
-            granted = await self._grant(min(self._accepted.slice_tokens, choice.limit - choice.allowance))
+            granted = await self._grant(
+                min(self._accepted.slice_tokens, choice.limit - choice.granted_tokens)
+            )
         except Exception as error:
             self._fail(choice, error)
             return
@@ -282,8 +292,8 @@ class Choices:
         self._move(choice)
 
     def _move(self, choice: Choice) -> None:
-        if not choice.is_over and choice.move():
-            self._engine.extend(choice.id, allowance=choice.reach, is_final=choice.is_told)
+        if self._accepted.can_grant and not choice.is_over and choice.move():
+            self._engine.grant(choice.id, granted_tokens=choice.reach, is_final=choice.is_told)
 
     async def _grant(self, wanted: int) -> int:
         """Up to `wanted` more tokens: the ticket's free ones first, then a new slice; 0: the budget is spent.
@@ -294,8 +304,8 @@ class Choices:
         if not self._num_free:
             used = ticket.prompt_tokens + sum(choice.num_seen for choice in self._choices)
             await extend(ticket, output_tokens=wanted, used_tokens=used)
-        self._num_free += ticket.allowance - self._num_granted
-        self._num_granted = ticket.allowance
+        self._num_free += ticket.granted_tokens - self._num_granted
+        self._num_granted = ticket.granted_tokens
         return self._take(wanted)
 
     def _take(self, wanted: int) -> int:
@@ -304,12 +314,12 @@ class Choices:
         return taken
 
 
-def window_of(demand: Demand) -> int:
+def window_of(request: PipelineRequest) -> int:
     """Tokens of one choice that may wait for a reader. A request of many choices and log-probabilities has
     few: the engine pauses it where its reader does not come along."""
-    num_logprobs = 0 if demand.sampling.logprobs is None else 1 + demand.sampling.logprobs
+    num_logprobs = 0 if request.sampling.logprobs is None else 1 + request.sampling.logprobs
     token_bytes = TOKEN_BYTES + num_logprobs * LOGPROB_BYTES
-    return max(LEAST_WINDOW, MOST_UNREAD_BYTES // (token_bytes * demand.num_choices))
+    return max(LEAST_WINDOW, MOST_UNREAD_BYTES // (token_bytes * request.num_choices))
 
 
 def seed_of_choice(seed: int, number: int) -> int:

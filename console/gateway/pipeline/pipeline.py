@@ -10,26 +10,26 @@ import uuid
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from console.accounts.caller import Caller
 from console.catalog.choose import Arm, choose
 from console.deployments.load_on_demand import StillLoading, is_loaded, wake
+from console.endpoint_registry import EndpointInfo
 from console.gateway import drain
 from console.gateway.errors import ApiError, from_engine_error, shutting_down
 from console.gateway.pipeline.generation import Accepted, Choices, Transport
-from console.gateway.pipeline.request import Demand, Prompt
-from console.gateway.pipeline.settlement import conclude
-from console.gateway.pipeline.spans import Laps
-from console.keys.caller import Caller
-from console.keys.scopes import Scope, require
+from console.gateway.pipeline.request import PipelineRequest, Prompt
+from console.gateway.pipeline.settlement import finish_and_settle
+from console.gateway.pipeline.spans import RequestTimeline
+from console.keys.scopes import require
 from console.limits.precheck import ask, check
 from console.limits.reserve import LimitExceeded, reserve
 from inference import client
-from inference.protocol.errors import ContextLengthExceeded, NotReady, Refusal, UnknownRevision
+from inference.protocol.errors import ContextLengthExceeded, NotReady, RequestRejected, UnknownRevision
 from inference.protocol.events import Event, Finish, FinishReason, Usage
-from inference.protocol.requests import Prepared, PrepareRequest
+from inference.protocol.requests import TokenizedPrompt, TokenizeRequest
 from monitoring import tracing
 from monitoring.live import BOARD, InFlight
 
-SCOPES = {"chat.completions": Scope.CHAT, "completions": Scope.COMPLETIONS}
 SLICE_TOKENS = 256  # output tokens reserved at a time
 PATIENCE_SECONDS = (
     1.0  # how long an answer's headers wait for a first event, so that a full queue is a plain 503
@@ -46,7 +46,7 @@ class ChoiceEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Silence:
+class KeepAlive:
     """Nothing new for a while; the connection should see a sign of life."""
 
 
@@ -57,29 +57,36 @@ class Settled:
     usage: Usage
 
 
-Step = ChoiceEvent | Silence | Settled
-Steps = AsyncGenerator[Step, None]
+PipelineEvent = ChoiceEvent | KeepAlive | Settled
+PipelineEvents = AsyncGenerator[PipelineEvent, None]
 
 
-async def accept(*, caller: Caller, demand: Demand, transport: Transport, arrived: float) -> Accepted:
-    """Permit, choose, wake, ask, prepare, reserve; then `run` must be called.
+async def accept(
+    *,
+    endpoint: EndpointInfo,
+    caller: Caller,
+    request: PipelineRequest,
+    transport: Transport,
+    arrived: float,
+) -> Accepted:
+    """Permit, choose, wake, ask, tokenize, reserve; then `run` must be called.
 
     Raises what `errors.as_api_error` knows.
 
     `arrived`: time.monotonic() when the request had come in, before anything was done about it.
     """
-    laps = Laps(arrived)
+    timeline = RequestTimeline(arrived)
     if drain.is_draining():
         raise shutting_down()
-    require(SCOPES[demand.endpoint], caller=caller)
-    laps.end("parse")
+    require(endpoint.scope, caller=caller)
+    timeline.end("parse")
     asked = Asked(caller)
-    arm, hold, prompts = await _reach(asked=asked, demand=demand, laps=laps)
+    arm, lease, prompts = await _reach(asked=asked, request=request, timeline=timeline)
     try:
-        demand = demand.with_defaults(prompts[0].sampling)
-        return await _let_in(asked, demand, transport, laps, arm, hold, prompts)
+        request = request.with_defaults(prompts[0].sampling)
+        return await _let_in(endpoint, asked, request, transport, timeline, arm, lease, prompts)
     except BaseException:
-        hold.release()
+        lease.release()
         raise
 
 
@@ -98,86 +105,92 @@ class Asked:
             self._is_asked = True
 
 
-async def _reach(*, asked: Asked, demand: Demand, laps: Laps) -> tuple[Arm, drain.Hold, tuple[Prepared, ...]]:
-    """Choose a revision, wait until it is in memory, prepare the prompts with its tokenizer.
+async def _reach(
+    *, asked: Asked, request: PipelineRequest, timeline: RequestTimeline
+) -> tuple[Arm, drain.RevisionLease, tuple[TokenizedPrompt, ...]]:
+    """Choose a revision, wait until it is in memory, tokenize the prompts.
 
     Once more from the start where it vanished in between.
     """
     for has_another_try in (True, False):
-        arm = await choose(caller=asked.caller, model=demand.model, user=demand.user)
-        laps.end("choose")
-        hold = drain.Hold(arm.revision)
+        arm = await choose(caller=asked.caller, model=request.model, user=request.user)
+        timeline.end("choose")
+        lease = drain.RevisionLease(arm.revision)
         try:
             if not is_loaded(arm.revision):
                 await check(asked.caller)  # or it would be loaded for a request that is refused then
             if await wake(arm.revision):
-                laps.end("load")
+                timeline.end("load")
             await asked.once()
-            prompts = tuple([await _prepare(arm, prompt) for prompt in demand.prompts])
+            prompts = tuple([await _tokenize(arm, prompt) for prompt in request.prompts])
         except BaseException as error:
-            hold.release()
+            lease.release()
             has_vanished = isinstance(error, UnknownRevision | NotReady) and not is_loaded(arm.revision)
             is_told = isinstance(error, StillLoading)  # it has waited long enough
             if not (has_another_try and has_vanished and not is_told):
                 raise
         else:
-            laps.end("prepare")
-            return arm, hold, prompts
+            timeline.end("prepare")
+            return arm, lease, prompts
     raise AssertionError("the second try returns or raises")
 
 
 async def _let_in(
+    endpoint: EndpointInfo,
     asked: Asked,
-    demand: Demand,
+    request: PipelineRequest,
     transport: Transport,
-    laps: Laps,
+    timeline: RequestTimeline,
     arm: Arm,
-    hold: drain.Hold,
-    prompts: tuple[Prepared, ...],
+    lease: drain.RevisionLease,
+    prompts: tuple[TokenizedPrompt, ...],
 ) -> Accepted:
     """Reserve. Raises `LimitExceeded`."""
-    _require_room(demand, prompts)
-    request_id = f"{'chatcmpl' if demand.endpoint == 'chat.completions' else 'cmpl'}-{uuid.uuid4().hex}"
-    slice_tokens = min([SLICE_TOKENS, demand.max_tokens or SLICE_TOKENS, *_rooms(prompts)])
-    created_at = time.time() - (time.monotonic() - laps.arrived)
+    _require_room(request, prompts)
+    request_id = f"{endpoint.id_prefix}-{uuid.uuid4().hex}"
+    can_grant = client.current().capabilities(arm.revision).can_grant
+    slice_tokens = _slice_tokens(request, prompts, can_grant=can_grant)
+    created_at = time.time() - (time.monotonic() - timeline.arrived)
     ticket = await reserve(
         caller=asked.caller,
         request_id=request_id,
         prompt_tokens=sum(len(one.token_ids) for one in prompts),
-        output_tokens=slice_tokens * demand.num_choices,
+        output_tokens=slice_tokens * request.num_choices,
         model=arm.model,
         revision=arm.revision,
-        endpoint=demand.endpoint,
+        endpoint=endpoint.name,
         transport=transport,
         is_counted=asked.is_counted,
     )
-    laps.end("reserve")
+    timeline.end("reserve")
     accepted = Accepted(
         request_id,
+        endpoint,
         asked.caller,
-        demand,
+        request,
         arm,
         prompts,
         transport,
         slice_tokens,
         created_at,
-        laps,
+        timeline,
         ticket,
-        hold,
+        lease,
         tracing.here(),
+        can_grant,
     )
-    if ticket.allowance < demand.num_choices:
+    if ticket.granted_tokens < request.num_choices:
         error = LimitExceeded(
             "This key's budget has not one token left for each choice.",
             code="insufficient_quota",
             retry_after_seconds=None,
         )
-        await asyncio.shield(drain.keep(conclude(accepted, None, error=error)))
+        await asyncio.shield(drain.shielded_task(finish_and_settle(accepted, None, error=error)))
         raise error
     return accepted
 
 
-async def run(accepted: Accepted) -> Steps:
+async def run(accepted: Accepted) -> PipelineEvents:
     """Generate and settle. The usage row is durable before the last choice's finish leaves.
 
     Closing or cancelling it aborts the choices, counts what they used and settles. Raises what went wrong.
@@ -193,14 +206,14 @@ async def run(accepted: Accepted) -> Steps:
             patience = KEEP_ALIVE_SECONDS
             if item is None:
                 accepted.begin_answer()
-                yield Silence()
+                yield KeepAlive()
                 continue
             index, event = item
             if isinstance(event, Finish):
                 _raise_if_failed(event, in_flight)
             accepted.begin_answer()
             if choices.is_over():
-                settled = drain.keep(conclude(accepted, choices, error=None))
+                settled = drain.shielded_task(finish_and_settle(accepted, choices, error=None))
                 await asyncio.shield(settled)
             yield ChoiceEvent(index, event)
         yield Settled(choices.usage())
@@ -210,10 +223,10 @@ async def run(accepted: Accepted) -> Steps:
     finally:
         try:
             if settled is None:
-                await asyncio.shield(drain.keep(conclude(accepted, choices, error=error)))
+                await asyncio.shield(drain.shielded_task(finish_and_settle(accepted, choices, error=error)))
         finally:
             BOARD.leave(in_flight)
-            accepted.hold.release()
+            accepted.lease.release()
 
 
 def _in_flight(accepted: Accepted, choices: Choices) -> InFlight:
@@ -226,14 +239,14 @@ def _in_flight(accepted: Accepted, choices: Choices) -> InFlight:
         revision=accepted.arm.revision,
         transport=accepted.transport,
         prompt_tokens=sum(len(one.token_ids) for one in accepted.prompts),
-        arrived=accepted.laps.arrived,
+        arrived=accepted.timeline.arrived,
         progress=choices.progress,
         abort=choices.abort,
     )
 
 
-async def _prepare(arm: Arm, prompt: Prompt) -> Prepared:
-    request = PrepareRequest(
+async def _tokenize(arm: Arm, prompt: Prompt) -> TokenizedPrompt:
+    request = TokenizeRequest(
         revision=arm.revision,
         messages=prompt.messages,
         text=prompt.text,
@@ -241,27 +254,30 @@ async def _prepare(arm: Arm, prompt: Prompt) -> Prepared:
         wants_text=prompt.wants_text,
     )
     try:
-        return await client.current().prepare(request)
-    except Refusal as refusal:
-        if refusal.param in (None, "prompt", "messages"):
-            refusal.param = prompt.param  # of several prompts, the one at fault
+        return await client.current().tokenize(request)
+    except RequestRejected as rejected:
+        if rejected.param in (None, "prompt", "messages"):
+            rejected.param = prompt.param  # of several prompts, the one at fault
         raise
 
 
-def _require_room(demand: Demand, prompts: tuple[Prepared, ...]) -> None:
+def _require_room(request: PipelineRequest, prompts: tuple[TokenizedPrompt, ...]) -> None:
     """Raises `ContextLengthExceeded` with the field that asked for more output than a prompt leaves."""
-    wanted = demand.sampling.max_tokens or 0
+    wanted = request.sampling.max_tokens or 0
     for prompt in prompts:
         if wanted > prompt.max_output_tokens:
             raise ContextLengthExceeded(
                 f"the prompt has {len(prompt.token_ids)} tokens and leaves {prompt.max_output_tokens} of the "
-                f"context; {demand.max_tokens_param} asks for {wanted}",
-                param=demand.max_tokens_param,
+                f"context; {request.max_tokens_param} asks for {wanted}",
+                param=request.max_tokens_param,
             )
 
 
-def _rooms(prompts: tuple[Prepared, ...]) -> list[int]:
-    return [one.max_output_tokens for one in prompts]
+def _slice_tokens(request: PipelineRequest, prompts: tuple[TokenizedPrompt, ...], *, can_grant: bool) -> int:
+    """Output tokens reserved for each choice before it starts; all of them where no more can be granted."""
+    most = min(one.max_output_tokens for one in prompts)
+    most = min(most, request.max_tokens or most)
+    return min(most, SLICE_TOKENS) if can_grant else most
 
 
 def _raise_if_failed(finish: Finish, in_flight: InFlight) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from inference.protocol.requests import ChatMessage, Sampling
-
-Endpoint = Literal["chat.completions", "completions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +29,9 @@ class UsageInStream:
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class PipelineRequest:
     """A valid request. Choice i belongs to prompt i // n."""
 
-    endpoint: Endpoint
     model: str
     prompts: tuple[Prompt, ...]
     n: int
@@ -54,7 +51,7 @@ class Demand:
     def num_choices(self) -> int:
         return self.n * len(self.prompts)
 
-    def with_defaults(self, defaults: Mapping[str, float]) -> Demand:
+    def with_defaults(self, defaults: Mapping[str, float]) -> PipelineRequest:
         """As the revision that answers would have it where the request is silent."""
         said: dict[str, Any] = {name: value for name, value in defaults.items() if name in self.silent_on}
         return replace(self, sampling=replace(self.sampling, **said)) if said else self

@@ -17,15 +17,15 @@ from monitoring import metrics
 Outcome = Literal["finished", "cancelled", "failed"]
 
 
-async def conclude(accepted: Accepted, choices: Choices | None, *, error: Exception | None) -> None:
+async def finish_and_settle(accepted: Accepted, choices: Choices | None, *, error: Exception | None) -> None:
     """Stop what still runs, write the usage row, then count. Returns when the row is durable."""
     usage, timings, finishes = Usage(), Timings(), dict[int, Finish]()
     if choices is not None:
         await choices.stop()
         usage, timings, finishes = choices.usage(), choices.timings(), choices.finishes
     outcome, finish_reason, error_code = _verdict(accepted, finishes, error)
-    endpoint = accepted.demand.endpoint
-    spans, concluded = accepted.laps.spans(None if choices is None else choices.stay())
+    endpoint = accepted.endpoint.name
+    spans, concluded = accepted.timeline.spans(None if choices is None else choices.engine_stay())
     await settle(
         accepted.ticket,
         record=Settlement(
@@ -39,12 +39,12 @@ async def conclude(accepted: Accepted, choices: Choices | None, *, error: Except
             prompt_tokens=usage.prompt_tokens,
             cached_tokens=usage.cached_tokens,
             completion_tokens=usage.completion_tokens,
-            num_choices=accepted.demand.num_choices,
+            num_choices=accepted.request.num_choices,
             queue_seconds=timings.queue_seconds,
             ttft_seconds=timings.first_token_seconds,
             spans=spans,
             concluded=concluded,
-            end_user=accepted.demand.end_user,
+            end_user=accepted.request.end_user,
             created_at=datetime.fromtimestamp(accepted.created_at, UTC),
         ),
     )
@@ -77,7 +77,7 @@ def _verdict(
     reasons = [finishes[index].reason for index in sorted(finishes)]
     if error is not None and FinishReason.CANCELLED not in reasons:
         return "failed", FinishReason.FAILED.value, (as_api_error(error) or unexpected()).code
-    ended_well = len(reasons) == accepted.demand.num_choices
+    ended_well = len(reasons) == accepted.request.num_choices
     if not ended_well or FinishReason.CANCELLED in reasons:
         return "cancelled", FinishReason.CANCELLED.value, ""
     return "finished", reasons[0].value, ""

@@ -1,4 +1,4 @@
-"""Where a request's time went: this process's laps around the engine's own spans, one after the other without
+"""The request timeline: this process's spans before and after the engine's own, one after the other without
 gaps, so that they sum to the whole."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Spans = tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Stay:
+class EngineStay:
     """A request's time with the engine, by time.monotonic() of this process."""
 
     began: float
@@ -25,8 +25,8 @@ class Stay:
     timings: Timings | None
 
 
-class Laps:
-    """The stretches so far. Each ends where the next one begins."""
+class RequestTimeline:
+    """The spans so far. Each ends where the next one begins."""
 
     def __init__(self, arrived: float) -> None:
         self.arrived = arrived  # time.monotonic()
@@ -42,7 +42,7 @@ class Laps:
         if self._answer_began is None:
             self._answer_began = time.monotonic()
 
-    def spans(self, stay: Stay | None) -> tuple[Spans, float]:
+    def spans(self, stay: EngineStay | None) -> tuple[Spans, float]:
         """All of it until now, and when that is. `settle` is added where the row is written."""
         if stay is not None:
             self._add_stay(stay)
@@ -60,7 +60,7 @@ class Laps:
     def _add(self, name: str, moment: float, attributes: Mapping[str, Any] | None = None) -> None:
         self._ends.append((name, moment, attributes or {}))
 
-    def _add_stay(self, stay: Stay) -> None:
+    def _add_stay(self, stay: EngineStay) -> None:
         if stay.ended is None or stay.timings is None:  # refused, or not answered for
             return self.end("engine")
         timings = stay.timings

@@ -13,8 +13,6 @@ from inference.protocol.events import Timings, Usage
 from inference.protocol.requests import Sampling
 from monitoring import semconv, tracing
 
-OPERATIONS = {"chat.completions": "chat", "completions": "text_completion"}
-
 
 def trace(
     accepted: Accepted,
@@ -29,15 +27,15 @@ def trace(
     """Called once the usage row is durable: that wait is the last stretch."""
     if accepted.place is None:
         return
-    began, ended = accepted.laps.arrived, time.monotonic()
+    began, ended = accepted.timeline.arrived, time.monotonic()
     settling = max((one["end"] for one in spans), default=0.0)
-    operation = OPERATIONS[accepted.demand.endpoint]
+    operation = accepted.endpoint.operation
     about: dict[str, Any] = {
         semconv.OPERATION: operation,
         semconv.PROVIDER: "pilothouse",
         semconv.OUTPUT_TYPE: "text",
         semconv.REQUEST_MODEL: accepted.arm.model,
-        semconv.REQUEST_CHOICES: accepted.demand.num_choices,
+        semconv.REQUEST_CHOICES: accepted.request.num_choices,
         semconv.RESPONSE_ID: accepted.request_id,
         semconv.RESPONSE_MODEL: accepted.arm.model,
         semconv.REVISION: accepted.arm.revision,
@@ -50,8 +48,8 @@ def trace(
         semconv.QUEUE_SECONDS: timings.queue_seconds,
         semconv.FIRST_TOKEN_SECONDS: timings.first_token_seconds,
         semconv.ERROR_TYPE: error_code or None,
-        semconv.REQUEST_MAX_TOKENS: accepted.demand.max_tokens,
-        **_sampling(accepted.demand.sampling),
+        semconv.REQUEST_MAX_TOKENS: accepted.request.max_tokens,
+        **_sampling(accepted.request.sampling),
     }
     tracing.record(
         accepted.place,

@@ -1,5 +1,5 @@
-"""Who is at a WebSocket's door: a program with a key, or a person from the console's own pages.
-Asked before the socket is accepted and again for each request on it."""
+"""Authentication of WebSockets: by API key, or by the session of a page of the console; before the socket is
+accepted, and again for each request on it."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from urllib.parse import urlsplit
 from channels.auth import get_user
 from django.conf import settings
 
+from console.accounts.caller import Caller
 from console.accounts.session import session_caller
 from console.gateway.errors import ApiError
 from console.keys.authenticate import authenticate
-from console.keys.caller import Caller
 
 SUBPROTOCOL = "pilothouse"
 KEY_SUBPROTOCOL = "pilothouse-key."
 SessionStore = import_module(settings.SESSION_ENGINE).SessionStore
 DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
-AskCaller = Callable[[], Awaitable[Caller]]
+Authenticate = Callable[[], Awaitable[Caller]]
 
 
-def who_is_there(scope: Any) -> AskCaller:
-    """How to find out who calls, now and later; raises `ApiError` for a page of another site."""
+def authentication_of(scope: Any) -> Authenticate:
+    """What authenticates the socket's requests; raises `ApiError` for a page of another site."""
     authorization = offered_key(scope)
     if authorization is not None:
 

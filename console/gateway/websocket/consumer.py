@@ -1,5 +1,6 @@
-"""The WebSocket at /v1/responses: chat requests in frames shaped like OpenAI's Responses WebSocket mode, on
-the path that REST takes. Frames, authentication, limits and close codes: docs/websocket.md."""
+"""The WebSocket of an endpoint (chat's: /v1/responses): requests in frames shaped as in OpenAI's Responses
+WebSocket mode, on the path that REST takes. Frames, authentication and limits: docs/websocket.md.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +14,34 @@ from channels.generic.websocket import AsyncWebsocketConsumer
 
 from console.environment import environment
 from console.gateway import drain
-from console.gateway.endpoints.chat.response import ChatAnswer
-from console.gateway.endpoints.chat.schema import ChatRequest
+from console.gateway.endpoints.base import GenerationEndpoint
+from console.gateway.endpoints.registry import generating
 from console.gateway.endpoints.response import encode, timings_json, usage_json
 from console.gateway.errors import ApiError, as_api_error, invalid, shutting_down, unexpected
-from console.gateway.http.body import MAX_BODY_BYTES, parse_object
 from console.gateway.http.handler import refuse_key_in_url
 from console.gateway.pipeline import pipeline
-from console.gateway.refusal_audit import claimed_owner, list_refused, source_of, write_down
-from console.gateway.websocket.authentication import SUBPROTOCOL, AskCaller, offered_key, who_is_there
-from console.gateway.websocket.frames import chat_body, chunk_frame, error_frame, open_envelope, server_frame
+from console.gateway.refusal_audit import claimed_owner, count_refusal, list_refusal, source_of
+from console.gateway.websocket.authentication import (
+    SUBPROTOCOL,
+    Authenticate,
+    authentication_of,
+    offered_key,
+)
+from console.gateway.websocket.frames import chunk_frame, error_frame, open_envelope, server_frame
 from console.gateway.websocket.open_sockets import OPEN
-from console.gateway.websocket.stream_queues import Lanes, TooMuch
+from console.gateway.websocket.stream_queues import StreamLimitReached, StreamQueues
 from monitoring import semconv, tracing
 from monitoring.metrics import SOCKETS, observe_refusal
 
 logger = logging.getLogger(__name__)
 
-ROUTE = "/v1/responses"
-MAX_LANES = 8
-MAX_WAITING = 8  # requests waiting in one lane
-MAX_WAITING_BYTES = 4 * 1024 * 1024  # of all that wait in a socket's lanes, as they came
+MAX_STREAMS = 8
+MAX_WAITING = 8  # requests waiting in one stream
+MAX_WAITING_BYTES = 4 * 1024 * 1024  # of all that wait in a socket's streams, as they came
 IDLE_SECONDS = 600.0
 MAX_SECONDS = 3600.0  # OpenAI's sockets live an hour, too
 TICK_SECONDS = 5.0
-MAX_NUMBERED = 1024  # lanes whose frames are numbered
+MAX_NUMBERED = 1024  # streams whose frames are numbered
 # Applications may only use 1000 and 4000-4999; the last three digits are those of the standard's own codes.
 RESTART, TOO_OLD, TOO_BIG, UNAUTHENTICATED, TOO_MANY = 4012, 4008, 4009, 4401, 4429
 
@@ -50,13 +54,19 @@ class Asked:
     is_accepted: bool = False
 
 
-class ResponsesConsumer(AsyncWebsocketConsumer):
-    """One socket: its lanes, its limits, and a caller who is asked for again with each request."""
+class GenerationConsumer(AsyncWebsocketConsumer):
+    """One socket: its streams, its limits, and a caller who is authenticated again with each request."""
+
+    def __init__(self, *, endpoint: GenerationEndpoint) -> None:
+        super().__init__()
+        assert endpoint.socket is not None
+        self._endpoint = endpoint
+        self._dialect = endpoint.socket
 
     async def connect(self) -> None:
-        self._lanes: Lanes[dict[str, Any]] = Lanes(
+        self._streams: StreamQueues[dict[str, Any]] = StreamQueues(
             self._respond,
-            max_lanes=MAX_LANES,
+            max_streams=MAX_STREAMS,
             max_waiting=MAX_WAITING,
             max_waiting_bytes=MAX_WAITING_BYTES,
         )
@@ -64,15 +74,15 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         self._num_sent: dict[str | None, int] = {}
         try:
             refuse_key_in_url(self.scope.get("query_string", b"").decode("latin-1"))
-            self._ask_caller: AskCaller = who_is_there(self.scope)
-            caller = await self._ask_caller()
+            self._authenticate: Authenticate = authentication_of(self.scope)
+            caller = await self._authenticate()
             if drain.is_draining():
                 raise shutting_down()
         except Exception as error:
             if (known := as_api_error(error)) is None:
                 logger.exception("a WebSocket was refused: request %s", self.scope.get("request_id"))
             else:
-                self._write_down(known, error)
+                self._note_refusal(known, error)
             return await self.close()  # before accept: the handshake is answered with 403
         await self.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in self.scope["subprotocols"] else None)
         self._is_open = True
@@ -82,7 +92,7 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
             return await self.close(TOO_MANY)
         self._owner = caller.id
         SOCKETS.inc()
-        drain.opened(self._land)
+        drain.socket_opened(self._land)
         self._clock = asyncio.create_task(self._watch_time())
 
     async def disconnect(self, code: int) -> None:
@@ -91,17 +101,17 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         self._is_open = False
         OPEN.leave(self._owner)
         SOCKETS.dec()
-        drain.closed(self._land)
+        drain.socket_closed(self._land)
         self._clock.cancel()
-        await self._lanes.close()
+        await self._streams.close()
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         stream_id: str | None = None
         try:
             raw = text_data.encode() if text_data is not None else bytes_data or b""
-            if len(raw) > MAX_BODY_BYTES:
+            if len(raw) > self._endpoint.max_body_bytes:
                 return await self.close(TOO_BIG)
-            message = await parse_object(raw)
+            message = await self._endpoint.parse_body(raw, self._endpoint.max_body_bytes)
             given = message.get("stream_id")
             stream_id = given[:256] if isinstance(given, str) else None
             envelope, body = open_envelope(message)
@@ -110,19 +120,20 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
             elif drain.is_draining():
                 raise shutting_down()
             else:
-                self._lanes.add(stream_id, body, num_bytes=len(raw))
-        except TooMuch as limit:
+                self._streams.add(stream_id, body, num_bytes=len(raw))
+        except StreamLimitReached as limit:
             await self._say_error(_too_much(limit), stream_id)
         except ApiError as error:
             await self._say_error(error, stream_id)
 
     async def _cancel(self, stream_id: str | None) -> None:
-        if not await self._lanes.cancel(stream_id):
+        if not await self._streams.cancel(stream_id):
             raise invalid("There is nothing to cancel here.", param="stream_id", code="no_active_response")
 
     async def _respond(self, stream_id: str | None, body: dict[str, Any]) -> None:
-        about = {semconv.HTTP_ROUTE: ROUTE, semconv.REQUEST_ID: self.scope.get("request_id", "")}
-        with tracing.opened(f"WEBSOCKET {ROUTE}", kind="server", attributes=about):
+        route = self._endpoint.socket_path
+        about = {semconv.HTTP_ROUTE: route, semconv.REQUEST_ID: self.scope.get("request_id", "")}
+        with tracing.opened(f"WEBSOCKET {route}", kind="server", attributes=about):
             await self._answer(stream_id, body)
 
     async def _answer(self, stream_id: str | None, body: dict[str, Any]) -> None:
@@ -135,13 +146,13 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         except asyncio.CancelledError:
             if not self._is_open:
                 raise
-            await self._say("chat.completion.cancelled", stream_id)
+            await self._say(f"{self._dialect.event}.cancelled", stream_id)
         except Exception as error:
             known = as_api_error(error)
             if known is None:
                 logger.exception("stream failed: request %s", self.scope.get("request_id"))
             known = known or unexpected()
-            self._write_down(known, error, asked=asked)
+            self._note_refusal(known, error, asked=asked)
             tracing.failed(known.code, status=known.status)
             await self._say_error(known, stream_id)
             if known.status == 401:  # the key was revoked, or the session ended
@@ -149,36 +160,42 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
 
     async def _generate(self, stream_id: str | None, body: dict[str, Any], asked: Asked) -> None:
         arrived = time.monotonic()
-        caller = await self._ask_caller()
+        caller = await self._authenticate()
         asked.owner = caller.id
-        wire = ChatRequest.parse(chat_body(body))
+        wire = self._endpoint.schema.parse(self._dialect.request_body(body))
         accepted = await pipeline.accept(
-            caller=caller, demand=wire.demand(), transport="websocket", arrived=arrived
+            endpoint=self._endpoint,
+            caller=caller,
+            request=wire.to_pipeline(),
+            transport="websocket",
+            arrived=arrived,
         )
         asked.is_accepted = True
-        answer = ChatAnswer(accepted)
+        answer = self._endpoint.response.to(accepted, wire)
         steps = pipeline.run(accepted)
         async for chunk in answer.chunks(steps):
             if chunk is not None:  # silence: the protocol has pings of its own
-                await self._send_text(chunk_frame(stream_id, self._next_number(stream_id), chunk))
+                number = self._next_number(stream_id)
+                await self._send_text(chunk_frame(self._dialect.event, stream_id, number, chunk))
         ended = {"usage": usage_json(answer.usage), "timings": timings_json(answer.timings)}
-        await self._say("chat.completion.done", stream_id, id=accepted.request_id, **ended)
+        await self._say(f"{self._dialect.event}.done", stream_id, id=accepted.request_id, **ended)
 
     async def _say(self, kind: str, stream_id: str | None, **body: Any) -> None:
         await self._send(server_frame(kind, stream_id, self._next_number(stream_id), **body))
 
     async def _say_error(self, error: ApiError, stream_id: str | None) -> None:
-        await self._send(error_frame(error, stream_id, self._next_number(stream_id)))
+        body = self._endpoint.error_body(error)
+        await self._send(error_frame(error, body, stream_id, self._next_number(stream_id)))
 
-    def _write_down(self, error: ApiError, cause: Exception, *, asked: Asked | None = None) -> None:
+    def _note_refusal(self, error: ApiError, cause: Exception, *, asked: Asked | None = None) -> None:
         authorization = offered_key(self.scope)
-        write_down(error, source=source_of(authorization), scope=self.scope)
+        count_refusal(error, source=source_of(authorization), scope=self.scope)
         if asked is not None and asked.is_accepted:
             return
         observe_refusal(endpoint="websocket", error_code=error.code)
         owner = asked.owner if asked and asked.owner else claimed_owner(authorization)
-        about = {"endpoint": "chat.completions", "transport": "websocket"}
-        list_refused(error, cause, owner=owner, scope=self.scope, **about)
+        about = {"endpoint": self._endpoint.name, "transport": "websocket"}
+        list_refusal(error, cause, owner=owner, scope=self.scope, **about)
 
     async def _send(self, frame: dict[str, Any]) -> None:
         await self._send_text(encode(frame))
@@ -188,7 +205,7 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
             await self.send(text_data=text)
 
     def _next_number(self, stream_id: str | None) -> int:
-        """Frames are numbered per lane, without gaps, for as long as the socket lives."""
+        """Frames are numbered per stream, without gaps, for as long as the socket lives."""
         number = self._num_sent.get(stream_id, 0)
         if len(self._num_sent) < MAX_NUMBERED or stream_id in self._num_sent:
             self._num_sent[stream_id] = number + 1
@@ -200,30 +217,36 @@ class ResponsesConsumer(AsyncWebsocketConsumer):
         while idle < IDLE_SECONDS and lived < MAX_SECONDS:
             await asyncio.sleep(TICK_SECONDS)
             lived += TICK_SECONDS
-            idle = idle + TICK_SECONDS if self._lanes.are_idle else 0.0
+            idle = idle + TICK_SECONDS if self._streams.are_idle else 0.0
         if lived >= MAX_SECONDS:
             message = "This connection has lived its hour; open a new one."
             await self._say_error(ApiError(400, "websocket_connection_limit_reached", message), None)
-            await self._lanes.finish()
+            await self._streams.finish()
         await self.close(TOO_OLD if lived >= MAX_SECONDS else 1000)
 
     async def _land(self) -> None:
         """The server drains: let what runs finish, then close so that the client connects elsewhere."""
-        await self._lanes.finish()
+        await self._streams.finish()
         await self.close(RESTART)
 
 
-def _too_much(limit: TooMuch) -> ApiError:
-    if limit.what == "lanes":
-        message = f"A connection has {MAX_LANES} lanes; wait for one or open another connection."
+def consumers() -> dict[str, Any]:
+    """Path -> the ASGI application of its sockets."""
+    sockets = [one for one in generating() if one.socket is not None]
+    return {one.socket_path: GenerationConsumer.as_asgi(endpoint=one) for one in sockets}
+
+
+def _too_much(limit: StreamLimitReached) -> ApiError:
+    if limit.what == "streams":
+        message = f"A connection has {MAX_STREAMS} streams; wait for one or open another connection."
         return ApiError(400, "websocket_stream_limit_reached", message, "stream_id")
-    message = f"This lane has {MAX_WAITING} requests waiting already."
+    message = f"This stream has {MAX_WAITING} requests waiting already."
     if limit.what == "bytes":
-        message = f"What waits in this connection's lanes is larger than {MAX_WAITING_BYTES} bytes."
+        message = f"What waits in this connection's streams is larger than {MAX_WAITING_BYTES} bytes."
     return ApiError(429, "websocket_lane_full", message, "stream_id")
 
 
 def _too_many_sockets() -> ApiError:
     most = environment().sockets_per_key
-    message = f"This key has {most} connections open already; use the lanes of one."
+    message = f"This key has {most} connections open already; use the streams of one."
     return ApiError(429, "too_many_connections", message)

@@ -16,7 +16,7 @@ StreamId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,256}$")]
 
 
 class Envelope(Strict):
-    """`stream_id` names a lane: requests of one lane run one after the other, lanes run side by side."""
+    """`stream_id` identifies a stream: its requests run in order, streams run concurrently."""
 
     type: Literal["response.create", "response.cancel"]
     stream_id: StreamId | None = None
@@ -35,39 +35,21 @@ def open_envelope(message: dict[str, Any]) -> tuple[Envelope, dict[str, Any]]:
     return envelope, body
 
 
-def chat_body(body: dict[str, Any]) -> dict[str, Any]:
-    """The chat request in a `response.create`. Every answer streams here, with usage in its last frame."""
-    if "input" in body and "messages" not in body:
-        raise ApiError(
-            400,
-            "unsupported_parameter",
-            "'input' is not supported: send a chat request with 'messages'.",
-            "input",
-        )
-    for name in ("stream", "stream_options"):
-        if body.get(name) is not None:
-            raise ApiError(
-                400,
-                "unsupported_parameter",
-                f"'{name}' is not sent here: every answer streams, with usage.",
-                name,
-            )
-    return {**body, "stream": True}
-
-
 def server_frame(kind: str, stream_id: str | None, sequence_number: int, **body: Any) -> dict[str, Any]:
     frame: dict[str, Any] = {"type": kind, "sequence_number": sequence_number, **body}
     return frame if stream_id is None else {**frame, "stream_id": stream_id}
 
 
-def chunk_frame(stream_id: str | None, sequence_number: int, chunk: str) -> str:
+def chunk_frame(event: str, stream_id: str | None, sequence_number: int, chunk: str) -> str:
     """A chunk of an answer, which is JSON already, in a frame as text."""
-    head = f'{{"type":"chat.completion.chunk","sequence_number":{sequence_number},"chunk":{chunk}'
+    head = f'{{"type":"{event}.chunk","sequence_number":{sequence_number},"chunk":{chunk}'
     return head + ("}" if stream_id is None else f',"stream_id":{json.dumps(stream_id)}}}')
 
 
-def error_frame(error: ApiError, stream_id: str | None, sequence_number: int) -> dict[str, Any]:
+def error_frame(
+    error: ApiError, body: dict[str, Any], stream_id: str | None, sequence_number: int
+) -> dict[str, Any]:
     """OpenAI's `error` event: REST's object with its status, and what `Retry-After` says there."""
     wait = error.headers.get("retry-after-ms")
     later = {} if wait is None else {"retry_after_ms": int(wait)}
-    return server_frame("error", stream_id, sequence_number, status=error.status, **later, **error.body())
+    return server_frame("error", stream_id, sequence_number, status=error.status, **later, **body)

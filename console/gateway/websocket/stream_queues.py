@@ -1,4 +1,4 @@
-"""Work in lanes: within a lane one after the other, the lanes side by side, all of it bounded."""
+"""Queues of requests by stream: one stream runs its requests in order, streams run concurrently; bounded."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Generic, TypeVar
 Work = TypeVar("Work")
 
 
-class TooMuch(Exception):
-    """No room for another lane, or for another piece of work in one: "lanes", "waiting" or "bytes"."""
+class StreamLimitReached(Exception):
+    """No room for another stream, or for another piece of work in one: "streams", "waiting" or "bytes"."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
         self.what = what
 
 
-class Lanes(Generic[Work]):
-    """Runs `perform` for each piece of work, in a task per busy lane."""
+class StreamQueues(Generic[Work]):
+    """Runs `perform` for each piece of work, in a task per busy stream."""
 
     def __init__(
         self,
         perform: Callable[[str | None, Work], Awaitable[None]],
         *,
-        max_lanes: int,
+        max_streams: int,
         max_waiting: int,
         max_waiting_bytes: int,
     ) -> None:
         self._perform = perform
-        self._max_lanes = max_lanes
+        self._max_streams = max_streams
         self._max_waiting = max_waiting
-        self._max_waiting_bytes = max_waiting_bytes  # of all lanes together
+        self._max_waiting_bytes = max_waiting_bytes  # of all streams together
         self._num_waiting_bytes = 0
         self._waiting: dict[str | None, deque[tuple[Work, int]]] = {}
         self._running: dict[str | None, asyncio.Task[None]] = {}
@@ -41,26 +41,26 @@ class Lanes(Generic[Work]):
     def are_idle(self) -> bool:
         return not self._waiting
 
-    def add(self, lane: str | None, work: Work, *, num_bytes: int = 0) -> None:
+    def add(self, stream: str | None, work: Work, *, num_bytes: int = 0) -> None:
         """`num_bytes`: what the work takes while it waits."""
-        waiting = self._waiting.get(lane)
+        waiting = self._waiting.get(stream)
         if waiting is not None:
             if len(waiting) >= self._max_waiting:
-                raise TooMuch("waiting")
+                raise StreamLimitReached("waiting")
             if self._num_waiting_bytes + num_bytes > self._max_waiting_bytes:
-                raise TooMuch("bytes")
+                raise StreamLimitReached("bytes")
             self._num_waiting_bytes += num_bytes
             waiting.append((work, num_bytes))
             return
-        if len(self._waiting) >= self._max_lanes:
-            raise TooMuch("lanes")
-        self._waiting[lane] = deque()
-        self._start(lane, work)
+        if len(self._waiting) >= self._max_streams:
+            raise StreamLimitReached("streams")
+        self._waiting[stream] = deque()
+        self._start(stream, work)
 
-    async def cancel(self, lane: str | None) -> bool:
-        """Cancel what runs in a lane; what waits there comes next. False: nothing ran."""
+    async def cancel(self, stream: str | None) -> bool:
+        """Cancel what runs in a stream; what waits there comes next. False: nothing ran."""
         await asyncio.sleep(0)  # let it begin, or it could not say that it was cancelled
-        running = self._running.get(lane)
+        running = self._running.get(stream)
         return running is not None and running.cancel()
 
     async def finish(self) -> None:
@@ -77,14 +77,14 @@ class Lanes(Generic[Work]):
             running.cancel()
         await self.finish()
 
-    def _start(self, lane: str | None, work: Work) -> None:
-        self._running[lane] = asyncio.ensure_future(self._perform(lane, work))
-        self._running[lane].add_done_callback(lambda _: self._go_on(lane))
+    def _start(self, stream: str | None, work: Work) -> None:
+        self._running[stream] = asyncio.ensure_future(self._perform(stream, work))
+        self._running[stream].add_done_callback(lambda _: self._go_on(stream))
 
-    def _go_on(self, lane: str | None) -> None:
-        if self._waiting[lane]:
-            work, num_bytes = self._waiting[lane].popleft()
+    def _go_on(self, stream: str | None) -> None:
+        if self._waiting[stream]:
+            work, num_bytes = self._waiting[stream].popleft()
             self._num_waiting_bytes -= num_bytes
-            self._start(lane, work)
+            self._start(stream, work)
         else:
-            del self._waiting[lane], self._running[lane]
+            del self._waiting[stream], self._running[stream]

@@ -14,7 +14,7 @@ from django.utils.dateparse import parse_datetime, parse_duration
 from console.accounts.actions import default_team
 from console.accounts.models import Team
 from console.keys.actions import BadKey, issue
-from console.keys.scopes import LABELS
+from console.keys.scopes import all_scopes
 from console.limits.actions import BudgetTooSmall, set_budget
 from console.management.database_command import DatabaseCommand
 
@@ -42,7 +42,7 @@ class Command(DatabaseCommand):
             "--scope",
             action="append",
             default=[],
-            choices=list(LABELS),
+            choices=list(all_scopes()),
             help="what it may do, once for each (default: everything on /v1)",
         )
         parser.add_argument(

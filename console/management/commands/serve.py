@@ -20,7 +20,7 @@ from console.server.startup import (
     start_tracing,
 )
 from console.server.static_files import gather
-from inference.protocol.errors import Refusal
+from inference.protocol.errors import RequestRejected
 
 CURL = """curl -N {url}/v1/chat/completions \\
   -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\
@@ -54,7 +54,7 @@ class Command(BaseCommand):
         try:
             ensure_something_to_serve(self._say)
             loop.run_until_complete(start_engine(self._say))
-        except (RuntimeError, ValueError, Refusal) as error:  # --traceback shows where
+        except (RuntimeError, ValueError, RequestRejected) as error:  # --traceback shows where
             raise CannotStart(str(error)) from error
         first = settle_and_greet()
         gather()

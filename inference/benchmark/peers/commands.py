@@ -45,7 +45,7 @@ def transformers_server(options: argparse.Namespace) -> Server:
 
 
 def llama_cpp_server(options: argparse.Namespace) -> Server:
-    """llama-cpp-python's server on the GGUF file that ours was converted from. Raises `NotThere`."""
+    """llama-cpp-python's server on the GGUF file that ours was converted from. Raises `PeerMissing`."""
     gguf = options.gguf or gguf_file(options.build)
     serve = ("-m", "llama_cpp.server", "--model", str(gguf), "--n_ctx", LLAMA_CONTEXT)
     waits = ("--interrupt_requests", "false")  # or it drops a request when the next one comes

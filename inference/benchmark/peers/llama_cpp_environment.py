@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 LOG_LINES = 15
 
 
-class NotThere(Exception):
+class PeerMissing(Exception):
     """The peer cannot be measured here; the message says why."""
 
 
@@ -32,7 +32,7 @@ def llama_cpp_python(build: Path) -> Path:
         built = subprocess.run(command, stdout=output, stderr=output, check=False)  # noqa: S603
     if built.returncode:
         said = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:])
-        raise NotThere(f"{PACKAGE} could not be built (a C++ compiler is needed), see {log}:\n{said}")
+        raise PeerMissing(f"{PACKAGE} could not be built (a C++ compiler is needed), see {log}:\n{said}")
     (environment / "complete").touch()
     return python
 
@@ -45,5 +45,5 @@ def gguf_file(build: Path) -> Path:
         fetched = subprocess.run(fetch, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
         if fetched.returncode:
             said = "\n".join(fetched.stderr.splitlines()[-LOG_LINES:])
-            raise NotThere(f"the default model's GGUF file could not be had (give --gguf): {said}")
+            raise PeerMissing(f"the default model's GGUF file could not be had (give --gguf): {said}")
     return target

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from inference.benchmark.peers.llama_cpp_environment import NotThere, llama_cpp_python
+from inference.benchmark.peers.llama_cpp_environment import PeerMissing, llama_cpp_python
 
 BUILD = Path(__file__).resolve().parents[3] / "build" / "benchmark"
 PEERS = ("vllm", "transformers", "llama_cpp")
@@ -46,14 +46,14 @@ def run_peer(peer: str, options: argparse.Namespace, lists: Sequence[str], *, dt
 
 
 def _python(peer: str, options: argparse.Namespace) -> list[str]:
-    """What runs the peer's process: this Python, or the one that has the peer."""
+    """The command of a Python that has the peer: this one, or its own."""
     variables = [f"{name}={value}" for name, value in VARIABLES.items()]
     if peer == "llama_cpp":
         if options.gguf is None:
             raise PeerFailed("--peer llama_cpp reads GGUF files: name one by --gguf")
         try:
             return ["env", *variables, str(llama_cpp_python(BUILD))]
-        except NotThere as error:
+        except PeerMissing as error:
             raise PeerFailed(str(error)) from error
     if importlib.util.find_spec(peer) is None:
         raise PeerFailed(f"--peer {peer} needs the package {peer}, which this Python does not have")

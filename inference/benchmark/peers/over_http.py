@@ -18,13 +18,13 @@ from typing import Any
 
 from inference.benchmark.http_load import Load, drive
 from inference.benchmark.peers.commands import PEERS, ROOT, our_server
-from inference.benchmark.peers.llama_cpp_environment import NotThere
+from inference.benchmark.peers.llama_cpp_environment import PeerMissing
 from inference.benchmark.peers.servers import Running, ServerDied, running
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How many streams, how many requests in one measurement, and the ratios that are wanted."""
+    """Concurrent streams, requests of one measurement, and the target ratios by peer."""
 
     num_streams: int
     num_requests: int
@@ -97,7 +97,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def conditions(options: argparse.Namespace) -> dict[str, Any]:
-    """What the figures depend on."""
+    """The environment of the figures."""
     return {
         "settings": options.setting,
         "cores": os.cpu_count(),
@@ -138,7 +138,7 @@ def all_running(options: argparse.Namespace) -> Iterator[list[Running]]:
         for peer in options.peer or PEERS:
             try:
                 server = PEERS[peer](options)
-            except NotThere as error:
+            except PeerMissing as error:
                 print(f"{peer} is left out: {error}", flush=True)
                 continue
             servers.append(stack.enter_context(running(server, log=options.build / f"{peer}.log")))

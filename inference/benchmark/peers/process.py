@@ -1,6 +1,6 @@
 """`python -m inference.benchmark.peers.process PEER`: another engine on our lists, its figures as JSON.
 
-Started by peer_lists.py. The clock runs from the first request to the last token, as ours does.
+Started by offline.py. The clock runs from the first request to the last token, as ours does.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class ServerDied(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """How a server is started, and how it is asked. `{port}` in it is replaced."""
+    """A server under test: its command (`{port}` is replaced), readiness path and environment."""
 
     name: str
     command: tuple[str, ...]
@@ -43,7 +43,7 @@ class Server:
     ready_path: str  # answers 200 once the server can be asked
     key: Callable[[], str] = lambda: "none"  # asked once the server is ready
     variables: Mapping[str, str] = field(default_factory=dict)  # beside the inherited environment
-    hopeless: str = ""  # words in its log after which it is not waited for
+    fatal_log_text: str = ""  # in its log: it will not become ready
 
     def command_line(self, port: int) -> list[str]:
         """The command with its variables set by env(1), so that all else is inherited."""
@@ -63,7 +63,7 @@ class Running:
     ready_seconds: float = 0.0  # from the start of the process until it answered
 
     async def watched(self, load: Coroutine[Any, Any, T]) -> T:
-        """What the load comes to. Raises `ServerDied` as soon as the server ends."""
+        """The result of `load`. Raises `ServerDied` as soon as the server ends."""
         task = asyncio.ensure_future(load)
         while not task.done():
             if self.process.poll() is not None:
@@ -126,7 +126,8 @@ def _wait_until_ready(started: Running, port: int) -> None:
             raise started.died(f"ended with {started.process.returncode}")
         if _answers(port, started.server.ready_path):
             return
-        if started.server.hopeless and started.server.hopeless in started.log.read_text(errors="replace"):
+        fatal = started.server.fatal_log_text
+        if fatal and fatal in started.log.read_text(errors="replace"):
             raise started.died("will not be ready")
         time.sleep(POLL_SECONDS)
     raise started.died(f"did not answer within {START_SECONDS:.0f} s")

@@ -1,4 +1,4 @@
-"""What a GGUF file says of its model as transformers' config, whole: what would get lost is refused.
+"""A GGUF file's metadata as a transformers config; what cannot be expressed is refused.
 
 Without it a converted model answers, only worse: Llama 3.1 would turn its heads by the wrong frequencies.
 """

@@ -28,7 +28,7 @@ NEEDED = ("block_count", "embedding_length", "attention.head_count")
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How an architecture is read."""
+    """The conversion of one architecture."""
 
     model_type: str
     keys: Mapping[str, str | None] | None = None  # of the header -> of the config; None: transformers' table

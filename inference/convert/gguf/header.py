@@ -47,7 +47,7 @@ class CannotConvert(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class GgufTensor:
-    """Where a tensor's blocks lie."""
+    """A tensor's type, shape and position in the file."""
 
     name: str
     shape: tuple[int, ...]  # the fastest dimension first, as GGUF says it
@@ -75,10 +75,6 @@ class GgufHeader:
     @property
     def num_weights(self) -> int:
         return sum(prod(tensor.shape) for tensor in self.tensors.values())
-
-    @property
-    def has_tokenizer(self) -> bool:
-        return "tokenizer.ggml.tokens" in self.keys
 
     def text(self, key: str) -> str:
         """ "" where the file does not say, or says something else than text."""

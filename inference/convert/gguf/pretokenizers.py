@@ -1,4 +1,4 @@
-"""How a byte-level vocabulary splits text before it merges, by the name that a GGUF file gives the rule.
+"""Pre-tokenizers of byte-level vocabularies, by the name that a GGUF file gives the rule.
 
 The same vocabulary with another rule reads numbers, tables and indented code as the model never saw them. A
 rule that is not named here is refused: llama.cpp refuses what it does not know as well.

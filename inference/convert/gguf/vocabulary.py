@@ -15,7 +15,7 @@ ENDS = {
 
 
 class Vocabulary:
-    """What a header says of its tokens. Raises `CannotConvert` where it contradicts itself."""
+    """The tokens of a GGUF header. Raises `CannotConvert` where it contradicts itself."""
 
     def __init__(self, header: GgufHeader) -> None:
         self.header = header

@@ -75,7 +75,7 @@ def write_weights(
 
 
 def _shapes(model: Any, dtype: torch.dtype) -> dict[str, tuple[torch.Size, torch.dtype]]:
-    """What a file of the model holds: a tied head is the embedding, which is there once."""
+    """Names and shapes of the model's tensors; a tied head is left out."""
     tied = set(model.all_tied_weights_keys)
     exact = tuple(model._keep_in_fp32_modules_strict or ())
     return {
@@ -112,7 +112,7 @@ class _Converter:
         self._joined: dict[str, Tensor] = {}  # made of several tensors, of which some are still to come
 
     def convert(self, name: str) -> Iterator[tuple[str, Iterator[Tensor]]]:
-        """What a tensor of the file becomes: names, and their rows one after the other."""
+        """The tensors that one tensor of the file becomes: names, and their rows one after the other."""
         named = self._named(name)
         if named is None:
             if name != "output.weight" and not any(part in name for part in PASSED_OVER):

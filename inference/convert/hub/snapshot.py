@@ -56,7 +56,7 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is fetched of a repository, small files first."""
+    """The files of a repository to download, small ones first."""
 
     commit: str
     files: tuple[RemoteFile, ...]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inference.attention.base import IntArray
-from inference.attention.split_kv import Cut
+from inference.attention.split_kv import SplitKV
 from inference.attention.triton import PagedBatch
 from inference.execution.cuda.batch import CudaBatch
 from inference.execution.cuda.pinned_buffer import ALIGNMENT
@@ -30,16 +30,16 @@ class DecodeGraphs:
     """One graph a size, all in one memory pool: they never run at the same time."""
 
     def __init__(
-        self, forward: Forward, tables: Tensor, cut: Cut, *, max_batch: int, vocab_size: int,
+        self, forward: Forward, tables: Tensor, split_kv: SplitKV, *, max_batch: int, vocab_size: int,
         spare_slot: int, dtype: torch.dtype,
     ) -> None:  # fmt: skip
         device = tables.device
         self.sizes = padded_sizes(max_batch)
         self._forward = forward
         self._tables = tables
-        self._cut = cut
+        self._split_kv = split_kv
         self._width = -(-max_batch // ALIGNMENT) * ALIGNMENT
-        size = 7 * self._width + 4 * cut.num_items(max_batch)
+        size = 7 * self._width + 4 * split_kv.num_items(max_batch)
         self._host = torch.zeros(size, dtype=torch.int32, device="cpu", pin_memory=True)
         self._device = torch.zeros(size, dtype=torch.int32, device=device)
         self._padding = np.array([0, 0, spare_slot, 0, 1], dtype=np.int64)[:, None]
@@ -84,14 +84,14 @@ class DecodeGraphs:
         columns, all_parts, all_items = (view.numpy() for view in self._views(self._host, size))
         columns[:, :num_rows] = numbers
         columns[:, num_rows:] = self._padding
-        all_items[:], all_parts[:] = self._cut.items(columns[4].astype(np.int64))
+        all_items[:], all_parts[:] = self._split_kv.items(columns[4].astype(np.int64))
         end = 7 * self._width + all_items.size
         self._device[:end].copy_(self._host[:end], non_blocking=True)
         self._copied.record()
 
     def _views(self, buffer: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Numbers [5, size], parts [size, 2] and items [num_items, 4] of a batch of `size` rows."""
-        width, num_items = self._width, self._cut.num_items(size)
+        width, num_items = self._width, self._split_kv.num_items(size)
         numbers = buffer[: 5 * width].view(5, width)[:, :size]
         parts = buffer[5 * width : 5 * width + 2 * size].view(size, 2)
         return numbers, parts, buffer[7 * width : 7 * width + 4 * num_items].view(num_items, 4)

@@ -10,7 +10,7 @@ from inference.attention.base import IntArray
 ALIGNMENT = 4  # numbers: Triton compiles a kernel anew for addresses that are no multiple of 16 bytes
 
 
-class Stage:
+class PinnedBuffer:
     """A pinned buffer of so many numbers, and its twin on the device."""
 
     def __init__(self, *, size: int, device: torch.device) -> None:

@@ -48,7 +48,7 @@ class SequentialEngine(Engine):
         )
 
     def submit(self, request: GenerateRequest, on_event: Callable[[Event], None]) -> None:
-        """Queue a request. Raises `Refusal` for what is wrong with it; then `on_event` is never called."""
+        """Queue a request. Raises `RequestRejected`; then `on_event` is never called."""
 
         def observe(event: Event) -> None:
             if isinstance(event, Finish):

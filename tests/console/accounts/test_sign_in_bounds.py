@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections import Counter
+from typing import Any
 
 import pytest
 from django.contrib.auth.hashers import check_password
+from django.db import connection
 from django.test import Client, RequestFactory
 
 from console.accounts import sign_in_bounds as module
@@ -142,3 +146,37 @@ def test_strangers_beyond_the_bound_cost_no_hash_and_no_row(monkeypatch: pytest.
         one.detail for one in Entry.objects.filter(action="requests.refused") if "429 sign-in" in one.detail
     ]
     assert len(told) == 1 and f'"429 sign-in":{60 - PER_ADDRESS[0]}' in told[0]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_tries_at_once_exactly_so_many_are_looked_at_and_one_row_says_that_the_name_is_locked(
+    monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    monkeypatch.setattr(module, "SIGN_INS", SignIns(Clock()))
+    monkeypatch.setattr(module, "WAIT_SECONDS", 60.0)
+    num_tries = AT_ONCE + MAX_WAITING
+    assert num_tries > settings.AXES_FAILURE_LIMIT
+    create_user(actor="test", username="adda", password=PASSWORD, role=Role.ADMIN)
+    checked: list[str] = []
+
+    def slow(self: object, password: str) -> bool:
+        checked.append(password)
+        time.sleep(0.05)  # as a real hash, so that others come in the meantime
+        return False
+
+    monkeypatch.setattr("console.accounts.models.User.check_password", slow)
+    together = threading.Barrier(num_tries)
+
+    def attack(number: int) -> None:
+        together.wait(60)
+        Client().post("/account/sign-in/", {"login": "adda", "password": str(number)})
+        connection.close()
+
+    strangers = [threading.Thread(target=attack, args=[number]) for number in range(num_tries)]
+    for one in strangers:
+        one.start()
+    for one in strangers:
+        one.join()
+    actions = Counter(Entry.objects.filter(action__startswith="login.").values_list("action", flat=True))
+    assert actions == {"login.failed": settings.AXES_FAILURE_LIMIT, "login.locked": 1}
+    assert len(checked) == settings.AXES_FAILURE_LIMIT

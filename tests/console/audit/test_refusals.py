@@ -15,7 +15,7 @@ from console.accounts.models import User
 from console.accounts.roles import Role
 from console.audit import refusals
 from console.audit.models import Entry
-from console.audit.refusals import MAX_REASONS, MAX_SOURCES, REFUSALS, Refusals
+from console.audit.refusals import MAX_REASONS, MAX_ROWS_OF_ONE, MAX_SOURCES, REFUSALS, Refusals
 from console.audit.verify import verify
 
 pytestmark = pytest.mark.django_db
@@ -97,6 +97,32 @@ def test_a_person_who_may_not_is_one_row_whoever_refuses(make_user: Callable[[Ro
         entry = Entry.objects.order_by("-seq").first()
         assert entry is not None and Entry.objects.count() == before + 1
         assert (entry.actor, entry.action, entry.target) == ("the-viewer", "access.refused", route)
+
+
+def test_a_person_who_goes_on_trying_is_a_few_rows_and_the_rest_are_counted(
+    make_user: Callable[[Role], User],
+) -> None:
+    client = Client()
+    client.force_login(make_user(Role.VIEWER))
+    paths = ["/keys/issue", "/operators/new", "/models/import"] * 40
+    before = Entry.objects.count()
+    assert {client.get(path).status_code for path in paths} <= {403, 404}
+    num_refused = sum(client.get(path).status_code == 403 for path in paths) * 2
+    assert num_refused > 100
+    assert Entry.objects.count() == before + MAX_ROWS_OF_ONE
+    REFUSALS.flush()
+    [(source, _, counts)] = rows()
+    assert source == "user:the-viewer"
+    assert sum(counts.values()) == num_refused - MAX_ROWS_OF_ONE
+
+
+def test_rows_of_one_person_come_anew_each_minute_and_take_none_from_others() -> None:
+    now = [0.0]
+    refused = Refusals(clock=lambda: now[0])
+    assert [refused.has_row("user:a") for _ in range(100)].count(True) == MAX_ROWS_OF_ONE
+    assert refused.has_row("user:b")
+    now[0] += 60
+    assert refused.has_row("user:a")
 
 
 def test_a_stranger_who_is_refused_is_counted(db: None) -> None:

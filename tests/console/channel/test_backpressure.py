@@ -22,7 +22,7 @@ import asyncio, json, sys
 import django; django.setup()
 from console.channel.connections import Connections
 from console.channel.limits import Limits
-from console.server import DrainingServer
+from console.server.draining_server import DrainingServer
 
 sent = {"n": 0, "ended": ""}
 

@@ -9,7 +9,7 @@ import pytest
 
 from console.channel.arrivals import MOST_BYTES, MOST_MESSAGES, Arrivals
 from console.channel.frames import FrameBudget
-from console.channel.head import BODY_BYTES, body_bound, why_refused
+from console.channel.head import body_bound, body_bounds, why_refused
 from console.channel.limits import Room
 from console.channel.stall import LEAST_BYTES, MOST_PERIODS, StallWatch
 
@@ -86,7 +86,7 @@ PATHS = ["/v1/chat/completions", "/v1/models", "/v1/x", "/", "/admin/", "", "*",
 @pytest.mark.parametrize("path", PATHS)
 def test_each_path_has_a_bound_and_an_upgrade_none(path: str) -> None:
     bound = body_bound(path)
-    assert bound in BODY_BYTES.values()
+    assert bound in body_bounds().values()
     assert body_bound(path, is_upgrade=True) == 0
     headers = {"host": "here"}
     assert why_refused(headers, version="1.1", bound=bound, length=bound) is None

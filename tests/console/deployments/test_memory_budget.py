@@ -26,13 +26,13 @@ KV_BYTES_PER_TOKEN = 100_000  # in facts, which count two bytes an element
 
 
 class Telling:
-    """An engine that only tells its device."""
+    """An engine that only tells its devices."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
 
-    def device(self) -> Device:
-        return self._device
+    def devices(self) -> tuple[Device, ...]:
+        return (self._device,)
 
 
 @pytest.fixture(autouse=True)

@@ -6,31 +6,32 @@ import time
 
 from console.accounts.caller import Caller
 from console.catalog.choose import Arm
-from console.gateway.drain import Hold
+from console.endpoint_registry import EndpointInfo
+from console.gateway.drain import RevisionLease
+from console.gateway.endpoints.chat.endpoint import CHAT
 from console.gateway.pipeline.generation import Accepted
-from console.gateway.pipeline.request import Demand, Prompt
-from console.gateway.pipeline.spans import Laps
+from console.gateway.pipeline.request import PipelineRequest, Prompt
+from console.gateway.pipeline.spans import RequestTimeline
 from console.limits.models import Ticket
-from inference.protocol.requests import Prepared, Sampling
+from inference.protocol.requests import Sampling, TokenizedPrompt
 
 
-def accepted(
-    *, n: int = 1, sampling: Sampling, slice_tokens: int, endpoint: str = "chat.completions"
-) -> Accepted:
+def accepted(*, n: int = 1, sampling: Sampling, slice_tokens: int, endpoint: EndpointInfo = CHAT) -> Accepted:
     """One prompt of a token, with a slice reserved for each choice."""
     request_id = "chatcmpl-test"
-    demand = Demand(endpoint, "stub", (Prompt(text="p"),), n, sampling)  # type: ignore[arg-type]
+    request = PipelineRequest("stub", (Prompt(text="p"),), n, sampling)
     ticket = Ticket(request_id=request_id, prompt_tokens=1, output_tokens=slice_tokens * n)
     return Accepted(
         request_id,
+        endpoint,
         Caller("key", "id", "name", 1, "salt", key_pk=1),
-        demand,
+        request,
         Arm("stub", "stub-1"),
-        (Prepared((1,), max_output_tokens=4096, text="p"),),
+        (TokenizedPrompt((1,), max_output_tokens=4096, text="p"),),
         "sse",
         slice_tokens,
         created_at=1_700_000_000.5,
-        laps=Laps(time.monotonic()),
+        timeline=RequestTimeline(time.monotonic()),
         ticket=ticket,
-        hold=Hold("stub-1"),
+        lease=RevisionLease("stub-1"),
     )

@@ -195,7 +195,7 @@ async def test_a_long_answer_is_not_cut_and_what_it_took_beyond_delays_the_next(
 async def test_a_first_slice_is_no_larger_than_a_minutes_tokens(issued: IssuedKey, clock: Clock) -> None:
     caller = await limited(issued, tokens_per_minute=100)
     ticket = await reserve(caller=caller, request_id="r1", prompt_tokens=60, output_tokens=256)
-    assert ticket.allowance == 40
+    assert ticket.granted_tokens == 40
 
 
 @transactional

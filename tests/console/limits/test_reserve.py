@@ -36,15 +36,15 @@ async def test_a_reservation_takes_the_prompt_and_a_slice(issued: IssuedKey) -> 
     caller = await budget(issued, 1000)
     ticket = await reserve(caller=caller, request_id="r1", prompt_tokens=100, output_tokens=256)
     limit = await Limit.objects.aget()
-    assert (ticket.allowance, limit.reserved_tokens, limit.used_tokens) == (256, 356, 0)
+    assert (ticket.granted_tokens, limit.reserved_tokens, limit.used_tokens) == (256, 356, 0)
 
 
 async def test_what_is_left_is_granted_when_it_is_less_than_a_slice(issued: IssuedKey) -> None:
     caller = await budget(issued, 110)
     ticket = await reserve(caller=caller, request_id="r1", prompt_tokens=100, output_tokens=256)
-    assert ticket.allowance == 10
+    assert ticket.granted_tokens == 10
     assert not await extend(ticket, output_tokens=256)
-    assert ticket.allowance == 10
+    assert ticket.granted_tokens == 10
 
 
 async def test_a_request_that_can_never_fit_is_told_so(issued: IssuedKey) -> None:
@@ -69,7 +69,7 @@ async def test_an_extension_adds_to_ticket_and_limit(issued: IssuedKey) -> None:
     ticket = await reserve(caller=caller, request_id="r1", prompt_tokens=100, output_tokens=256)
     assert await extend(ticket, output_tokens=256)
     kept = await Ticket.objects.aget()
-    assert ticket.allowance == kept.output_tokens == 512
+    assert ticket.granted_tokens == kept.output_tokens == 512
     assert (await Limit.objects.aget()).reserved_tokens == 612
 
 
@@ -164,7 +164,7 @@ async def test_a_race_at_the_boundary_spends_all_and_not_one_more(issued: Issued
                 continue
             if draw.random() < 0.5:
                 await extend(ticket, output_tokens=draw.randint(1, 30))
-            used = draw.randint(0, ticket.allowance)
+            used = draw.randint(0, ticket.granted_tokens)
             await settle(ticket, record=ended(prompt_tokens=5, completion_tokens=used))
             spent += 5 + used
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.attention.base import Layout, Stretch
-from inference.attention.flashinfer import FlashInferSteps
-from inference.attention.reference import ReferenceStep
+from inference.attention.base import AttentionMetadata, AttentionParameters, SequenceSlice
+from inference.attention.flashinfer import FlashInferFactory
+from inference.attention.reference import ReferenceAttention
 from inference.checkpoints.model_folder import CannotLoad
 from inference.config import EngineConfig
 from inference.models.device import choose_attention
 
 BLOCK_SIZE, NUM_BLOCKS, HEADS, KV_HEADS, DIM = 4, 40, 6, 2, 8
-STRETCHES = [(6, 1), (0, 9), (12, 5), (0, 1), (3, 1), (0, 8)]  # cached before, new
+LENGTHS = [(6, 1), (0, 9), (12, 5), (0, 1), (3, 1), (0, 8)]  # cached before, new
 
 
 class FakeWrapper:
@@ -66,24 +66,24 @@ class FakeWrapper:
 
 
 @pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> FlashInferSteps:
+def factory(monkeypatch: pytest.MonkeyPatch) -> FlashInferFactory:
     package = SimpleNamespace(BatchPrefillWithPagedKVCacheWrapper=FakeWrapper)
     monkeypatch.setitem(sys.modules, "flashinfer", package)  # type: ignore[arg-type]
-    return FlashInferSteps()
+    return FlashInferFactory()
 
 
-def layout() -> Layout:
+def metadata() -> AttentionMetadata:
     order = torch.randperm(NUM_BLOCKS).tolist()
-    stretches, offset = list[Stretch](), 0
-    for num_cached, num_new in STRETCHES:
+    slices, offset = list[SequenceSlice](), 0
+    for num_cached, num_new in LENGTHS:
         kv_len = num_cached + num_new
         table = [order.pop() for _ in range(-(-kv_len // BLOCK_SIZE) + 1)]  # one block more than is used
-        stretches.append(Stretch(offset, num_new, kv_len, table))
+        slices.append(SequenceSlice(offset, num_new, kv_len, table))
         offset += num_new
-    return Layout(stretches, torch.zeros(offset, dtype=torch.int64))
+    return AttentionMetadata(slices, torch.zeros(offset, dtype=torch.int64))
 
 
-def test_it_gives_what_the_reference_gives(steps: FlashInferSteps) -> None:
+def test_it_gives_what_the_reference_gives(factory: FlashInferFactory) -> None:
     torch.manual_seed(0)
     pools = [torch.randn(NUM_BLOCKS * BLOCK_SIZE, KV_HEADS, DIM) for _ in range(4)]
     cache: Any = SimpleNamespace(
@@ -91,15 +91,15 @@ def test_it_gives_what_the_reference_gives(steps: FlashInferSteps) -> None:
     )
     FakeWrapper.num_plans = 0
     for _ in range(2):  # steps one after the other, of layers of three kinds
-        batch = layout()
-        step, reference = steps(cache, batch), ReferenceStep(cache, batch)
+        batch = metadata()
+        attention, reference = factory(cache, batch), ReferenceAttention(cache, batch)
         query = torch.randn(len(batch.slots), HEADS, DIM)
         key = torch.zeros(len(batch.slots), KV_HEADS, DIM)
         for layer in (0, 1):
             for window, softcap in ((None, None), (5, None), (None, 3.0)):
-                options: dict[str, Any] = {"scaling": 0.4, "window": window, "softcap": softcap}
-                found = step.attend(layer, query, key, key, **options)
-                expected = reference.attend(layer, query, key, key, **options)
+                parameters = AttentionParameters(0.4, window=window, softcap=softcap)
+                found = attention.attend(layer, query, key, key, parameters)
+                expected = reference.attend(layer, query, key, key, parameters)
                 torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     assert FakeWrapper.num_plans == 6, "layers of a kind share a step's plan"
 

@@ -10,9 +10,15 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 
 from inference.attention import base, cpu
-from inference.attention.base import Layout, Step, Stretch, paged_attention
-from inference.attention.cpu import CpuStep
-from inference.attention.reference import ReferenceStep
+from inference.attention.base import (
+    AttentionBackend,
+    AttentionMetadata,
+    AttentionParameters,
+    SequenceSlice,
+    paged_attention,
+)
+from inference.attention.cpu import CpuAttention
+from inference.attention.reference import ReferenceAttention
 from inference.execution.kv_cache import KVCache, token_bytes
 
 BLOCK_SIZE, NUM_BLOCKS, HEADS, KV_HEADS, DIM = 4, 64, 6, 2, 8
@@ -21,7 +27,7 @@ CONFIG = LlamaConfig(
     num_hidden_layers=2, num_attention_heads=HEADS, num_key_value_heads=KV_HEADS, hidden_size=HEADS * DIM
 )
 # (tokens cached before, new tokens): decode rows short and long, chunks at the start and in the middle
-STRETCHES = [(6, 1), (0, 9), (40, 1), (13, 5), (0, 1), (3, 1)]
+LENGTHS = [(6, 1), (0, 9), (40, 1), (13, 5), (0, 1), (3, 1)]
 
 
 def plain_attention(
@@ -70,9 +76,9 @@ def slot(table: Sequence[int], position: int) -> int:
 @pytest.mark.parametrize("softcap", [None, 0.7])
 @pytest.mark.parametrize("window", [None, 5, 1000])
 @pytest.mark.parametrize("smallest_group", [1, 16])
-@pytest.mark.parametrize("step_class", [ReferenceStep, CpuStep])
+@pytest.mark.parametrize("backend_class", [ReferenceAttention, CpuAttention])
 def test_a_mixed_batch_is_plain_attention(
-    step_class: type[Step],
+    backend_class: type[AttentionBackend],
     smallest_group: int,
     window: int | None,
     softcap: float | None,
@@ -85,11 +91,11 @@ def test_a_mixed_batch_is_plain_attention(
     torch.manual_seed(0)
     cache, layer = new_cache(), 1
     free = torch.randperm(NUM_BLOCKS).tolist()
-    stretches: list[Stretch] = []
+    slices: list[SequenceSlice] = []
     slots: list[int] = []
     texts: list[tuple[Tensor, Tensor]] = []
     offset = 0
-    for num_cached, num_tokens in STRETCHES:
+    for num_cached, num_tokens in LENGTHS:
         kv_len = num_cached + num_tokens
         table = [free.pop() for _ in range(-(-kv_len // BLOCK_SIZE))]
         keys, values = torch.randn(kv_len, KV_HEADS, DIM), torch.randn(kv_len, KV_HEADS, DIM)
@@ -97,16 +103,16 @@ def test_a_mixed_batch_is_plain_attention(
             cache.keys[layer][slot(table, position)] = keys[position]
             cache.values[layer][slot(table, position)] = values[position]
         slots += [slot(table, position) for position in range(num_cached, kv_len)]
-        stretches.append(Stretch(offset, num_tokens, kv_len, table))
+        slices.append(SequenceSlice(offset, num_tokens, kv_len, table))
         texts.append((keys, values))
         offset += num_tokens
     query = torch.randn(offset, HEADS, DIM)
     sinks = torch.randn(HEADS) if has_sinks else None
     new_keys, new_values = (
-        torch.cat([text[which][cached:] for text, (cached, _) in zip(texts, STRETCHES, strict=True)])
+        torch.cat([text[which][cached:] for text, (cached, _) in zip(texts, LENGTHS, strict=True)])
         for which in (0, 1)
     )
-    step = step_class(cache, Layout(stretches, torch.tensor(slots)))
+    attention = backend_class(cache, AttentionMetadata(slices, torch.tensor(slots)))
     module = nn.Module()
     module.layer_idx = layer  # type: ignore[assignment]
     q, k, v = (states.transpose(0, 1)[None] for states in (query, new_keys, new_values))
@@ -117,7 +123,7 @@ def test_a_mixed_batch_is_plain_attention(
         v,
         None,
         scaling=SCALING,
-        paged_step=step,
+        attention_backend=attention,
         sliding_window=window,
         softcap=softcap,
         s_aux=sinks,
@@ -130,14 +136,14 @@ def test_a_mixed_batch_is_plain_attention(
             softcap=softcap,
             sinks=sinks,
         )
-        for one, text in zip(stretches, texts, strict=True)
+        for one, text in zip(slices, texts, strict=True)
     ]
     torch.testing.assert_close(out[0].double(), torch.cat(expected), atol=1e-5, rtol=1e-5)
     assert not cache.keys[0].any(), "another layer's pool was written"
 
 
-@pytest.mark.parametrize("step_class", [ReferenceStep, CpuStep])
-def test_decode_alone_is_plain_attention(step_class: type[Step]) -> None:
+@pytest.mark.parametrize("backend_class", [ReferenceAttention, CpuAttention])
+def test_decode_alone_is_plain_attention(backend_class: type[AttentionBackend]) -> None:
     torch.manual_seed(1)
     cache = new_cache()
     tables = [[5, 9], [1, 2]]
@@ -146,10 +152,10 @@ def test_decode_alone_is_plain_attention(step_class: type[Step]) -> None:
         pool.normal_()
     query = torch.randn(2, HEADS, DIM)
     slots = [slot(table, kv_len - 1) for table, kv_len in zip(tables, kv_lens, strict=True)]
-    stretches = [Stretch(i, 1, kv_lens[i], tables[i]) for i in range(2)]
-    step = step_class(cache, Layout(stretches, torch.tensor(slots)))
+    slices = [SequenceSlice(i, 1, kv_lens[i], tables[i]) for i in range(2)]
+    attention = backend_class(cache, AttentionMetadata(slices, torch.tensor(slots)))
     keys, values = cache.keys[0][slots], cache.values[0][slots]
-    out = step.attend(0, query, keys, values, scaling=SCALING, window=None, softcap=None)
+    out = attention.attend(0, query, keys, values, AttentionParameters(SCALING))
     for i, (table, kv_len) in enumerate(zip(tables, kv_lens, strict=True)):
         rows = [slot(table, position) for position in range(kv_len)]
         expected = plain_attention(

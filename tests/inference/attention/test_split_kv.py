@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from inference.attention.base import IntArray
-from inference.attention.split_kv import TILE, Cut
+from inference.attention.split_kv import TILE, SplitKV
 
-H200 = Cut(num_kv_heads=8, num_multiprocessors=132, max_keys=32768)
-FIXED = Cut(num_kv_heads=8, num_multiprocessors=132, max_keys=32768, fixed=512)
+H200 = SplitKV(num_kv_heads=8, num_multiprocessors=132, max_keys=32768)
+FIXED = SplitKV(num_kv_heads=8, num_multiprocessors=132, max_keys=32768, fixed=512)
 
 
 def batches() -> list[IntArray]:
@@ -19,11 +19,11 @@ def batches() -> list[IntArray]:
     return [*lengths, uneven, np.ones(64, dtype=np.int64), np.full(256, 640), np.array([1])]
 
 
-@pytest.mark.parametrize("cut", [H200, FIXED])
-def test_every_part_of_every_sequence_is_one_item_and_has_a_place_of_its_own(cut: Cut) -> None:
+@pytest.mark.parametrize("split_kv", [H200, FIXED])
+def test_every_part_of_every_sequence_is_one_item_and_has_a_place_of_its_own(split_kv: SplitKV) -> None:
     for lens in batches():
-        items, parts = cut.items(lens)
-        assert len(items) == cut.num_items(len(lens))
+        items, parts = split_kv.items(lens)
+        assert len(items) == split_kv.num_items(len(lens))
         used = items[items[:, 2] > 0]
         expected = {(i, part, n, first + part) for i, (first, n) in enumerate(parts) for part in range(n)}
         assert {tuple(item) for item in used.tolist()} == expected

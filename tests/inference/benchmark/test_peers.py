@@ -15,7 +15,7 @@ from console.catalog.sources.package import SMOLLM2
 from inference.benchmark.http_load import Endpoint
 from inference.benchmark.peers import llama_cpp_environment, offline, over_http
 from inference.benchmark.peers.commands import PEERS, llama_cpp_server, our_server
-from inference.benchmark.peers.llama_cpp_environment import NotThere, gguf_file
+from inference.benchmark.peers.llama_cpp_environment import PeerMissing, gguf_file
 from inference.benchmark.peers.servers import Running, Server, ServerDied, running
 from inference.benchmark.run import arguments as list_arguments
 
@@ -67,7 +67,7 @@ def test_a_wheel_that_is_not_the_expected_one_is_refused(tmp_path: Path) -> None
     downloads = tmp_path / "data" / "downloads"
     downloads.mkdir(parents=True)
     (downloads / SMOLLM2.wheel).write_bytes(b"something else")
-    with pytest.raises(NotThere, match="SHA-256"):
+    with pytest.raises(PeerMissing, match="SHA-256"):
         gguf_file(tmp_path)
     assert not (tmp_path / "default.gguf").exists()
 
@@ -96,7 +96,7 @@ def test_a_server_that_dies_under_load_ends_the_benchmark_with_its_log(tmp_path:
 
 def test_a_peer_that_cannot_be_built_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llama_cpp_environment, "PACKAGE", "no_such_package @ file:///nowhere.whl")
-    with pytest.raises(NotThere, match="could not be built"):
+    with pytest.raises(PeerMissing, match="could not be built"):
         llama_cpp_server(over_http.arguments(["--build", str(tmp_path), "--gguf", "g.gguf"]))
     assert not (tmp_path / "llama-cpp-python" / "complete").exists()
 

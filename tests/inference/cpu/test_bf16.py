@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from inference.cpu import compiler
-from inference.cpu.matmul_single import multiply_packed
+from inference.cpu.matmul_single import multiply_bf16
 from inference.cpu.packing import pack
 from tests.inference.cpu.guarded import guarded
 
@@ -33,32 +33,32 @@ def operands(num_rows: int, num_outputs: int, num_inputs: int) -> tuple[Tensor, 
 def test_it_is_torchs_product_in_float32(shape: tuple[int, int, int]) -> None:
     x, weight = operands(*shape)
     expected = (x.double() @ weight.double().t()).float()
-    torch.testing.assert_close(multiply_packed(x, pack(weight), len(weight)), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(multiply_bf16(x, pack(weight), len(weight)), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_nothing_is_read_past_the_end(shape: tuple[int, int, int]) -> None:
     x, weight = operands(*shape)
-    found = multiply_packed(guarded(x), guarded(pack(weight)), len(weight))
-    assert torch.equal(found, multiply_packed(x, pack(weight), len(weight)))
+    found = multiply_bf16(guarded(x), guarded(pack(weight)), len(weight))
+    assert torch.equal(found, multiply_bf16(x, pack(weight), len(weight)))
 
 
 def test_a_row_is_multiplied_the_same_in_any_company() -> None:
     x, weight = operands(15, 70, 576)
-    together = multiply_packed(x, pack(weight), 70)
+    together = multiply_bf16(x, pack(weight), 70)
     for row in range(15):
-        assert torch.equal(multiply_packed(x[row : row + 1], pack(weight), 70)[0], together[row])
+        assert torch.equal(multiply_bf16(x[row : row + 1], pack(weight), 70)[0], together[row])
 
 
 def test_what_is_not_finite_stays_in_its_row() -> None:
     x, weight = operands(6, 40, 64)
-    clean = multiply_packed(x, pack(weight), 40)
+    clean = multiply_bf16(x, pack(weight), 40)
     x[1, 3], x[2, 0] = float("nan"), float("inf")
-    found = multiply_packed(x, pack(weight), 40)
+    found = multiply_bf16(x, pack(weight), 40)
     assert found[1].isnan().all() and not found[2].isfinite().any()
     assert torch.equal(found[[0, 3, 4, 5]], clean[[0, 3, 4, 5]])
 
 
 def test_no_rows() -> None:
     x, weight = operands(3, 40, 64)
-    assert multiply_packed(x[:0], pack(weight), 40).shape == (0, 40)
+    assert multiply_bf16(x[:0], pack(weight), 40).shape == (0, 40)

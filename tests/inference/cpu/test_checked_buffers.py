@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.attention.base import Layout, Stretch
+from inference.attention.base import AttentionMetadata, SequenceSlice
 from inference.cpu import compiler
 from inference.cpu.buffers import WrongBuffer, address_of, check_below
-from inference.cpu.matmul_single import multiply, multiply_int4, multiply_packed
+from inference.cpu.matmul_single import multiply, multiply_bf16, multiply_int4
 from inference.cpu.packing import pack
 from inference.execution.kv_cache import KVCache
-from inference.fused.cpu import FusedCpuModel
+from inference.fused.cpu import CpuFusedModel
 from inference.fused.cpu_compiled import CompiledLayers
 from tests.inference.cpu import test_compiled_layers as layers
 
@@ -66,9 +66,9 @@ WORDS, SCALES = pack(torch.ones(40, 8, dtype=torch.int32)), pack(torch.ones(40, 
         lambda: multiply(X, INT8.float(), STEPS),
         lambda: multiply(X, INT8, STEPS[:39]),
         lambda: multiply(X, INT8, STEPS.bfloat16()),
-        lambda: multiply_packed(X, NARROW, 65),
-        lambda: multiply_packed(X, NARROW.float(), 40),
-        lambda: multiply_packed(X[:, :63], NARROW, 40),
+        lambda: multiply_bf16(X, NARROW, 65),
+        lambda: multiply_bf16(X, NARROW.float(), 40),
+        lambda: multiply_bf16(X[:, :63], NARROW, 40),
         lambda: multiply_int4(X, WORDS, SCALES, 65, rounds=True),
         lambda: multiply_int4(X, WORDS, SCALES.float(), 40, rounds=False),
         lambda: multiply_int4(X, WORDS, SCALES[:, :0], 40, rounds=False),
@@ -83,7 +83,7 @@ def test_a_product_refuses_what_does_not_fit_together(call: Callable[[], Tensor]
 
 @pytest.fixture
 def compiled(tmp_path: Path) -> CompiledLayers:
-    found = FusedCpuModel(layers.quantized_model(layers.CONFIGS["grouped"], tmp_path, "int8")).compiled
+    found = CpuFusedModel(layers.quantized_model(layers.CONFIGS["grouped"], tmp_path, "int8")).compiled
     assert found is not None
     return found
 
@@ -97,16 +97,22 @@ def arguments(num_tokens: int = 5) -> dict[str, Any]:
         dtype=torch.float32,
         device=torch.device("cpu"),
     )
-    stretch = Stretch(offset=0, num_tokens=num_tokens, kv_len=num_tokens, block_table=[1, 3])
+    sequence = SequenceSlice(offset=0, num_tokens=num_tokens, kv_len=num_tokens, block_table=[1, 3])
     slots = torch.tensor([3, 4, 5, 9, 10])[:num_tokens]
     turn = torch.ones(num_tokens, 64)
     states = torch.ones(num_tokens, 96)
-    return {"x": states, "cos": turn, "sin": turn, "cache": cache, "layout": Layout([stretch], slots)}
+    return {
+        "x": states,
+        "cos": turn,
+        "sin": turn,
+        "cache": cache,
+        "metadata": AttentionMetadata([sequence], slots),
+    }
 
 
-def with_stretch(**changes: Any) -> dict[str, Any]:
-    layout: Layout = arguments()["layout"]
-    return {"layout": replace(layout, stretches=[replace(layout.stretches[0], **changes)])}
+def with_sequence(**changes: Any) -> dict[str, Any]:
+    metadata: AttentionMetadata = arguments()["metadata"]
+    return {"metadata": replace(metadata, sequences=[replace(metadata.sequences[0], **changes)])}
 
 
 def with_pool(*, layer: int, dtype: torch.dtype = torch.float32, num_slots: int = 12) -> dict[str, Any]:
@@ -125,17 +131,17 @@ def with_pool(*, layer: int, dtype: torch.dtype = torch.float32, num_slots: int 
         {"x": torch.ones(4, 96)},
         {"cos": torch.ones(5, 64, dtype=torch.float64)},
         {"sin": torch.ones(5, 32)},
-        {"layout": replace(arguments()["layout"], slots=torch.tensor([3, 4, 5, 9, 12]))},
-        {"layout": replace(arguments()["layout"], slots=torch.tensor([3, 4, 5, 9, -1]))},
-        {"layout": replace(arguments()["layout"], slots=torch.tensor([3, 4, 5, 9]))},
-        {"layout": replace(arguments()["layout"], slots=torch.arange(5, dtype=torch.int32))},
-        {"layout": replace(arguments()["layout"], stretches=[])},
-        with_stretch(block_table=[1]),
-        with_stretch(block_table=[1, 4]),
-        with_stretch(block_table=[1, -1]),
-        with_stretch(kv_len=4),
-        with_stretch(num_tokens=4),
-        with_stretch(offset=1),
+        {"metadata": replace(arguments()["metadata"], slots=torch.tensor([3, 4, 5, 9, 12]))},
+        {"metadata": replace(arguments()["metadata"], slots=torch.tensor([3, 4, 5, 9, -1]))},
+        {"metadata": replace(arguments()["metadata"], slots=torch.tensor([3, 4, 5, 9]))},
+        {"metadata": replace(arguments()["metadata"], slots=torch.arange(5, dtype=torch.int32))},
+        {"metadata": replace(arguments()["metadata"], sequences=[])},
+        with_sequence(block_table=[1]),
+        with_sequence(block_table=[1, 4]),
+        with_sequence(block_table=[1, -1]),
+        with_sequence(kv_len=4),
+        with_sequence(num_tokens=4),
+        with_sequence(offset=1),
         with_pool(layer=1, dtype=torch.bfloat16),
         with_pool(layer=0, num_slots=11),
     ],
@@ -152,4 +158,4 @@ def test_layers_refuse_weights_of_another_kind_than_they_were_made_for(tmp_path:
     model = layers.quantized_model(layers.CONFIGS["grouped"], tmp_path, "int8")
     model.model.layers[1].mlp.down_proj.weight_scale.data = torch.ones(96, 1, dtype=torch.float64)
     with pytest.raises(WrongBuffer, match="int8 scales"):
-        FusedCpuModel(model)
+        CpuFusedModel(model)

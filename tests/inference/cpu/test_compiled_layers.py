@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PretrainedConfig, Qwen3Config
 
-from inference.attention.base import NAME, Layout, Stretch, register
-from inference.attention.cpu import CpuStep
-from inference.attention.reference import ReferenceStep
+from inference.attention.base import NAME, AttentionMetadata, SequenceSlice, register
+from inference.attention.cpu import CpuAttention
+from inference.attention.reference import ReferenceAttention
 from inference.cpu import compiler
 from inference.cpu.matmul import ROUNDED
 from inference.execution.kv_cache import KVCache
-from inference.fused.cpu import FusedCpuModel, can_compile
+from inference.fused.cpu import CpuFusedModel, can_compile
 from inference.fused.cpu_compiled import CompiledLayers
-from inference.fused.int4_blocked import BlockedInt4Linear, lay_out
+from inference.fused.int4_blocked import BlockedInt4Linear, to_blocked
 from inference.quantization.linear import allow_rounding
 from inference.quantization.registry import quantization_config
 from inference.quantization.w8a8 import MOST_EXACT_ROWS
@@ -102,7 +102,7 @@ INT4_CONFIGS: dict[str, PretrainedConfig] = {
 }
 # (tokens cached before, new tokens): decode rows short and long, chunks at the start and in the middle; 1 and
 # 4 tokens that many keys are shared out for
-STRETCHES = [(6, 1), (0, 9), (300, 1), (13, 5), (0, 1), (290, 4), (3, 1), (270, 33)]
+LENGTHS = [(6, 1), (0, 9), (300, 1), (13, 5), (0, 1), (290, 4), (3, 1), (270, 33)]
 
 
 @pytest.fixture(autouse=True)
@@ -119,7 +119,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     is_int4 = request.param in INT4_CONFIGS
     config = INT4_CONFIGS[request.param] if is_int4 else CONFIGS[request.param]
     quantized = quantized_model(config, tmp_path, "int4" if is_int4 else "int8")
-    lay_out(quantized)
+    to_blocked(quantized)
     return quantized
 
 
@@ -146,7 +146,7 @@ def quantized_model(config: PretrainedConfig, folder: Path, method: str) -> Any:
     return quantized
 
 
-def by_torch(model: Any) -> FusedCpuModel:
+def by_torch(model: Any) -> CpuFusedModel:
     """The same model, computed by torch in float32: int4 weights as they stand for, int8 ones as they are."""
     twin = copy.deepcopy(model)
     for name, module in list(twin.named_modules()):
@@ -155,27 +155,27 @@ def by_torch(model: Any) -> FusedCpuModel:
             plain.weight.data = module.exact_weight()
             plain.bias = module.bias
             twin.set_submodule(name, plain)
-    fused = FusedCpuModel(twin)
+    fused = CpuFusedModel(twin)
     fused.compiled = None
     return fused
 
 
-def batch(block_size: int, *, times: int = 1) -> tuple[Layout, Tensor, Tensor, int]:
-    """STRETCHES in blocks of no order: layout, token ids, positions, and how many blocks they take."""
-    wanted = STRETCHES * times
+def batch(block_size: int, *, times: int = 1) -> tuple[AttentionMetadata, Tensor, Tensor, int]:
+    """LENGTHS in blocks of no order: metadata, token ids, positions, and how many blocks they take."""
+    wanted = LENGTHS * times
     total = sum(-(-(cached + new) // block_size) for cached, new in wanted)
     free = torch.randperm(total).tolist()
     positions: list[int] = []
-    stretches, slots, offset = [], [], 0
+    slices, slots, offset = [], [], 0
     for cached, new in wanted:
         table = [free.pop() for _ in range(-(-(cached + new) // block_size))]
         own = range(cached, cached + new)
         slots += [table[position // block_size] * block_size + position % block_size for position in own]
         positions += own
-        stretches.append(Stretch(offset=offset, num_tokens=new, kv_len=cached + new, block_table=table))
+        slices.append(SequenceSlice(offset=offset, num_tokens=new, kv_len=cached + new, block_table=table))
         offset += new
-    layout = Layout(stretches=stretches, slots=torch.tensor(slots))
-    return layout, torch.randint(0, 64, (offset,)), torch.tensor(positions), total
+    metadata = AttentionMetadata(sequences=slices, slots=torch.tensor(slots))
+    return metadata, torch.randint(0, 64, (offset,)), torch.tensor(positions), total
 
 
 def filled(model: Any, num_blocks: int, block_size: int) -> KVCache:
@@ -199,13 +199,13 @@ def copied(cache: KVCache) -> KVCache:
 @torch.inference_mode()
 @pytest.mark.parametrize("block_size", [1, 3, 16])
 def test_a_mixed_batch_is_what_torch_computes(model: Any, block_size: int) -> None:
-    layout, token_ids, positions, num_blocks = batch(block_size)
+    metadata, token_ids, positions, num_blocks = batch(block_size)
     cache = filled(model, num_blocks, block_size)
     twin = copied(cache)
-    reference, fused = by_torch(model), FusedCpuModel(model)
+    reference, fused = by_torch(model), CpuFusedModel(model)
     assert fused.compiled is not None
-    found = fused(token_ids, positions, logit_rows=None, step=CpuStep(cache, layout))
-    wanted = reference(token_ids, positions, logit_rows=None, step=ReferenceStep(twin, layout))
+    found = fused(token_ids, positions, logit_rows=None, attention=CpuAttention(cache, metadata))
+    wanted = reference(token_ids, positions, logit_rows=None, attention=ReferenceAttention(twin, metadata))
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
     for pool, other in zip((*cache.keys, *cache.values), (*twin.keys, *twin.values), strict=True):
         torch.testing.assert_close(pool, other, rtol=1e-3, atol=1e-3)
@@ -213,27 +213,31 @@ def test_a_mixed_batch_is_what_torch_computes(model: Any, block_size: int) -> No
 
 @torch.inference_mode()
 def test_rounded_activations_change_little(model: Any) -> None:
-    layout, token_ids, positions, num_blocks = batch(16)
+    metadata, token_ids, positions, num_blocks = batch(16)
     cache = filled(model, num_blocks, 16)
     twin = copied(cache)
-    exact = FusedCpuModel(model)(token_ids, positions, logit_rows=None, step=CpuStep(cache, layout))
+    exact = CpuFusedModel(model)(
+        token_ids, positions, logit_rows=None, attention=CpuAttention(cache, metadata)
+    )
     allow_rounding(model)
-    rounded = FusedCpuModel(model)(token_ids, positions, logit_rows=None, step=CpuStep(twin, layout))
+    rounded = CpuFusedModel(model)(
+        token_ids, positions, logit_rows=None, attention=CpuAttention(twin, metadata)
+    )
     assert not torch.equal(rounded, exact)
     assert float((rounded - exact).norm() / exact.norm()) < 2e-3
 
 
 @torch.inference_mode()
 def test_what_is_not_a_number_stays_in_its_sequence(model: Any) -> None:
-    layout, token_ids, positions, num_blocks = batch(16)
+    metadata, token_ids, positions, num_blocks = batch(16)
     cache = filled(model, num_blocks, 16)
     twin = copied(cache)
-    fused = FusedCpuModel(model)
-    clean = fused(token_ids, positions, logit_rows=None, step=CpuStep(cache, layout))
-    ill = layout.stretches[2]
+    fused = CpuFusedModel(model)
+    clean = fused(token_ids, positions, logit_rows=None, attention=CpuAttention(cache, metadata))
+    ill = metadata.sequences[2]
     for pool in twin.keys:
         pool[ill.block_table[(ill.kv_len - 2) // 16] * 16 + (ill.kv_len - 2) % 16] = float("nan")
-    found = fused(token_ids, positions, logit_rows=None, step=CpuStep(twin, layout))
+    found = fused(token_ids, positions, logit_rows=None, attention=CpuAttention(twin, metadata))
     assert found[ill.offset].isnan().all()
     others = torch.arange(len(token_ids)) != ill.offset
     assert torch.equal(found[others], clean[others])
@@ -241,13 +245,13 @@ def test_what_is_not_a_number_stays_in_its_sequence(model: Any) -> None:
 
 @torch.inference_mode()
 def test_threads_change_nothing(model: Any) -> None:
-    layout, token_ids, positions, num_blocks = batch(16)
+    metadata, token_ids, positions, num_blocks = batch(16)
     cache = filled(model, num_blocks, 16)
     found = []
     for num_threads in (1, 2, 5):
         torch.set_num_threads(num_threads)
-        step = CpuStep(copied(cache), layout)
-        found.append(FusedCpuModel(model)(token_ids, positions, logit_rows=None, step=step))
+        attention = CpuAttention(copied(cache), metadata)
+        found.append(CpuFusedModel(model)(token_ids, positions, logit_rows=None, attention=attention))
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
@@ -256,13 +260,13 @@ def test_other_weights_and_other_products_are_torchs(int8_model: Any) -> None:
     linear = int8_model.model.layers[1].mlp.down_proj
     linear.matmul = lambda x, weight, scale: x @ (weight * scale).t()
     assert not can_compile(int8_model)
-    assert FusedCpuModel(int8_model).compiled is None
+    assert CpuFusedModel(int8_model).compiled is None
 
 
 @torch.inference_mode()
 def test_w8a8_is_computed_as_int8_where_activations_may_be_rounded(int8_model: Any, tmp_path: Path) -> None:
     """To 15 bits: steps of many tokens, too, which a GPU would multiply as int8."""
-    layout, token_ids, positions, num_blocks = batch(16, times=2)
+    metadata, token_ids, positions, num_blocks = batch(16, times=2)
     assert len(token_ids) > MOST_EXACT_ROWS
     model = quantized_model(CONFIGS["grouped"], tmp_path / "w8a8", "w8a8")
     assert not can_compile(model)  # a float32 that was asked for: the reference, in whole
@@ -270,15 +274,15 @@ def test_w8a8_is_computed_as_int8_where_activations_may_be_rounded(int8_model: A
     found = []
     for one in (int8_model, model):
         allow_rounding(one)
-        fused = FusedCpuModel(one)
+        fused = CpuFusedModel(one)
         assert fused.compiled is not None and set(fused.compiled.products["kind"].flatten()) == {ROUNDED}
-        step = CpuStep(copied(cache), layout)
-        found.append(fused(token_ids, positions, logit_rows=None, step=step))
+        attention = CpuAttention(copied(cache), metadata)
+        found.append(fused(token_ids, positions, logit_rows=None, attention=attention))
     assert torch.equal(found[0], found[1])
 
 
 def test_it_takes_no_memory_of_its_own_for_weights(model: Any) -> None:
-    layers = FusedCpuModel(model).compiled
+    layers = CpuFusedModel(model).compiled
     assert isinstance(layers, CompiledLayers)
     assert layers.products["weight"][1, 1] == model.model.layers[1].self_attn.o_proj.weight.data_ptr()
     assert layers.products["weight"][0, 0] == model.model.layers[0].self_attn.q_proj.weight.data_ptr()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from inference.cpu import compiler
-from inference.fused.cpu import FusedCpuModel
+from inference.fused.cpu import CpuFusedModel
 from inference.quantization import int8_cpu
 from tests.inference import tiny
 
@@ -30,8 +30,8 @@ def fresh() -> Iterator[None]:
 def test_without_numba_torch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
     assert not compiler.works()
-    assert int8_cpu.compiled not in int8_cpu.candidates(torch.float32, 64)
-    assert FusedCpuModel(tiny.tiny_model("llama")).compiled is None
+    assert int8_cpu.by_compiled_code not in int8_cpu.candidates(torch.float32, 64)
+    assert CpuFusedModel(tiny.tiny_model("llama")).compiled is None
 
 
 @pytest.mark.usefixtures("fresh")

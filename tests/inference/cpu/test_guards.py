@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from inference.attention.cpu import CpuStep
+from inference.attention.cpu import CpuAttention
 from inference.cpu import buffers, compiler
-from inference.cpu.matmul_single import multiply, multiply_int4, multiply_packed
+from inference.cpu.matmul_single import multiply, multiply_bf16, multiply_int4
 from inference.cpu.packing import pack
 from inference.execution.kv_cache import KVCache
 from inference.fused import bf16_linear
-from inference.fused.cpu import FusedCpuModel
-from inference.fused.int4_blocked import lay_out
+from inference.fused.cpu import CpuFusedModel
+from inference.fused.int4_blocked import to_blocked
 from inference.quantization import int4
 from inference.quantization.linear import allow_rounding
 from tests.inference.cpu import test_compiled_layers as layers
@@ -65,7 +65,7 @@ def products(num_rows: int, num_outputs: int, num_inputs: int) -> list[Any]:
     steps = torch.rand(num_outputs)
     return [
         lambda: multiply(x, weight, steps),
-        lambda: multiply_packed(x, narrow, num_outputs),
+        lambda: multiply_bf16(x, narrow, num_outputs),
         lambda: multiply_int4(x, words, scales, num_outputs, rounds=False),
         lambda: multiply_int4(x, words, scales, num_outputs, rounds=True),
     ]
@@ -89,16 +89,16 @@ def test_layers_write_what_is_theirs(
     kind: str, config: PretrainedConfig, default: torch.dtype, tmp_path: Path
 ) -> None:
     model = model_of(kind, config, tmp_path)
-    layout, token_ids, positions, num_blocks = layers.batch(3)
+    metadata, token_ids, positions, num_blocks = layers.batch(3)
     cache = layers.filled(model, num_blocks, 3)
     twin = layers.copied(cache)
-    fused = FusedCpuModel(model)
+    fused = CpuFusedModel(model)
     assert fused.compiled is not None
-    wanted = fused(token_ids, positions, logit_rows=None, step=CpuStep(cache, layout))
+    wanted = fused(token_ids, positions, logit_rows=None, attention=CpuAttention(cache, metadata))
     torch.set_default_dtype(default)
     with guards_around_buffers() as guards:
         guard(guards, model, twin)
-        found = fused(token_ids, positions, logit_rows=None, step=CpuStep(twin, layout))
+        found = fused(token_ids, positions, logit_rows=None, attention=CpuAttention(twin, metadata))
     assert guards.num_buffers > 2 * len(twin.keys) + 2
     assert torch.equal(found, wanted)
     for pool, other in zip((*twin.keys, *twin.values), (*cache.keys, *cache.values), strict=True):
@@ -108,10 +108,10 @@ def test_layers_write_what_is_theirs(
 def model_of(kind: str, config: PretrainedConfig, folder: Path) -> Any:
     if kind == "packed":
         model = layers.plain_model(config).to(torch.bfloat16)
-        bf16_linear.widen(model)
+        bf16_linear.upcast_or_pack(model)
     else:
         model = layers.quantized_model(config, folder, kind)
-        lay_out(model)
+        to_blocked(model)
     allow_rounding(model)
     return model
 

@@ -27,7 +27,7 @@ sys.exit(pytest.main(sys.argv[1:]))
 
 def test_products_are_right_with_them(tmp_path: Path) -> None:
     own = Path(__file__).parent
-    tests = [str(own / f"test_{name}_product.py") for name in ("int4", "packed", "whole")]
+    tests = [str(own / f"test_{name}.py") for name in ("int4", "bf16", "matmul_single")]
     machine = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma,+bmi,+bmi2"}
     ran = subprocess.run(
         [sys.executable, "-c", SCRIPT, "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *tests],

@@ -21,7 +21,7 @@ from inference.execution.gpu_memory import (
     reserve_bytes,
     run_largest,
 )
-from inference.scheduling.sequence import Plan, Sequence
+from inference.scheduling.step_input import SamplingInput, StepInput
 
 POOL, OWN, STEP, KERNELS, FIRST_GRAPH, OTHER_GRAPH = 500, 70, 300, 40, 120, 6
 
@@ -111,9 +111,9 @@ def test_the_largest_plan_uses_up_the_budget_and_the_rows(
         max_batch_tokens=max_batch_tokens, max_rows=max_rows, max_len=max_len, block_size=16, num_blocks=9
     )
     assert plan.num_tokens == max_batch_tokens
-    assert len(plan.rows) == min(max_rows, max_batch_tokens)
-    assert all(row.samples and row.num_tokens <= max_len for row in plan.rows)
-    for row in plan.rows:
+    assert len(plan.chunks) == min(max_rows, max_batch_tokens)
+    assert all(row.samples and row.num_tokens <= max_len for row in plan.chunks)
+    for row in plan.chunks:
         assert len(row.sequence.block_table) * 16 >= row.end
         assert max(row.sequence.block_table) < 9
 
@@ -122,16 +122,16 @@ def test_the_sampler_is_given_its_worst_case() -> None:
     class Runner:
         num_blocks, block_size = 4, 16
 
-        def run(self, plan: Plan) -> torch.Tensor:
-            return torch.randn(len(plan.sampling_sequences), 5000)
+        def run(self, step: StepInput) -> torch.Tensor:
+            return torch.randn(len(step.sampling.params), 5000)
 
-        def scrub(self, block_ids: Any) -> None: ...
+        def zero_blocks(self, block_ids: Any) -> None: ...
 
     class Sampler:
-        def sample(self, logits: torch.Tensor, sequences: list[Sequence], positions: Any = None) -> list[Any]:
-            assert len(logits) == len(sequences) == 8
+        def sample(self, logits: torch.Tensor, sampling: SamplingInput) -> list[Any]:
+            assert len(logits) == len(sampling.params) == 8
             assert not logits.any(), "equal scores make top_p sort the whole vocabulary"
-            assert all(0 < sequence.request.sampling.top_p < 1 for sequence in sequences)
+            assert all(0 < params.top_p < 1 for params in sampling.params)
             self.was_asked = True
             return []
 

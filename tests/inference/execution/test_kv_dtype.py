@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from inference.attention.base import Layout, Stretch
-from inference.attention.reference import ReferenceStep
+from inference.attention.base import AttentionMetadata, AttentionParameters, SequenceSlice
+from inference.attention.reference import ReferenceAttention
 from inference.checkpoints.model_folder import CannotLoad
 from inference.config import EngineConfig, RevisionSpec
 from inference.execution.build import build_engine
@@ -26,9 +26,11 @@ def pool(dtype: torch.dtype) -> KVCache:
     return KVCache(CONFIG, num_blocks=8, block_size=4, dtype=dtype, device=torch.device("cpu"))
 
 
-def step_on(cache: KVCache, num_tokens: int) -> ReferenceStep:
+def attention_on(cache: KVCache, num_tokens: int) -> ReferenceAttention:
     slots = torch.arange(4, 4 + num_tokens)
-    return ReferenceStep(cache, Layout([Stretch(0, num_tokens, num_tokens, [1, 2])], slots=slots))
+    return ReferenceAttention(
+        cache, AttentionMetadata([SequenceSlice(0, num_tokens, num_tokens, [1, 2])], slots=slots)
+    )
 
 
 def test_the_setting_decides_over_the_dtype_and_the_memory() -> None:
@@ -42,7 +44,7 @@ def test_what_is_written_saturates_and_a_nan_stays_one() -> None:
     cache = pool(FP8)
     key = torch.full((3, 2, 8), 1e6)
     key[0, 0, 0], key[1, 0, 0], key[2, 0, 0] = -1e6, float("nan"), 1.0625  # between two steps of fp8
-    step_on(cache, 3).write(1, key, -key)
+    attention_on(cache, 3).write(1, key, -key)
     for pool_of, sign in ((cache.keys, 1), (cache.values, -1)):
         found = sign * pool_of[1].float()[4:7]
         assert found[0, 0, 0] == -448 and found[1, 0, 0].isnan() and found[2, 0, 0] == 1.0
@@ -52,7 +54,7 @@ def test_what_is_written_saturates_and_a_nan_stays_one() -> None:
 
 def test_blocks_with_a_nan_are_wiped() -> None:
     cache = pool(FP8)
-    step_on(cache, 6).write(0, torch.full((6, 2, 8), float("nan")), torch.full((6, 2, 8), 2.0))
+    attention_on(cache, 6).write(0, torch.full((6, 2, 8), float("nan")), torch.full((6, 2, 8), 2.0))
     cache.zero([1])
     assert not cache.keys[0].float()[4:8].any() and cache.keys[0].float()[8:10].isnan().all()
 
@@ -62,9 +64,9 @@ def test_attention_is_that_over_rounded_keys_and_values(dtype: torch.dtype) -> N
     query, key, value = (torch.randn(6, heads, 8).to(dtype) for heads in (6, 2, 2))
     outputs = []
     for pool_type, states in ((FP8, (key, value)), (dtype, (key.to(FP8).to(dtype), value.to(FP8).to(dtype)))):
-        step = step_on(pool(pool_type), 6)
-        step.write(0, *states)
-        outputs.append(step.attend(0, query, *states, scaling=0.3, window=None, softcap=None))
+        attention = attention_on(pool(pool_type), 6)
+        attention.write(0, *states)
+        outputs.append(attention.attend(0, query, *states, AttentionParameters(0.3)))
     assert outputs[0].dtype == dtype
     assert torch.equal(*outputs)
 

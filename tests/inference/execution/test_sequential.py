@@ -127,12 +127,12 @@ def test_a_cancelled_request_leaves_generate_at_once() -> None:
     assert not engine.has_work
 
 
-def test_a_request_waits_at_its_allowance_and_lets_others_pass() -> None:
+def test_a_request_waits_at_its_grant_and_lets_others_pass() -> None:
     model = tiny.tiny_model("llama")
     expected = tiny.generated(model, tiny.prompt(9), NUM_TOKENS)
     engine = SequentialEngine(unbatched(model), SPEC)
     greedy = Sampling(temperature=0.0, max_tokens=NUM_TOKENS, ignore_eos=True)
-    held = submit(engine, "held", tiny.prompt(9), greedy, allowance=4)
+    held = submit(engine, "held", tiny.prompt(9), greedy, granted_tokens=4)
     for _ in range(6):
         engine.step()
     assert tokens(held) == expected[:4]
@@ -140,7 +140,7 @@ def test_a_request_waits_at_its_allowance_and_lets_others_pass() -> None:
     while not isinstance(other[-1] if other else None, Finish):
         engine.step()
     assert tokens(other) == expected
-    engine.extend("held", allowance=NUM_TOKENS, is_final=True)
+    engine.grant("held", granted_tokens=NUM_TOKENS, is_final=True)
     run(engine)
     assert tokens(held) == expected
 

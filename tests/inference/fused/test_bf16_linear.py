@@ -10,16 +10,16 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config
 
-from inference.attention.base import NAME, Layout, Stretch
-from inference.attention.cpu import CpuStep
-from inference.attention.reference import ReferenceStep
+from inference.attention.base import NAME, AttentionMetadata, SequenceSlice
+from inference.attention.cpu import CpuAttention
+from inference.attention.reference import ReferenceAttention
 from inference.config import EngineConfig, Quantization, RevisionSpec
 from inference.cpu import compiler
 from inference.cpu.packing import pack, unpack
 from inference.execution.build import build_engine
 from inference.execution.kv_cache import KVCache
-from inference.fused.bf16_linear import NarrowEmbedding, PackedLinear
-from inference.fused.cpu import FusedCpuModel
+from inference.fused.bf16_linear import Bf16Embedding, PackedLinear
+from inference.fused.cpu import CpuFusedModel
 from inference.models.loader import LoadedModel, load_model
 from inference.quantization.int8 import Int8Linear
 from inference.quantization.layer_error import sketch, sketched_errors
@@ -62,8 +62,8 @@ def logits(loaded: LoadedModel) -> dict[str, torch.Tensor]:
     """By compiled layers, by torch, and by transformers' own forward, of the same tokens: [tokens, vocab]."""
     token_ids, positions = torch.tensor(tiny.prompt(NUM_TOKENS)), torch.arange(NUM_TOKENS)
     blocks = range(-(-NUM_TOKENS // 16))
-    stretch = Stretch(offset=0, num_tokens=NUM_TOKENS, kv_len=NUM_TOKENS, block_table=blocks)
-    layout = Layout(stretches=[stretch], slots=positions)
+    sequence = SequenceSlice(offset=0, num_tokens=NUM_TOKENS, kv_len=NUM_TOKENS, block_table=blocks)
+    metadata = AttentionMetadata(sequences=[sequence], slots=positions)
 
     def cache() -> KVCache:
         config = loaded.text_config
@@ -76,13 +76,15 @@ def logits(loaded: LoadedModel) -> dict[str, torch.Tensor]:
         input_ids=token_ids[None],
         position_ids=positions[None],
         use_cache=False,
-        paged_step=CpuStep(cache(), layout),
+        attention_backend=CpuAttention(cache(), metadata),
     )
-    fused = FusedCpuModel(loaded.model)
+    fused = CpuFusedModel(loaded.model)
     return {
         "transformers": own.logits[0],
-        "compiled": fused(token_ids, positions, logit_rows=None, step=CpuStep(cache(), layout)),
-        "torch": fused(token_ids, positions, logit_rows=None, step=ReferenceStep(cache(), layout)),
+        "compiled": fused(token_ids, positions, logit_rows=None, attention=CpuAttention(cache(), metadata)),
+        "torch": fused(
+            token_ids, positions, logit_rows=None, attention=ReferenceAttention(cache(), metadata)
+        ),
     }
 
 
@@ -118,13 +120,13 @@ def test_errors_are_those_of_the_weights_that_are_stood_for(name: str, tmp_path:
 @pytest.mark.parametrize("name", ["tied", "untied", "biased"])
 def test_large_weights_stay_narrow_and_the_rest_is_float32(name: str, tmp_path: Path) -> None:
     model = load_model(folder_of(CONFIGS[name], tmp_path), SETTINGS).model
-    assert FusedCpuModel(model).compiled is not None
+    assert CpuFusedModel(model).compiled is not None
     assert not [one for one in model.modules() if type(one) is nn.Linear]
     for owner in model.modules():
-        is_packed = isinstance(owner, PackedLinear | NarrowEmbedding)
+        is_packed = isinstance(owner, PackedLinear | Bf16Embedding)
         for parameter_name, parameter in owner.named_parameters(recurse=False):
-            is_narrow = is_packed and parameter_name == "weight"
-            assert parameter.dtype == (torch.bfloat16 if is_narrow else torch.float32), (
+            keeps_bf16 = is_packed and parameter_name == "weight"
+            assert parameter.dtype == (torch.bfloat16 if keeps_bf16 else torch.float32), (
                 owner,
                 parameter_name,
             )
@@ -135,7 +137,7 @@ def test_large_weights_stay_narrow_and_the_rest_is_float32(name: str, tmp_path: 
 def test_joining_layers_of_the_same_input_copies_nothing(tmp_path: Path) -> None:
     model = load_model(folder_of(CONFIGS["untied"], tmp_path), SETTINGS).model
     before = {name: weight.data_ptr() for name, weight in model.named_parameters() if "_proj.weight" in name}
-    FusedCpuModel(model)
+    CpuFusedModel(model)
     assert before == {name: weight.data_ptr() for name, weight in model.named_parameters() if name in before}
     assert len(before) == 7 * len(model.model.layers)
 
@@ -151,7 +153,7 @@ def test_weights_take_half(tmp_path: Path) -> None:
 def test_layers_without_whole_blocks_become_float32(tmp_path: Path) -> None:
     model = load_model(folder_of(CONFIGS["no whole blocks"], tmp_path), SETTINGS).model
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-    assert FusedCpuModel(model).compiled is None
+    assert CpuFusedModel(model).compiled is None
 
 
 def test_what_bfloat16_would_round_is_read_as_it_is(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from inference.attention.base import NAME, Layout, Stretch, register
-from inference.attention.cpu import CpuStep
+from inference.attention.base import NAME, AttentionMetadata, SequenceSlice, register
+from inference.attention.cpu import CpuAttention
 from inference.execution.kv_cache import KVCache
-from inference.fused.cpu import FusedCpuModel
+from inference.fused.cpu import CpuFusedModel
 from inference.fused.supported import can_fuse
 from inference.fused.weight_layout import join_input_major, transpose_linear_weights
 from inference.quantization.registry import quantization_config
@@ -31,14 +31,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def step_of(model: Any) -> CpuStep:
+def attention_of(model: Any) -> CpuAttention:
     """One sequence of NUM_TOKENS tokens, and a pool of its own."""
     num_blocks = -(-NUM_TOKENS // BLOCK_SIZE)
     cache = KVCache(
         model.config, num_blocks=num_blocks, block_size=BLOCK_SIZE, dtype=model.dtype, device=model.device
     )
-    stretch = Stretch(offset=0, num_tokens=NUM_TOKENS, kv_len=NUM_TOKENS, block_table=range(num_blocks))
-    return CpuStep(cache, Layout(stretches=[stretch], slots=torch.arange(NUM_TOKENS)))
+    sequence = SequenceSlice(
+        offset=0, num_tokens=NUM_TOKENS, kv_len=NUM_TOKENS, block_table=range(num_blocks)
+    )
+    return CpuAttention(cache, AttentionMetadata(sequences=[sequence], slots=torch.arange(NUM_TOKENS)))
 
 
 @torch.inference_mode()
@@ -48,9 +50,12 @@ def logits(model: Any) -> tuple[Tensor, Tensor]:
     model.set_attn_implementation(NAME)
     token_ids, positions = torch.tensor(tiny.prompt(NUM_TOKENS)), torch.arange(NUM_TOKENS)
     own = model(
-        input_ids=token_ids[None], position_ids=positions[None], use_cache=False, paged_step=step_of(model)
+        input_ids=token_ids[None],
+        position_ids=positions[None],
+        use_cache=False,
+        attention_backend=attention_of(model),
     ).logits[0]
-    fused = FusedCpuModel(model)(token_ids, positions, logit_rows=None, step=step_of(model))
+    fused = CpuFusedModel(model)(token_ids, positions, logit_rows=None, attention=attention_of(model))
     return own, fused
 
 
@@ -88,7 +93,7 @@ def test_the_models_own_weights_become_views_of_the_joined_ones() -> None:
     model = tiny.tiny_model("llama")
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     transpose_linear_weights(model)
-    first, second = FusedCpuModel(model), FusedCpuModel(model)
+    first, second = CpuFusedModel(model), CpuFusedModel(model)
     attention = model.model.layers[0].self_attn
     whole = first.layers[0].qkv.keywords["weight"]  # type: ignore[attr-defined]
     assert attention.k_proj.weight.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
@@ -113,4 +118,4 @@ def test_float_weights_load_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None
         raise AssertionError("the compiler was loaded")
 
     monkeypatch.setattr("inference.cpu.compiler.works", loaded)
-    assert FusedCpuModel(tiny.tiny_model("llama")).compiled is None
+    assert CpuFusedModel(tiny.tiny_model("llama")).compiled is None

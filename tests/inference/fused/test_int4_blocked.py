@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from inference.attention.base import Layout, Stretch
-from inference.attention.cpu import CpuStep
+from inference.attention.base import AttentionMetadata, SequenceSlice
+from inference.attention.cpu import CpuAttention
 from inference.config import EngineConfig
 from inference.cpu import compiler
 from inference.cpu.matmul import INT4_EXACT, INT4_ROUNDED, PACKED
 from inference.execution.kv_cache import KVCache
-from inference.fused.cpu import FusedCpuModel
+from inference.fused.cpu import CpuFusedModel
 from inference.fused.int4_blocked import BlockedInt4Linear
 from inference.models.loader import LoadedModel, load_model
 from inference.quantization.int4 import Int4Linear
@@ -52,16 +52,16 @@ def logits(loaded: LoadedModel) -> Tensor:
     cache = KVCache(
         loaded.text_config, num_blocks=len(blocks), block_size=16, dtype=loaded.dtype, device=loaded.device
     )
-    fused, found = FusedCpuModel(loaded.model), []
+    fused, found = CpuFusedModel(loaded.model), []
     for start, end in ((0, 37), (37, 38), (38, NUM_TOKENS)):
-        stretch = Stretch(offset=0, num_tokens=end - start, kv_len=end, block_table=blocks)
-        step = CpuStep(cache, Layout(stretches=[stretch], slots=positions[start:end]))
-        found.append(fused(token_ids[start:end], positions[start:end], logit_rows=None, step=step))
+        sequence = SequenceSlice(offset=0, num_tokens=end - start, kv_len=end, block_table=blocks)
+        attention = CpuAttention(cache, AttentionMetadata(sequences=[sequence], slots=positions[start:end]))
+        found.append(fused(token_ids[start:end], positions[start:end], logit_rows=None, attention=attention))
     return torch.cat(found).float()
 
 
 def kinds(loaded: LoadedModel) -> set[int]:
-    compiled = FusedCpuModel(loaded.model).compiled
+    compiled = CpuFusedModel(loaded.model).compiled
     return set() if compiled is None else set(compiled.products["kind"].flatten().tolist())
 
 
@@ -182,7 +182,7 @@ def test_it_takes_the_memory_of_one_copy(tmp_path: Path) -> None:
     folder = wide_folder(tmp_path, vocab_size=320)
     loaded, reference = load_model(folder, SETTINGS), load_model(folder, REFERENCE)
     assert loaded.weight_bytes == reference.weight_bytes
-    FusedCpuModel(loaded.model)
+    CpuFusedModel(loaded.model)
     gc.collect()
     assert loaded.weight_bytes == reference.weight_bytes
     attention = loaded.model.model.layers[0].self_attn

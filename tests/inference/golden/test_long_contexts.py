@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from inference.attention import base
-from inference.attention.base import Layout, Step, Stretch
-from inference.attention.cpu import CpuStep
-from inference.attention.reference import ReferenceStep
+from inference.attention.base import AttentionBackend, AttentionMetadata, AttentionParameters, SequenceSlice
+from inference.attention.cpu import CpuAttention
+from inference.attention.reference import ReferenceAttention
 from inference.config import EngineConfig, RevisionSpec
 from inference.execution.build import assemble
 from inference.execution.kv_cache import KVCache
@@ -97,9 +97,9 @@ class LargestTensor(TorchDispatchMode):
     ],
     ids=["plain", "window", "softcap", "sinks"],
 )
-@pytest.mark.parametrize("step_class", [ReferenceStep, CpuStep])
+@pytest.mark.parametrize("backend_class", [ReferenceAttention, CpuAttention])
 def test_a_chunk_at_the_end_of_a_long_text_takes_no_square_of_it(
-    step_class: type[Step], options: dict[str, Any]
+    backend_class: type[AttentionBackend], options: dict[str, Any]
 ) -> None:
     num_blocks = CONTEXT // BLOCK_SIZE
     cache = KVCache(
@@ -109,11 +109,11 @@ def test_a_chunk_at_the_end_of_a_long_text_takes_no_square_of_it(
         dtype=torch.float32,
         device=torch.device("cpu"),
     )
-    layout = Layout(
-        [Stretch(0, CHUNK, CONTEXT, list(range(num_blocks)))], torch.arange(CONTEXT - CHUNK, CONTEXT)
+    metadata = AttentionMetadata(
+        [SequenceSlice(0, CHUNK, CONTEXT, list(range(num_blocks)))], torch.arange(CONTEXT - CHUNK, CONTEXT)
     )
     query, key = torch.randn(CHUNK, 2, 8), torch.randn(CHUNK, 1, 8)
     with torch.inference_mode(), LargestTensor() as largest:
-        step_class(cache, layout).attend(0, query, key, key, scaling=0.3, **options)
+        backend_class(cache, metadata).attend(0, query, key, key, AttentionParameters(0.3, **options))
     mask = CHUNK * CONTEXT
     assert 0 < largest.num_elements <= max(mask, base.LARGEST_SCORES) * 1.01

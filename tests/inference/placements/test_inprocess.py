@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,15 +15,14 @@ from typing import Any
 import pytest
 
 from inference.config import PlacementConfig, RevisionSpec
-from inference.placements.inprocess import engine_thread
-from inference.placements.inprocess import placement as inprocess
+from inference.placements.inprocess import loader, outbox, threaded_engine
 from inference.placements.inprocess.placement import InProcess
 from inference.protocol.errors import ContextLengthExceeded, InvalidValue, NotReady, UnknownRevision
 from inference.protocol.events import Delta, Event, Finish, FinishReason
-from inference.protocol.requests import GenerateRequest, Owner, Prepared, PrepareRequest, Sampling
+from inference.protocol.requests import GenerateRequest, Owner, Sampling, TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import LoadProgress, PromptStats
-from inference.scheduling.sequence import Plan
 from inference.scheduling.step_executor import DeviceLost
+from inference.scheduling.step_input import StepInput
 from tests.inference.scheduling.fake_model import Bench, make_bench, oracle
 
 
@@ -36,7 +35,7 @@ class Gate:
         self.step_seconds = 0.0
         self.error: Exception | None = None
 
-    def __call__(self, plan: Plan) -> None:
+    def __call__(self, step: StepInput) -> None:
         assert self.is_open.wait(60)
         time.sleep(self.step_seconds)
         if self.error is not None:
@@ -44,7 +43,7 @@ class Gate:
 
 
 class Prompts:
-    """Stands for the desk of a revision that has no tokenizer."""
+    """Stands for the queue of a revision that has no tokenizer."""
 
     def stats(self) -> PromptStats:
         return PromptStats()
@@ -66,7 +65,7 @@ class House:
     async def load(self) -> None:
         await self.client.load(RevisionSpec("fake", Path()), lambda news: None)
 
-    def generate(self, request_id: str, *, max_tokens: int = 8, **request: Any) -> AsyncIterator[Event]:
+    def generate(self, request_id: str, *, max_tokens: int = 8, **request: Any) -> AsyncGenerator[Event]:
         return self.client.generate(
             GenerateRequest(
                 request_id=request_id,
@@ -94,17 +93,17 @@ class House:
 async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     house = House(InProcess(PlacementConfig(data_dir=tmp_path)))
 
-    async def prepare(request: PrepareRequest) -> Prepared:
-        return Prepared(token_ids=request.token_ids or (1,), max_output_tokens=9)
+    async def tokenize(request: TokenizeRequest) -> TokenizedPrompt:
+        return TokenizedPrompt(token_ids=request.token_ids or (1,), max_output_tokens=9)
 
     def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], _: PlacementConfig) -> Any:
         house.loader = threading.current_thread()
         progress(LoadProgress("warming up", 0.5))
         house.bench = make_bench(faults=house.gate, num_blocks=16)
         house.bench.engine.clock = time.monotonic
-        return SimpleNamespace(engine=house.bench.engine, prepare=prepare, prompts=Prompts())
+        return SimpleNamespace(engine=house.bench.engine, tokenize=tokenize, prompts=Prompts())
 
-    monkeypatch.setattr(inprocess, "load", load)
+    monkeypatch.setattr(loader, "load", load)
     await house.client.start()
     await house.load()
     yield house
@@ -136,7 +135,7 @@ async def test_a_load_that_is_given_up_serves_nothing(
         engines.append(make_bench())
         return SimpleNamespace(engine=engines[0].engine, prompts=Prompts())
 
-    monkeypatch.setattr(inprocess, "load", load)
+    monkeypatch.setattr(loader, "load", load)
     loading = asyncio.create_task(house.client.load(RevisionSpec("other", Path()), lambda news: None))
     await asyncio.to_thread(begun.wait, 60)
     loading.cancel()
@@ -152,9 +151,9 @@ async def test_a_load_that_is_given_up_serves_nothing(
 async def test_the_device_is_known_before_anything_is_loaded(tmp_path: Path) -> None:
     client = InProcess(PlacementConfig(tmp_path))
     with pytest.raises(RuntimeError):
-        client.device()
+        client.devices()
     await client.start()
-    device = client.device()
+    (device,) = client.devices()
     assert device.name in ("cpu", "cuda") and device.dtype in ("float32", "bfloat16")
     assert 2**28 < device.free_bytes <= device.total_bytes
     await client.stop()
@@ -165,7 +164,7 @@ async def test_requests_stream_at_the_same_time(house: House) -> None:
     for i, (token_ids, finish) in enumerate(results):
         assert token_ids == oracle((i, 2), max_tokens=8)
         assert finish.reason is FinishReason.LENGTH
-    assert max(len(plan.rows) for plan in house.bench.runner.plans) > 1
+    assert max(step.num_chunks for step in house.bench.runner.steps) > 1
 
 
 async def test_revisions_take_turns_in_one_thread_and_leave_it_one_by_one(
@@ -177,8 +176,8 @@ async def test_revisions_take_turns_in_one_thread_and_leave_it_one_by_one(
     gate.is_open.clear()
 
     def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], _: PlacementConfig) -> Any:
-        def step(plan: Plan) -> None:
-            gate(plan)
+        def step(step: StepInput) -> None:
+            gate(step)
             turns.append(spec.revision)
             threads.add(threading.get_ident())
 
@@ -186,7 +185,7 @@ async def test_revisions_take_turns_in_one_thread_and_leave_it_one_by_one(
         bench.engine.clock = time.monotonic
         return SimpleNamespace(engine=bench.engine, prompts=Prompts())
 
-    monkeypatch.setattr(inprocess, "load", load)
+    monkeypatch.setattr(loader, "load", load)
     for revision in ("one", "two"):
         await house.client.load(RevisionSpec(revision, Path()), lambda news: None)
     requests = [
@@ -220,7 +219,7 @@ async def test_an_engine_that_dies_takes_no_other_with_it(
         monkeypatch.setattr(bench.engine, "step", lambda: 1 / 0)
         return SimpleNamespace(engine=bench.engine, prompts=Prompts())
 
-    monkeypatch.setattr(inprocess, "load", load)
+    monkeypatch.setattr(loader, "load", load)
     await house.client.load(RevisionSpec("ill", Path()), lambda news: None)
     request = GenerateRequest("r", "ill", (1, 2), Owner("owner", "salt"))
     _, finish = await read(house.client.generate(request))
@@ -232,7 +231,7 @@ async def test_an_engine_that_dies_takes_no_other_with_it(
     caplog.clear()
 
 
-async def test_a_refusal_is_raised_from_the_first_step(house: House) -> None:
+async def test_a_rejection_is_raised_from_the_first_step(house: House) -> None:
     with pytest.raises(InvalidValue) as caught:
         await anext(house.generate("r", token_ids=(1, 100)))
     assert caught.value.param == "prompt"
@@ -263,28 +262,14 @@ async def test_who_gives_up_on_a_refused_id_does_not_abort_its_holder(house: Hou
     assert (await first)[1].reason is FinishReason.LENGTH
 
 
-async def test_a_slow_reader_gets_merged_deltas_and_every_token(house: House) -> None:
+async def test_a_slow_reader_gets_every_token(house: House) -> None:
     events = house.generate("slow", max_tokens=50)
     first = await anext(events)
     assert isinstance(first, Delta)
     await house.until(lambda: not house.client.stats().revisions[0].has_work)
-    await asyncio.sleep(0.5)
-    rest = [event async for event in events]
-    assert len(rest) == 2
-    assert isinstance(rest[0], Delta) and isinstance(rest[1], Finish)
-    assert first.token_ids + rest[0].token_ids == tuple(oracle((1, 2, 3), max_tokens=50))
-
-
-async def test_what_waits_for_a_reader_who_never_reads_stays_small() -> None:
-    from inference.placements.event_stream import MAX_PENDING, Stream
-
-    stream = Stream(asyncio.get_running_loop())
-    for number in range(1000):
-        stream.put(Delta("x", (number,)))
-        assert len(stream._deltas) <= MAX_PENDING
-    event = await stream.next()
-    assert isinstance(event, Delta)
-    assert event.token_ids == tuple(range(1000)) and event.text == "x" * 1000
+    token_ids, finish = await read(events)
+    assert [*first.token_ids, *token_ids] == oracle((1, 2, 3), max_tokens=50)
+    assert finish.reason is FinishReason.LENGTH
 
 
 async def test_cancelling_a_reader_in_mid_stream_frees_its_blocks(house: House) -> None:
@@ -303,7 +288,7 @@ async def test_closing_the_iterator_aborts(house: House) -> None:
     house.gate.step_seconds = 0.1
     events = house.generate("closed", max_tokens=60)
     await anext(events)
-    await events.aclose()  # type: ignore[attr-defined]
+    await events.aclose()
     await house.until(lambda: house.num_used == 0)
     assert house.client.stats().revisions[0].num_generated_tokens < 60
 
@@ -330,8 +315,8 @@ async def test_abort_owner_ends_only_that_owners_requests(house: House) -> None:
     assert (await other)[1].reason is FinishReason.LENGTH
 
 
-async def test_a_request_waits_at_its_allowance_for_more(house: House) -> None:
-    events = house.generate("r", max_tokens=8, allowance=3)
+async def test_a_request_waits_at_its_grant_for_more(house: House) -> None:
+    events = house.generate("r", max_tokens=8, granted_tokens=3)
     seen: list[int] = []
     while len(seen) < 3:
         event = await anext(events)
@@ -339,7 +324,7 @@ async def test_a_request_waits_at_its_allowance_for_more(house: House) -> None:
         seen += event.token_ids
     await asyncio.sleep(0.05)
     assert house.client.stats().revisions[0].num_generated_tokens == 3
-    house.client.extend("r", allowance=5, is_final=True)
+    house.client.grant("r", granted_tokens=5, is_final=True)
     token_ids, finish = await read(events)
     assert finish.reason is FinishReason.BUDGET
     assert seen + token_ids == oracle((1, 2, 3), max_tokens=5)
@@ -348,7 +333,7 @@ async def test_a_request_waits_at_its_allowance_for_more(house: House) -> None:
 async def test_a_deadline_ends_a_request_that_nothing_else_wakes_up(house: House) -> None:
     from inference.protocol.requests import Deadlines
 
-    events = house.generate("r", allowance=1, deadlines=Deadlines(total_seconds=0.2))
+    events = house.generate("r", granted_tokens=1, deadlines=Deadlines(total_seconds=0.2))
     _, finish = await asyncio.wait_for(read(events), 60)
     assert finish.error is not None and finish.error.code == "request_timeout"
 
@@ -357,8 +342,8 @@ async def test_one_call_into_the_event_loop_brings_a_whole_step(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    put_all = engine_thread._put_all
-    monkeypatch.setattr(engine_thread, "_put_all", lambda posts: (calls.append(len(posts)), put_all(posts)))
+    put_all = outbox._put_all
+    monkeypatch.setattr(outbox, "_put_all", lambda posts: (calls.append(len(posts)), put_all(posts)))
     house.gate.is_open.clear()
     readers = [asyncio.ensure_future(read(house.generate(f"r{i}", token_ids=(i,)))) for i in range(5)]
     await asyncio.sleep(0.05)
@@ -368,7 +353,7 @@ async def test_one_call_into_the_event_loop_brings_a_whole_step(
     assert max(calls) >= 4
 
 
-async def test_an_idle_engine_thread_does_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_idle_threaded_engine_does_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     await read(house.generate("r"))
     steps: list[int] = []
     step = house.bench.engine.step
@@ -379,7 +364,7 @@ async def test_an_idle_engine_thread_does_nothing(house: House, monkeypatch: pyt
 
 async def test_the_books_are_audited_once_after_work(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     audits: list[int] = []
-    monkeypatch.setattr(engine_thread, "IDLE_AUDIT_SECONDS", 0.02)
+    monkeypatch.setattr(threaded_engine, "IDLE_AUDIT_SECONDS", 0.02)
     monkeypatch.setattr(house.bench.engine, "check_integrity", lambda: audits.append(1))
     await read(house.generate("r"))
     await house.until(lambda: bool(audits))
@@ -415,7 +400,7 @@ async def test_drain_refuses_new_requests_and_lets_the_others_finish(house: Hous
 
 
 async def test_drain_cancels_what_is_left_at_the_deadline(house: House) -> None:
-    reader = asyncio.ensure_future(read(house.generate("r", allowance=1)))
+    reader = asyncio.ensure_future(read(house.generate("r", granted_tokens=1)))
     await house.until(lambda: house.client.stats().revisions[0].num_generated_tokens == 1)
     await asyncio.wait_for(house.client.drain(0.05), 60)
     assert (await reader)[1].reason is FinishReason.CANCELLED
@@ -463,9 +448,9 @@ async def test_unload_waits_for_requests_and_then_the_revision_is_unknown(house:
 
 async def test_loading_twice_builds_once_and_tells_its_progress(house: House) -> None:
     news: list[LoadProgress] = []
-    before = house.client._residences["fake"].thread
+    before = house.client._revisions.serving("fake").engine
     await house.client.load(RevisionSpec("fake", Path()), news.append)
-    assert house.client._residences["fake"].thread is before
+    assert house.client._revisions.serving("fake").engine is before
     await house.client.unload("fake")
     await house.client.load(RevisionSpec("fake", Path()), news.append)
     await asyncio.sleep(0)
@@ -473,14 +458,14 @@ async def test_loading_twice_builds_once_and_tells_its_progress(house: House) ->
 
 
 async def test_prepare_keeps_within_bounds(house: House) -> None:
-    prepared = await house.client.prepare(PrepareRequest("fake", token_ids=(5, 6)))
-    assert prepared.token_ids == (5, 6)
+    tokenized = await house.client.tokenize(TokenizeRequest("fake", token_ids=(5, 6)))
+    assert tokenized.token_ids == (5, 6)
     with pytest.raises(ContextLengthExceeded):
-        await house.client.prepare(PrepareRequest("fake", text="x" * 100_000))
+        await house.client.tokenize(TokenizeRequest("fake", text="x" * 100_000))
     with pytest.raises(ContextLengthExceeded):
-        await house.client.prepare(PrepareRequest("fake", token_ids=(1,) * 65))
+        await house.client.tokenize(TokenizeRequest("fake", token_ids=(1,) * 65))
     with pytest.raises(UnknownRevision):
-        await house.client.prepare(PrepareRequest("other", text="x"))
+        await house.client.tokenize(TokenizeRequest("other", text="x"))
 
 
 async def test_a_second_process_on_the_same_data_directory_is_refused(house: House) -> None:

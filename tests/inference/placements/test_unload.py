@@ -19,7 +19,7 @@ from inference.config import EngineConfig, PlacementConfig, RevisionSpec
 from inference.host import give_back
 from inference.placements.inprocess.placement import InProcess
 from inference.protocol.events import Event
-from inference.protocol.requests import GenerateRequest, Owner, PrepareRequest, Sampling
+from inference.protocol.requests import GenerateRequest, Owner, Sampling, TokenizeRequest
 from tests.inference.quantization.wide import wide_folder
 
 # how a revision is served: by compiled layers, by torch's, by transformers' own, one request at a time
@@ -57,8 +57,8 @@ def resident_bytes() -> int:
 
 
 async def use(client: InProcess) -> None:
-    prepared = await client.prepare(PrepareRequest("r", text="a text of some words"))
-    request = GenerateRequest("x", "r", prepared.token_ids, Owner("o", "s"), Sampling(max_tokens=5))
+    tokenized = await client.tokenize(TokenizeRequest("r", text="a text of some words"))
+    request = GenerateRequest("x", "r", tokenized.token_ids, Owner("o", "s"), Sampling(max_tokens=5))
     events: list[Event] = [event async for event in client.generate(request)]
     assert events
 
@@ -67,8 +67,8 @@ async def cycle(client: InProcess, spec: RevisionSpec) -> dict[str, weakref.ref[
     """Loads, uses and unloads; weak references to what there was in between."""
     await client.load(spec, lambda _: None)
     await use(client)
-    residence = client._residences["r"]
-    loaded, engine = residence.served.loaded, residence.served.engine
+    held = client._revisions.serving("r")
+    loaded, engine = held.served.loaded, held.served.engine
     found = {
         "model": loaded.model,
         "a weight": next(loaded.model.parameters()),
@@ -76,10 +76,10 @@ async def cycle(client: InProcess, spec: RevisionSpec) -> dict[str, weakref.ref[
         "engine": engine,
         "runner": engine.runner,
         "sampler": engine.sampler,
-        "thread": residence.thread,
+        "threaded engine": held.engine,
     }
     references = {name: weakref.ref(one) for name, one in found.items()}
-    del residence, loaded, engine, found
+    del held, loaded, engine, found
     await client.unload("r")
     return references
 

@@ -1,4 +1,4 @@
-"""Model folders that hold a tokenizer alone, hostile ones among them, and desks that prepare with them."""
+"""Model folders that hold a tokenizer alone, hostile ones among them, and prompt queues that use them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from inference.prompt_process.process import PromptSettings
-from inference.prompt_process.queue import PromptDesk
-from inference.protocol.requests import ChatMessage, Prepared, PrepareRequest
+from inference.prompt_process.queue import PromptQueue
+from inference.protocol.requests import ChatMessage, TokenizedPrompt, TokenizeRequest
 from tests.inference import tiny
 
 PLAIN = "{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}"
 Write = Callable[..., Path]
-Open = Callable[..., PromptDesk]
+Open = Callable[..., PromptQueue]
 
 
 @pytest.fixture
@@ -35,27 +35,27 @@ def write(tmp_path: Path) -> Write:
 
 
 @pytest.fixture
-def open_desk(tmp_path: Path) -> Iterator[Open]:
-    """Opens desks, whose prompts have a second of processor time each; they are closed at the end."""
-    desks: list[PromptDesk] = []
+def open_queue(tmp_path: Path) -> Iterator[Open]:
+    """Opens queues, whose prompts have a second of processor time each; they are closed at the end."""
+    queues: list[PromptQueue] = []
 
-    def open_desk(folder: Path, *, is_tried: bool = True, seconds: float = 1) -> PromptDesk:
+    def open_queue(folder: Path, *, is_tried: bool = True, seconds: float = 1) -> PromptQueue:
         settings = PromptSettings(seconds=seconds, index=tmp_path / "index.json")
-        desk = PromptDesk(folder.name, folder, settings)
-        desks.append(desk)
+        queue = PromptQueue(folder.name, folder, settings)
+        queues.append(queue)
         if is_tried:
-            assert desk.open() == ""
-        return desk
+            assert queue.open() == ""
+        return queue
 
-    yield open_desk
-    for desk in desks:
-        desk.close()
-
-
-async def ask(desk: PromptDesk, content: str) -> Prepared:
-    request = PrepareRequest("", messages=(ChatMessage("user", content),))
-    return await desk.prepare(request, vocab_size=300, max_model_len=4096)
+    yield open_queue
+    for queue in queues:
+        queue.close()
 
 
-async def complete(desk: PromptDesk, text: str) -> Prepared:
-    return await desk.prepare(PrepareRequest("", text=text), vocab_size=300, max_model_len=4096)
+async def ask(queue: PromptQueue, content: str) -> TokenizedPrompt:
+    request = TokenizeRequest("", messages=(ChatMessage("user", content),))
+    return await queue.tokenize(request, vocab_size=300, max_model_len=4096)
+
+
+async def complete(queue: PromptQueue, text: str) -> TokenizedPrompt:
+    return await queue.tokenize(TokenizeRequest("", text=text), vocab_size=300, max_model_len=4096)

@@ -1,4 +1,4 @@
-"""How a request ends, and that it ends once: stops, allowances, deadlines, aborts, faults of single rows."""
+"""How a request ends, and that it ends once: stops, grants, deadlines, aborts, faults of single rows."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from inference.protocol.events import EngineError, Finish, FinishReason, TokenLogprob
 from inference.protocol.requests import Deadlines, Sampling
-from inference.scheduling.sequence import Plan
 from inference.scheduling.step_executor import DeviceLost
+from inference.scheduling.step_input import StepInput
 from tests.inference.scheduling.fake_model import (
     EOS,
     Bench,
@@ -107,13 +107,13 @@ def test_text_that_was_held_back_is_sent_at_the_end(end: str) -> None:
     bench = make_bench(detokenizer_factory=HoldingDetokenizer)
     sampling = Sampling(max_tokens=3) if end == "eos" else Sampling(max_tokens=3, ignore_eos=True)
     prompt = prompt_that_ends(after=3) if end == "eos" else [1, 2]
-    stream = bench.submit("r", prompt, sampling=sampling, allowance=2 if end == "budget" else None)
+    stream = bench.submit("r", prompt, sampling=sampling, granted_tokens=2 if end == "budget" else None)
     bench.engine.step()
     bench.engine.step()
     if end == "abort":
         bench.engine.abort("r")
     elif end == "budget":
-        bench.engine.extend("r", allowance=2, is_final=True)
+        bench.engine.grant("r", granted_tokens=2, is_final=True)
     bench.run()
     num_with_text = 3 if end == "length" else 2
     assert stream.text == "".join(f"<{token_id}>" for token_id in stream.token_ids[:num_with_text])
@@ -150,50 +150,50 @@ def test_the_seed_is_the_requests_own_or_drawn() -> None:
     bench.engine.draw_seed = iter([11, 22]).__next__
     for name, seed in (("a", None), ("b", 5), ("c", None)):
         bench.submit(name, [1], sampling=Sampling(seed=seed))
-    assert [flight.sequence.seed for flight in bench.engine.flights.values()] == [11, 5, 22]
+    assert [state.sequence.seed for state in bench.engine.requests.values()] == [11, 5, 22]
 
 
-def test_at_its_allowance_a_request_waits_and_keeps_its_blocks() -> None:
+def test_at_its_grant_a_request_waits_and_keeps_its_blocks() -> None:
     bench = make_bench()
-    stream = bench.submit("r", [1, 2], allowance=2)
+    stream = bench.submit("r", [1, 2], granted_tokens=2)
     bench.run()
     assert len(stream.token_ids) == 2
     stats = bench.engine.stats()
     assert (stats.num_running, stats.num_blocks_used, stats.has_work) == (1, 1, False)
     assert bench.engine.has_work
-    bench.engine.extend("r", allowance=3, is_final=False)
+    bench.engine.grant("r", granted_tokens=3, is_final=False)
     assert bench.engine.stats().has_work
     bench.run()
     assert len(stream.token_ids) == 3
-    bench.engine.extend("r", allowance=10, is_final=True)
+    bench.engine.grant("r", granted_tokens=10, is_final=True)
     bench.run()
     assert stream.token_ids == oracle([1, 2], max_tokens=4)
     assert stream.finish.reason is FinishReason.LENGTH
     assert stream.finish.timings.num_preemptions == 0
 
 
-def test_a_final_allowance_ends_the_request_where_it_is_used_up() -> None:
+def test_a_final_grant_ends_the_request_where_it_is_used_up() -> None:
     bench = make_bench()
-    stream = bench.submit("r", [1, 2], allowance=1)
-    bench.engine.extend("r", allowance=3, is_final=True)
+    stream = bench.submit("r", [1, 2], granted_tokens=1)
+    bench.engine.grant("r", granted_tokens=3, is_final=True)
     bench.run()
     assert len(stream.token_ids) == 3
     assert stream.finish.reason is FinishReason.BUDGET
     assert bench.engine.pool.num_used == 0
 
 
-def test_a_request_without_an_allowance_cannot_be_given_one() -> None:
+def test_a_request_without_a_grant_cannot_be_given_one() -> None:
     bench = make_bench()
     stream = bench.submit("r", [1, 2])
-    bench.engine.extend("r", allowance=1, is_final=True)
+    bench.engine.grant("r", granted_tokens=1, is_final=True)
     bench.run()
     assert stream.finish.reason is FinishReason.LENGTH
 
 
-def test_an_allowance_never_shrinks() -> None:
+def test_a_grant_never_shrinks() -> None:
     bench = make_bench()
-    stream = bench.submit("r", [1, 2], allowance=3)
-    bench.engine.extend("r", allowance=1, is_final=False)
+    stream = bench.submit("r", [1, 2], granted_tokens=3)
+    bench.engine.grant("r", granted_tokens=1, is_final=False)
     bench.run()
     assert len(stream.token_ids) == 3
 
@@ -256,7 +256,7 @@ def test_each_deadline_ends_a_request_with_its_own_code(
         bench.engine.step()
     bench.clock.now += 4.9
     bench.engine.step()
-    assert "r" in bench.engine.flights
+    assert "r" in bench.engine.requests
     deadline = bench.engine.next_deadline()
     assert deadline is not None and deadline <= bench.clock.now + 5.0
     bench.clock.now += 0.2 if code != "token_timeout" else 5.1
@@ -267,15 +267,15 @@ def test_each_deadline_ends_a_request_with_its_own_code(
     assert error.is_retryable == (code == "queue_timeout")
 
 
-def test_time_at_the_allowance_counts_for_the_total_alone() -> None:
+def test_time_at_the_grant_counts_for_the_total_alone() -> None:
     bench = make_bench()
-    stream = bench.submit("r", [1, 2], allowance=1, deadlines=Deadlines(5.0, 5.0, 5.0, 100.0))
-    late = bench.submit("late", [1, 2, 3], allowance=0, deadlines=Deadlines(5.0, 5.0, 5.0, 100.0))
+    stream = bench.submit("r", [1, 2], granted_tokens=1, deadlines=Deadlines(5.0, 5.0, 5.0, 100.0))
+    late = bench.submit("late", [1, 2, 3], granted_tokens=0, deadlines=Deadlines(5.0, 5.0, 5.0, 100.0))
     bench.run()
     bench.clock.now += 50
     bench.run()
     for name in ("r", "late"):
-        bench.engine.extend(name, allowance=2, is_final=False)
+        bench.engine.grant(name, granted_tokens=2, is_final=False)
     bench.clock.now += 4
     bench.run()
     assert len(stream.token_ids) == len(late.token_ids) == 2
@@ -287,7 +287,7 @@ def test_time_at_the_allowance_counts_for_the_total_alone() -> None:
 
 def test_no_deadline_means_no_wakeup() -> None:
     bench = make_bench()
-    bench.submit("r", [1], allowance=1, deadlines=Deadlines(None, None, None, None))
+    bench.submit("r", [1], granted_tokens=1, deadlines=Deadlines(None, None, None, None))
     bench.run()
     assert bench.engine.next_deadline() is None
 
@@ -295,18 +295,18 @@ def test_no_deadline_means_no_wakeup() -> None:
 def test_timings_tell_the_whole_life_of_a_request() -> None:
     bench = make_bench(max_batch_tokens=4)
     start = bench.clock.now
-    stream = bench.submit("r", range(6), sampling=Sampling(max_tokens=5, ignore_eos=True), allowance=3)
+    stream = bench.submit("r", range(6), sampling=Sampling(max_tokens=5, ignore_eos=True), granted_tokens=3)
     run = bench.runner.run
 
-    def slow(plan: Plan) -> Any:
+    def slow(step: StepInput) -> Any:
         bench.clock.now += 1
-        return run(plan)
+        return run(step)
 
     bench.runner.run = slow  # type: ignore[method-assign]
     bench.clock.now += 10
     bench.run()
     bench.clock.now += 100
-    bench.engine.extend("r", allowance=9, is_final=False)
+    bench.engine.grant("r", granted_tokens=9, is_final=False)
     bench.run()
     timings = stream.finish.timings
     assert timings.queue_seconds == 10
@@ -337,11 +337,10 @@ def test_the_spans_of_a_preempted_request_say_so() -> None:
 
 
 def poison(*names: str) -> Any:
-    """Faults of rows that no step can compute."""
+    """Faults of requests that no step can compute."""
 
-    def faults(plan: Plan) -> None:
-        bad = [row.sequence.id for row in plan.rows if row.sequence.id in names]
-        if bad:
+    def faults(step: StepInput) -> None:
+        if not set(step.request_ids).isdisjoint(names):
             raise ValueError("the kernel cannot do this row")
 
     return faults
@@ -365,7 +364,7 @@ def test_a_step_that_raises_fails_only_the_culprits(culprits: tuple[str, ...]) -
 def test_a_fault_that_does_not_come_again_fails_nobody() -> None:
     faults = iter([ValueError("a passing fault"), None, None])
 
-    def once(plan: Plan) -> None:
+    def once(step: StepInput) -> None:
         error = next(faults, None)
         if error is not None:
             raise error
@@ -377,8 +376,8 @@ def test_a_fault_that_does_not_come_again_fails_nobody() -> None:
 
 
 def no_room_for(num_tokens: int) -> Any:
-    def faults(plan: Plan) -> None:
-        if plan.num_tokens > num_tokens:
+    def faults(step: StepInput) -> None:
+        if step.num_tokens > num_tokens:
             raise OutOfMemoryError("CUDA out of memory")
 
     return faults
@@ -400,14 +399,14 @@ def test_a_single_token_without_memory_fails_with_its_own_code() -> None:
 
 
 def test_a_lost_device_is_no_requests_fault() -> None:
-    def faults(plan: Plan) -> None:
+    def faults(step: StepInput) -> None:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
     bench = make_bench(faults=faults)
     bench.submit("r", [1])
     with pytest.raises(DeviceLost):
         bench.engine.step()
-    assert "r" in bench.engine.flights
+    assert "r" in bench.engine.requests
 
 
 def test_non_finite_logits_fail_one_row_and_leave_nothing_behind() -> None:
@@ -418,7 +417,7 @@ def test_non_finite_logits_fail_one_row_and_leave_nothing_behind() -> None:
     bench.engine.step()
     assert bad.finish.error is not None and bad.finish.error.code == "non_finite_logits"
     assert bad.finish.usage.completion_tokens == 0
-    assert len(bench.runner.scrubbed) == 3
+    assert len(bench.runner.zeroed) == 3
     again = bench.submit("again", range(9))
     bench.run()
     assert again.finish.usage.cached_tokens == 0
@@ -432,7 +431,7 @@ def test_non_finite_logits_do_not_wipe_what_others_read() -> None:
     bench.sampler.non_finite.add("bad")
     bench.submit("bad", range(9))
     bench.engine.step()
-    assert len(bench.runner.scrubbed) == 1
+    assert len(bench.runner.zeroed) == 1
     bench.run()
     assert other.token_ids == oracle(range(9), max_tokens=9)
 
@@ -483,13 +482,13 @@ def test_usage_counts_what_was_sent() -> None:
 
 def test_the_heartbeat_counts_from_when_there_is_work() -> None:
     bench = make_bench()
-    bench.submit("r", [1], allowance=1)
+    bench.submit("r", [1], granted_tokens=1)
     assert bench.engine.stats().last_step_at == bench.clock.now
     bench.run()
     bench.clock.now += 50
     stats = bench.engine.stats()
     assert not stats.has_work
-    bench.engine.extend("r", allowance=2, is_final=False)
+    bench.engine.grant("r", granted_tokens=2, is_final=False)
     stats = bench.engine.stats()
     assert stats.has_work and stats.last_step_at == bench.clock.now
 

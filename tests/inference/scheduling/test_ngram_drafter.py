@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.scheduling import ngram_drafter as drafting
-from inference.scheduling.ngram_drafter import FIRST_RECORDS, Drafter
+from inference.scheduling.ngram_drafter import FIRST_RECORDS, NgramDrafter
 
 
-def reader(token_ids: list[int]) -> Drafter:
-    drafter = Drafter()
+def reader(token_ids: list[int]) -> NgramDrafter:
+    drafter = NgramDrafter()
     assert drafter.read(token_ids, len(token_ids))
     return drafter
 
@@ -70,7 +70,7 @@ def test_a_wrong_guess_counts_against_the_run_that_it_came_from_alone() -> None:
 
 @given(st.lists(st.integers(0, 5), max_size=60), st.lists(st.integers(1, 7), max_size=20))
 def test_reading_in_portions_is_reading_at_once(token_ids: list[int], portions: list[int]) -> None:
-    drafter, end = Drafter(), 0
+    drafter, end = NgramDrafter(), 0
     for portion in portions:
         end = min(len(token_ids), end + portion)
         assert drafter.read(token_ids, end)
@@ -82,7 +82,7 @@ def test_reading_in_portions_is_reading_at_once(token_ids: list[int], portions: 
 
 def test_a_long_prompt_is_read_over_several_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drafting, "MAX_READ", 10)
-    drafter, token_ids = Drafter(), [7, 8, 9, *range(100, 118), 7, 8, 9]
+    drafter, token_ids = NgramDrafter(), [7, 8, 9, *range(100, 118), 7, 8, 9]
     assert [drafter.read(token_ids, len(token_ids)) for _ in range(3)] == [False, False, True]
     assert drafter.drafts(2, least_chance=0.0) == [100, 101]
 

@@ -7,14 +7,15 @@ import pytest
 from inference.protocol.errors import ContextLengthExceeded, InvalidValue, QueueFull
 from inference.protocol.events import FinishReason
 from inference.protocol.requests import Sampling
-from inference.scheduling.prefill_budget import MixedSteps
+from inference.scheduling.prefill_budget import PrefillBudget
 from inference.scheduling.scheduler import MAX_SKIPPED
 from tests.inference.scheduling.fake_model import Bench, make_bench, oracle
 
 
-def rows(bench: Bench, number: int = -1) -> dict[str, tuple[int, int]]:
-    """Start and length of each request's row in a step."""
-    return {row.sequence.id: (row.start, row.num_tokens) for row in bench.runner.plans[number].rows}
+def chunks(bench: Bench, number: int = -1) -> dict[str, tuple[int, int]]:
+    """Start and length of each request's chunk in a step."""
+    step = bench.runner.steps[number]
+    return dict(zip(step.request_ids, zip(step.starts, step.lengths, strict=True), strict=True))
 
 
 def test_a_long_prompt_is_computed_in_chunks_beside_decode() -> None:
@@ -29,7 +30,7 @@ def test_a_long_prompt_is_computed_in_chunks_beside_decode() -> None:
         {"long": (20, 1)},
     ):
         bench.engine.step()
-        assert rows(bench) == expected
+        assert chunks(bench) == expected
 
 
 def test_decode_goes_before_prefill_when_the_budget_is_short() -> None:
@@ -39,7 +40,7 @@ def test_decode_goes_before_prefill_when_the_budget_is_short() -> None:
     bench.engine.step()
     bench.submit("prompt", range(20))
     bench.engine.step()
-    assert rows(bench) == {"a": (1, 1), "b": (1, 1), "c": (1, 1), "prompt": (0, 1)}
+    assert chunks(bench) == {"a": (1, 1), "b": (1, 1), "c": (1, 1), "prompt": (0, 1)}
 
 
 def test_a_full_batch_of_decodes_leaves_room_for_prefill_to_go_on() -> None:
@@ -47,18 +48,18 @@ def test_a_full_batch_of_decodes_leaves_room_for_prefill_to_go_on() -> None:
     streams = [bench.submit(f"r{i}", [i, 1, 2]) for i in range(4)]
     bench.run()
     assert [stream.finish.reason for stream in streams] == [FinishReason.LENGTH] * 4
-    assert all(len(plan.rows) <= 2 for plan in bench.runner.plans)
+    assert all(step.num_chunks <= 2 for step in bench.runner.steps)
 
 
-def test_the_budget_holds_when_all_allowances_are_extended_at_once() -> None:
+def test_the_budget_holds_when_all_grants_are_raised_at_once() -> None:
     bench = make_bench(max_batch_tokens=2, max_num_seqs=64)
     for number in range(4):
-        bench.submit(f"r{number}", [number], allowance=1)
+        bench.submit(f"r{number}", [number], granted_tokens=1)
     bench.run()
     for number in range(4):
-        bench.engine.extend(f"r{number}", allowance=4, is_final=False)
+        bench.engine.grant(f"r{number}", granted_tokens=4, is_final=False)
     bench.run()
-    assert max(plan.num_tokens for plan in bench.runner.plans) == 2
+    assert max(step.num_tokens for step in bench.runner.steps) == 2
 
 
 def test_a_newcomer_leaves_a_spare_block_to_each_running_sequence() -> None:
@@ -67,7 +68,7 @@ def test_a_newcomer_leaves_a_spare_block_to_each_running_sequence() -> None:
     bench.engine.step()
     bench.submit("newcomer", range(20, 25))
     bench.engine.step()
-    assert set(rows(bench)) == {"running"}
+    assert set(chunks(bench)) == {"running"}
 
 
 def test_found_blocks_that_nobody_holds_are_not_counted_as_free_as_well() -> None:
@@ -78,7 +79,7 @@ def test_found_blocks_that_nobody_holds_are_not_counted_as_free_as_well() -> Non
     bench.engine.step()
     waiting = bench.submit("waiting", range(15), sampling=Sampling(max_tokens=1))
     bench.engine.step()
-    assert set(rows(bench)) == {"running"}
+    assert set(chunks(bench)) == {"running"}
     bench.run()
     assert waiting.finish.usage.cached_tokens == 12
 
@@ -87,7 +88,7 @@ def test_at_most_max_num_seqs_run_at_once() -> None:
     bench = make_bench(max_num_seqs=2)
     streams = [bench.submit(f"r{i}", [i]) for i in range(5)]
     bench.run()
-    assert max(len(plan.rows) for plan in bench.runner.plans) == 2
+    assert max(step.num_chunks for step in bench.runner.steps) == 2
     assert all(stream.finish.reason is FinishReason.LENGTH for stream in streams)
 
 
@@ -98,7 +99,7 @@ def test_a_repeated_prompt_is_computed_once_and_leaves_a_token_to_compute() -> N
     bench.run()
     second = bench.submit("second", prompt)
     bench.engine.step()
-    assert rows(bench) == {"second": (4, 4)}  # the second block as well would leave nothing to sample from
+    assert chunks(bench) == {"second": (4, 4)}  # the second block as well would leave nothing to sample from
     bench.run()
     assert first.finish.usage.cached_tokens == 0
     assert second.finish.usage.cached_tokens == 4
@@ -141,7 +142,7 @@ def test_a_burst_of_equal_prompts_computes_them_once() -> None:
     bench = make_bench(max_batch_tokens=64, num_blocks=32)
     streams = [bench.submit(f"choice {i}", range(13)) for i in range(4)]
     bench.run()
-    computed = sum(plan.num_tokens for plan in bench.runner.plans)
+    computed = sum(step.num_tokens for step in bench.runner.steps)
     assert computed == 13 + 3 * 1 + 4 * 3  # the prompt, each other's last token, then decode
     assert [stream.finish.usage.cached_tokens for stream in streams] == [0, 12, 12, 12]
 
@@ -153,9 +154,9 @@ def test_a_higher_priority_does_not_wait_for_a_lower_ones_prefix() -> None:
     bench.submit("equal", range(30))
     bench.submit("high", range(30), priority=1)
     bench.engine.step()
-    assert rows(bench) == {"low": (20, 6), "high": (20, 10)}
+    assert chunks(bench) == {"low": (20, 6), "high": (20, 10)}
     bench.engine.step()
-    assert rows(bench)["equal"] == (28, 2)
+    assert chunks(bench)["equal"] == (28, 2)
 
 
 def test_waiting_for_a_prefix_bounds_the_work_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +171,7 @@ def test_waiting_for_a_prefix_bounds_the_work_of_a_step(monkeypatch: pytest.Monk
         "find",
         lambda sequence: (looked_up.append(sequence.id), find(sequence))[1],
     )
-    bench.engine.scheduler.mixed_steps = MixedSteps(max_batch_tokens=20)  # so that budget is left
+    bench.engine.scheduler.prefill_budget = PrefillBudget(max_batch_tokens=20)  # so that budget is left
     bench.engine.scheduler.schedule()
     assert len(looked_up) == MAX_SKIPPED
 
@@ -197,8 +198,8 @@ def test_a_preempted_request_finds_its_own_blocks_again() -> None:
     newer = bench.submit("newer", [4, 5, 6], sampling=Sampling(max_tokens=16, ignore_eos=True))
     bench.run()
     assert newer.finish.timings.num_preemptions >= 1
-    computed = [row for plan in bench.runner.plans for row in plan.rows if row.sequence.id == "newer"]
-    assert any(row.start > 0 for row in computed if row.num_tokens > 1)
+    computed = [chunks(bench, number).get("newer", (0, 0)) for number in range(len(bench.runner.steps))]
+    assert any(start > 0 and length > 1 for start, length in computed)
     assert newer.finish.usage.cached_tokens == 0  # of the prompt, at first admission
 
 
@@ -208,7 +209,7 @@ def test_a_higher_priority_takes_the_place_of_a_lower_one() -> None:
     bench.engine.step()
     high = bench.submit("high", range(20, 32), priority=1)
     bench.engine.step()
-    assert rows(bench) == {"high": (0, 12)}
+    assert chunks(bench) == {"high": (0, 12)}
     bench.run()
     assert low.finish.timings.num_preemptions == 1
     assert low.token_ids == oracle(range(10), max_tokens=5)
@@ -221,7 +222,7 @@ def test_an_equal_priority_waits_for_its_turn() -> None:
     bench.engine.step()
     bench.submit("second", range(20, 32))
     bench.engine.step()
-    assert rows(bench) == {"first": (10, 1)}
+    assert chunks(bench) == {"first": (10, 1)}
     bench.run()
     assert first.finish.timings.num_preemptions == 0
 
@@ -231,7 +232,7 @@ def test_waiting_requests_start_by_priority_then_by_arrival() -> None:
     for name, priority in (("a", 0), ("b", 2), ("c", 2), ("d", 1)):
         bench.submit(name, [ord(name) % 50], priority=priority, sampling=Sampling(max_tokens=1))
     bench.run()
-    order = [row.sequence.id for plan in bench.runner.plans for row in plan.rows]
+    order = [request_id for step in bench.runner.steps for request_id in step.request_ids]
     assert order == ["b", "c", "d", "a"]
 
 
@@ -242,32 +243,32 @@ def test_a_long_prompt_at_the_head_of_the_queue_is_not_overtaken() -> None:
     bench.submit("long", range(30, 54))
     bench.submit("short", [1])
     bench.engine.step()
-    assert set(rows(bench)) == {"running"}
+    assert set(chunks(bench)) == {"running"}
 
 
-def test_a_sequence_waiting_for_its_allowance_gives_its_blocks_to_running_ones_first() -> None:
+def test_a_sequence_waiting_for_its_grant_gives_its_blocks_to_running_ones_first() -> None:
     bench = make_bench(num_blocks=6, max_batch_tokens=64)
-    paused = bench.submit("paused", [1, 2, 3], allowance=2, priority=5)
+    paused = bench.submit("paused", [1, 2, 3], granted_tokens=2, priority=5)
     running = [
         bench.submit(name, [number, 5, 6], sampling=Sampling(max_tokens=8, ignore_eos=True))
         for number, name in ((7, "older"), (8, "newer"))
     ]
     bench.run()
-    assert bench.engine.flights["paused"].sequence.num_preemptions == 1
+    assert bench.engine.requests["paused"].sequence.num_preemptions == 1
     assert [stream.finish.timings.num_preemptions for stream in running] == [0, 0]
-    bench.engine.extend("paused", allowance=4, is_final=False)
+    bench.engine.grant("paused", granted_tokens=4, is_final=False)
     bench.run()
     assert paused.token_ids == oracle([1, 2, 3], max_tokens=4)
 
 
-def test_sequences_at_their_allowance_give_way_when_nothing_else_can_run() -> None:
+def test_sequences_at_their_grant_give_way_when_nothing_else_can_run() -> None:
     bench = make_bench(num_blocks=4, max_batch_tokens=64)
-    bench.submit("paused", range(11), allowance=1)
+    bench.submit("paused", range(11), granted_tokens=1)
     bench.run()
     other = bench.submit("other", range(20, 32))
     bench.run()
     assert other.finish.reason is FinishReason.LENGTH
-    assert bench.engine.flights["paused"].sequence.num_preemptions == 1
+    assert bench.engine.requests["paused"].sequence.num_preemptions == 1
 
 
 def test_the_queue_is_bounded_by_requests_and_by_prompt_tokens() -> None:
@@ -276,7 +277,7 @@ def test_the_queue_is_bounded_by_requests_and_by_prompt_tokens() -> None:
     bench.submit("b", [1])
     with pytest.raises(QueueFull):
         bench.submit("c", [1])
-    assert "c" not in bench.engine.flights
+    assert "c" not in bench.engine.requests
     bench.engine.step()
     bench.submit("c", [1])
     bench = make_bench(max_queued_tokens=10)

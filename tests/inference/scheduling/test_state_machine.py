@@ -8,11 +8,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from inference.protocol.errors import Refusal
+from inference.protocol.errors import RequestRejected
 from inference.protocol.events import Delta, FinishReason
 from inference.protocol.requests import Deadlines, Sampling
 from inference.scheduling.block_pool import block_content
-from inference.scheduling.sequence import Plan, Status
+from inference.scheduling.scheduler import ScheduleResult
+from inference.scheduling.sequence import Status
+from inference.scheduling.step_input import StepInput
 from tests.inference.scheduling.fake_model import (
     Broken,
     OutOfMemoryError,
@@ -46,16 +48,24 @@ class EngineMachine(RuleBasedStateMachine):
         self.says = repeating if config["num_draft_tokens"] else next_token
         self.bench = make_bench(faults=self.faults, max_queued_requests=8, says=self.says, **config)
         self.engine = self.bench.engine
+        self.schedule = self.engine.scheduler.schedule
+        self.engine.scheduler.schedule = self.scheduled  # type: ignore[method-assign]
         self.streams: dict[str, Stream] = {}
         self.sampling: dict[str, tuple[list[int], int]] = {}
         self.expected_end: dict[str, set[FinishReason]] = {}
 
-    def faults(self, plan: Plan) -> None:
-        if plan.num_tokens > self.max_batch_tokens or any(row.num_tokens < 1 for row in plan.rows):
+    def scheduled(self) -> ScheduleResult:
+        result = self.schedule()
+        if not set(result.admitted).isdisjoint(result.preempted):
+            raise Broken("who was admitted was preempted in the same step")
+        return result
+
+    def faults(self, step: StepInput) -> None:
+        if step.num_tokens > self.max_batch_tokens or min(step.lengths) < 1:
             raise Broken("the batch is larger than its budget")
-        if any(row.sequence.id in self.poison for row in plan.rows):
+        if not self.poison.isdisjoint(step.request_ids):
             raise ValueError("poison")
-        if self.num_oom and plan.num_tokens > 1:
+        if self.num_oom and step.num_tokens > 1:
             self.num_oom -= 1
             raise OutOfMemoryError("no room")
 
@@ -67,7 +77,7 @@ class EngineMachine(RuleBasedStateMachine):
         max_tokens=st.integers(1, 24),
         priority=st.integers(0, 2),
         num_choices=st.integers(1, 3),
-        allowance=st.sampled_from([None, None, 0, 2, 5]),
+        granted_tokens=st.sampled_from([None, None, 0, 2, 5]),
     )
     def submit(
         self, prefix: list[int], tail: list[int], salt: str, max_tokens: int, num_choices: int, **request: Any
@@ -86,7 +96,7 @@ class EngineMachine(RuleBasedStateMachine):
                     deadlines=Deadlines(50.0, 100.0, 60.0, 500.0),
                     **request,
                 )
-            except Refusal:
+            except RequestRejected:
                 continue
             self.sampling[request_id] = (prompt, max_tokens)
             self.expected_end[request_id] = {FinishReason.LENGTH}
@@ -99,36 +109,36 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule(request_id=requests)
     def abort(self, request_id: str) -> None:
-        if request_id in self.engine.flights:
+        if request_id in self.engine.requests:
             self.expected_end[request_id] = {FinishReason.CANCELLED}
         self.engine.abort(request_id)
 
     @rule(salt=st.sampled_from(["a", "b"]))
     def abort_owner(self, salt: str) -> None:
-        for request_id, flight in self.engine.flights.items():
-            if flight.sequence.request.owner.id == salt:
+        for request_id, state in self.engine.requests.items():
+            if state.sequence.request.owner.id == salt:
                 self.expected_end[request_id] = {FinishReason.CANCELLED}
         self.engine.abort_owner(salt)
 
     @rule(request_id=requests, more=st.integers(0, 6), is_final=st.booleans())
-    def extend(self, request_id: str, more: int, is_final: bool) -> None:
-        flight = self.engine.flights.get(request_id)
-        if flight is None:
+    def grant(self, request_id: str, more: int, is_final: bool) -> None:
+        state = self.engine.requests.get(request_id)
+        if state is None:
             return
         if is_final:
             self.expected_end[request_id] |= {FinishReason.BUDGET}
-        granted = (flight.sequence.allowance or 0) + more
-        self.engine.extend(request_id, allowance=granted, is_final=is_final)
+        granted = (state.sequence.granted_tokens or 0) + more
+        self.engine.grant(request_id, granted_tokens=granted, is_final=is_final)
 
     @rule(request_id=requests)
     def poison_one(self, request_id: str) -> None:
-        if request_id in self.engine.flights:
+        if request_id in self.engine.requests:
             self.poison.add(request_id)
             self.expected_end[request_id] |= {FinishReason.FAILED}
 
     @rule(request_id=requests)
     def lose_finiteness(self, request_id: str) -> None:
-        if request_id in self.engine.flights:
+        if request_id in self.engine.requests:
             self.bench.sampler.non_finite.add(request_id)
             self.expected_end[request_id] |= {FinishReason.FAILED}
 
@@ -140,14 +150,14 @@ class EngineMachine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.bench.clock.now += seconds
         if seconds > 1:
-            for request_id in self.engine.flights:
+            for request_id in self.engine.requests:
                 self.expected_end[request_id] |= {FinishReason.FAILED}
 
     @rule()
     def come_to_rest(self) -> None:
-        """Every allowance is granted: then all ends within bounded steps, and nothing is held any more."""
-        for request_id in tuple(self.engine.flights):
-            self.engine.extend(request_id, allowance=1000, is_final=False)
+        """Every grant is made: then all ends within bounded steps, and nothing is held any more."""
+        for request_id in tuple(self.engine.requests):
+            self.engine.grant(request_id, granted_tokens=1000, is_final=False)
         self.bench.run(max_steps=2000)
         assert not self.engine.has_work
         assert self.engine.pool.num_used == 0
@@ -162,9 +172,8 @@ class EngineMachine(RuleBasedStateMachine):
         assert pool.num_free + pool.num_used == pool.num_blocks
         assert stats.num_blocks_used + stats.num_blocks_cached <= stats.num_blocks
         assert len(engine.scheduler.running) <= engine.scheduler.max_num_seqs
-        assert not set(engine.scheduler.admitted) & set(engine.scheduler.preempted)
-        assert len(engine.scheduler.running) + len(engine.waiting) == len(engine.flights)
-        assert engine._num_held == sum(f.timeline.phase == "allowance" for f in engine.flights.values())
+        assert len(engine.scheduler.running) + len(engine.waiting) == len(engine.requests)
+        assert engine._num_held == sum(f.timeline.phase == "allowance" for f in engine.requests.values())
         new = [s for s in engine.waiting if s.num_preemptions == 0]
         assert engine.waiting.num_new == len(new) <= 8
         assert engine.waiting.num_new_tokens == sum(s.num_prompt_tokens for s in new)
@@ -173,14 +182,14 @@ class EngineMachine(RuleBasedStateMachine):
     def blocks_hold_what_their_tables_say(self) -> None:
         for sequence in self.engine.scheduler.running:
             assert sequence.status is Status.RUNNING
-            self.bench.runner._read(sequence, sequence.num_computed_tokens)
+            self.bench.runner._read(sequence.block_table, sequence.num_computed_tokens)
             for block_id in sequence.block_table:
                 block = self.engine.pool.blocks[block_id]
                 assert block.hash is None or block.salt == sequence.request.owner.salt
 
     @invariant()
     def blocks_are_remembered_for_what_they_hold(self) -> None:
-        """Among them those that ended requests left behind: no guess was taken for a token."""
+        """Among them those that ended requests left behind: no draft was taken for a token."""
         size = self.engine.pool.block_size
         for block in self.engine.pool.blocks:
             if block.hash is not None:
@@ -195,11 +204,11 @@ class EngineMachine(RuleBasedStateMachine):
             output = stream.token_ids
             assert output == expected[: len(output)]
             assert stream.text == "".join(f"<{token_id}>" for token_id in output)
-            flight = self.engine.flights.get(request_id)
-            if flight is not None:
+            state = self.engine.requests.get(request_id)
+            if state is not None:
                 assert all(isinstance(event, Delta) for event in stream.events)
-                allowance = flight.sequence.allowance
-                assert allowance is None or len(output) <= allowance
+                granted_tokens = state.sequence.granted_tokens
+                assert granted_tokens is None or len(output) <= granted_tokens
                 continue
             finish = stream.finish
             assert finish.reason in self.expected_end[request_id]

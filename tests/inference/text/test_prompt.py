@@ -10,9 +10,9 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from inference.protocol.errors import ContextLengthExceeded, InvalidValue
-from inference.protocol.requests import ChatMessage, PrepareRequest
+from inference.protocol.requests import ChatMessage, TokenizeRequest
 from inference.text.chat_template import render_chat
-from inference.text.prompt import prepare
+from inference.text.prompt import tokenize
 from inference.text.tokenizer import load_tokenizer
 from tests.inference import tiny
 
@@ -37,42 +37,44 @@ def facts() -> Facts:
 
 
 def test_text_becomes_ids_and_leaves_the_rest_of_the_context(facts: Facts) -> None:
-    prepared = prepare(facts, PrepareRequest("r", text="hello"))
-    assert facts.tokenizer.decode(list(prepared.token_ids)) == "hello" == prepared.text
-    assert prepared.max_output_tokens == 35
+    tokenized = tokenize(facts, TokenizeRequest("r", text="hello"))
+    assert facts.tokenizer.decode(list(tokenized.token_ids)) == "hello" == tokenized.text
+    assert tokenized.max_output_tokens == 35
 
 
 def test_ids_are_taken_as_they_are_and_shown_as_text(facts: Facts) -> None:
     ids = tuple(facts.tokenizer.encode("hi", add_special_tokens=False))
-    prepared = prepare(facts, PrepareRequest("r", token_ids=ids))
-    assert (prepared.token_ids, prepared.text) == (ids, "hi")
+    tokenized = tokenize(facts, TokenizeRequest("r", token_ids=ids))
+    assert (tokenized.token_ids, tokenized.text) == (ids, "hi")
 
 
 @pytest.mark.parametrize(
-    "request_", [PrepareRequest("r", text=""), PrepareRequest("r", token_ids=())], ids=["text", "ids"]
+    "request_", [TokenizeRequest("r", text=""), TokenizeRequest("r", token_ids=())], ids=["text", "ids"]
 )
-def test_an_empty_prompt_is_refused(facts: Facts, request_: PrepareRequest) -> None:
-    with pytest.raises(InvalidValue, match="the prompt is empty") as refusal:
-        prepare(facts, request_)
-    assert refusal.value.param == "prompt"
+def test_an_empty_prompt_is_refused(facts: Facts, request_: TokenizeRequest) -> None:
+    with pytest.raises(InvalidValue, match="the prompt is empty") as rejected:
+        tokenize(facts, request_)
+    assert rejected.value.param == "prompt"
 
 
 @pytest.mark.parametrize("token_id", [-1, 300, 2**40])
 def test_an_id_outside_the_vocabulary_is_refused(facts: Facts, token_id: int) -> None:
-    with pytest.raises(InvalidValue, match=f"token id {token_id} is not in the vocabulary of 300") as refusal:
-        prepare(facts, PrepareRequest("r", token_ids=(5, token_id)))
-    assert refusal.value.param == "prompt"
+    with pytest.raises(
+        InvalidValue, match=f"token id {token_id} is not in the vocabulary of 300"
+    ) as rejected:
+        tokenize(facts, TokenizeRequest("r", token_ids=(5, token_id)))
+    assert rejected.value.param == "prompt"
 
 
 def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers(facts: Facts) -> None:
-    assert prepare(facts, PrepareRequest("r", text="x" * 39)).max_output_tokens == 1
+    assert tokenize(facts, TokenizeRequest("r", text="x" * 39)).max_output_tokens == 1
     with pytest.raises(ContextLengthExceeded, match=r"40 tokens.*context holds 40"):
-        prepare(facts, PrepareRequest("r", text="x" * 40))
+        tokenize(facts, TokenizeRequest("r", text="x" * 40))
 
 
 def test_messages_go_through_the_models_template(facts: Facts) -> None:
     messages = (ChatMessage("system", "s"), ChatMessage("user", "hi", name="bo"))
-    ids = prepare(facts, PrepareRequest("r", messages=messages)).token_ids
+    ids = tokenize(facts, TokenizeRequest("r", messages=messages)).token_ids
     expected = "<begin>system:s<end><begin>user/bo:hi<end><begin>assistant:"
     assert facts.tokenizer.decode(list(ids)) == expected
     assert [token_id for token_id in ids if token_id >= 256] == [256, 257, 256, 257, 256]
@@ -86,7 +88,7 @@ def test_a_special_tokens_string_in_a_message_stays_text(facts: Facts) -> None:
 
 
 def test_special_tokens_may_be_written_in_a_plain_prompt(facts: Facts) -> None:
-    assert 257 in prepare(facts, PrepareRequest("r", text="a<end>")).token_ids
+    assert 257 in tokenize(facts, TokenizeRequest("r", text="a<end>")).token_ids
 
 
 def test_the_marks_that_stand_for_special_tokens_cannot_be_forged(
@@ -100,11 +102,11 @@ def test_the_marks_that_stand_for_special_tokens_cannot_be_forged(
 
 def test_no_messages_and_no_template_are_refused(facts: Facts) -> None:
     with pytest.raises(InvalidValue, match="messages is empty"):
-        prepare(facts, PrepareRequest("r", messages=()))
+        tokenize(facts, TokenizeRequest("r", messages=()))
     facts.tokenizer.chat_template = None
-    with pytest.raises(InvalidValue, match="no chat template") as refusal:
-        prepare(facts, PrepareRequest("r", messages=(ChatMessage("user", "hi"),)))
-    assert refusal.value.param == "messages"
+    with pytest.raises(InvalidValue, match="no chat template") as rejected:
+        tokenize(facts, TokenizeRequest("r", messages=(ChatMessage("user", "hi"),)))
+    assert rejected.value.param == "messages"
 
 
 @pytest.mark.parametrize(
@@ -120,9 +122,9 @@ def test_no_messages_and_no_template_are_refused(facts: Facts) -> None:
 )
 def test_what_a_template_refuses_or_may_not_do_is_the_requests_fault(facts: Facts, template: str) -> None:
     facts.tokenizer.chat_template = template
-    with pytest.raises(InvalidValue, match="chat template refuses") as refusal:
+    with pytest.raises(InvalidValue, match="chat template refuses") as rejected:
         render_chat(facts.tokenizer, [ChatMessage("user", "hi")])
-    assert refusal.value.param == "messages"
+    assert rejected.value.param == "messages"
 
 
 @pytest.mark.model

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from console.gateway.endpoints.logprobs import chat_logprobs
-from console.gateway.endpoints.response import Answer, Json, Text, encode, ending
+from console.gateway.endpoints.response import GenerationResponse, Json, Text, encode, ending
 from inference.protocol.events import Delta, Finish
 
 
-class ChatAnswer(Answer):
+class ChatResponse(GenerationResponse):
     """`chat.completion`, or its chunks: the role first, then content, then the reason."""
 
     OBJECT = "chat.completion"
@@ -16,7 +16,7 @@ class ChatAnswer(Answer):
     def opening(self) -> list[Json]:
         return [
             self._part(index, {"role": "assistant", "content": "", "refusal": None}, None)
-            for index in range(self._accepted.demand.num_choices)
+            for index in range(self._accepted.request.num_choices)
         ]
 
     def delta(self, index: int, delta: Delta) -> Text | None:
@@ -39,7 +39,7 @@ class ChatAnswer(Answer):
         return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
 
     def _logprobs(self, delta: Delta) -> Json | None:
-        num_top = self._accepted.demand.sampling.logprobs
+        num_top = self._accepted.request.sampling.logprobs
         if num_top is None:
             return None
         return {"content": chat_logprobs(delta.logprobs, num_top=num_top), "refusal": None}

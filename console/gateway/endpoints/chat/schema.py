@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from console.gateway.endpoints.generation_fields import NO_NUL, GenerationRequest
 from console.gateway.endpoints.wire import Refused, Strict
 from console.gateway.errors import invalid
-from console.gateway.pipeline.request import Demand, Prompt
+from console.gateway.pipeline.request import PipelineRequest, Prompt
 from inference.protocol.errors import InvalidValue
 from inference.protocol.requests import ChatMessage
 
@@ -136,13 +136,12 @@ class ChatRequest(GenerationRequest):
     def end_user(self) -> str:
         return self.safety_identifier or self.user
 
-    def demand(self) -> Demand:
+    def to_pipeline(self) -> PipelineRequest:
         messages = tuple(
             ChatMessage("system" if one.role == "developer" else one.role, one.text, one.name)
             for one in self.messages
         )
-        return Demand(
-            endpoint="chat.completions",
+        return PipelineRequest(
             model=self.model,
             prompts=(Prompt(messages=messages, param="messages"),),
             n=self.n,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Self
 
+from console.gateway.endpoints.completions.schema import CompletionRequest
+from console.gateway.endpoints.generation_fields import GenerationRequest
 from console.gateway.endpoints.logprobs import CompletionLogprobs
-from console.gateway.endpoints.response import NO_USAGE, Answer, Json, Text, encode, ending
+from console.gateway.endpoints.response import NO_USAGE, GenerationResponse, Json, Text, encode, ending
 from console.gateway.pipeline.generation import Accepted
 from console.gateway.pipeline.request import UsageInStream
 from inference.protocol.events import Delta, Finish
 
 
-class CompletionAnswer(Answer):
+class CompletionResponse(GenerationResponse):
     """`text_completion`, whole or in chunks that are of the same kind."""
 
     OBJECT = "text_completion"
@@ -22,10 +25,15 @@ class CompletionAnswer(Answer):
         self._echo = echo
         self._told: defaultdict[int, CompletionLogprobs] = defaultdict(CompletionLogprobs)  # by choice
 
+    @classmethod
+    def to(cls, accepted: Accepted, wire: GenerationRequest) -> Self:
+        assert isinstance(wire, CompletionRequest)
+        return cls(accepted, usage=wire.usage_in_stream, echo=wire.echo)
+
     def opening(self) -> list[Json]:
         if not self._echo:
             return []
-        return [self._part(index, self._prompt(index)) for index in range(self._accepted.demand.num_choices)]
+        return [self._part(index, self._prompt(index)) for index in range(self._accepted.request.num_choices)]
 
     def delta(self, index: int, delta: Delta) -> Text | None:
         if not delta.text and not delta.logprobs:
@@ -46,13 +54,13 @@ class CompletionAnswer(Answer):
         }
 
     def _prompt(self, index: int) -> str:
-        return self._accepted.prompts[index // self._accepted.demand.n].text or ""
+        return self._accepted.prompts[index // self._accepted.request.n].text or ""
 
     @staticmethod
     def _part(index: int, text: str) -> Json:
         return {"index": index, "text": text, "logprobs": None, "finish_reason": None}
 
     def _logprobs(self, index: int, delta: Delta, text: str | None = None) -> Json | None:
-        if self._accepted.demand.sampling.logprobs is None:
+        if self._accepted.request.sampling.logprobs is None:
             return None
         return self._told[index].lists(delta.logprobs, text=text)

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from console.gateway.endpoints.generation_fields import GenerationRequest, Integer
 from console.gateway.endpoints.wire import Refused
 from console.gateway.errors import invalid, unsupported
-from console.gateway.pipeline.request import Demand, Prompt
+from console.gateway.pipeline.request import PipelineRequest, Prompt
 
 MAX_PROMPTS = 32
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
@@ -50,9 +50,8 @@ class CompletionRequest(GenerationRequest):
             )
         return self
 
-    def demand(self) -> Demand:
-        return Demand(
-            endpoint="completions",
+    def to_pipeline(self) -> PipelineRequest:
+        return PipelineRequest(
             model=self.model,
             prompts=tuple(self._prompts()),
             n=self.n,

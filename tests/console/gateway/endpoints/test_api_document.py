@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from console.gateway.endpoints.field_table import ENDPOINTS, wire_fields
+from console.gateway.endpoints.field_table import schemas, wire_fields
 from console.gateway.errors import ENGINE_STATUS, ApiError
 from monitoring.collect import VLLM_NAMES, exposition
 
@@ -133,7 +133,7 @@ def documented(path: str) -> dict[str, Row]:
 
 
 def parse(path: str, **fields: Any) -> Any:
-    return ENDPOINTS[path].parse(LEAST[path] | fields).demand()  # type: ignore[attr-defined]
+    return schemas()[path].parse(LEAST[path] | fields).to_pipeline()
 
 
 def refusal_of(path: str, **fields: Any) -> ApiError:
@@ -143,8 +143,8 @@ def refusal_of(path: str, **fields: Any) -> ApiError:
 
 
 each_endpoint = pytest.mark.parametrize("path", [CHAT, COMPLETION])
-REFUSED = [(path, one.name) for path in ENDPOINTS for one in wire_fields(path) if not one.works]
-WORKS = [(path, one.name) for path in ENDPOINTS for one in wire_fields(path) if one.works]
+REFUSED = [(path, one.name) for path in schemas() for one in wire_fields(path) if not one.works]
+WORKS = [(path, one.name) for path in schemas() for one in wire_fields(path) if one.works]
 
 
 @each_endpoint
@@ -185,7 +185,7 @@ def test_working_field_is_accepted_and_changes_what_is_asked_for(path: str, name
         return
     fields = {"logprobs": LOGPROBS[path]} if name == "logprobs" else WORKING[name]
     if name in ABOUT_DELIVERY:
-        before, after = (ENDPOINTS[path].parse(LEAST[path] | more) for more in ({}, fields))
+        before, after = (schemas()[path].parse(LEAST[path] | more) for more in ({}, fields))
         assert getattr(after, name) != getattr(before, name)
     else:
         assert parse(path, **fields) != parse(path)

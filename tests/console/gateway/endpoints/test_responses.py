@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from console.gateway.endpoints.chat.response import ChatAnswer
-from console.gateway.endpoints.completions.response import CompletionAnswer
-from console.gateway.endpoints.response import Answer
-from console.gateway.http.sse import frame
-from console.gateway.pipeline.pipeline import ChoiceEvent, Settled, Silence, Step
+from console.gateway.endpoints.base import data_frame
+from console.gateway.endpoints.chat.response import ChatResponse
+from console.gateway.endpoints.completions.endpoint import COMPLETIONS
+from console.gateway.endpoints.completions.response import CompletionResponse
+from console.gateway.endpoints.response import GenerationResponse
+from console.gateway.pipeline.pipeline import ChoiceEvent, KeepAlive, PipelineEvent, Settled
 from console.gateway.pipeline.request import UsageInStream
 from console.gateway.websocket.frames import chunk_frame, server_frame
 from inference.protocol.events import Delta, Finish, FinishReason, TokenLogprob, Usage
@@ -38,23 +39,23 @@ ENVELOPE = {
 FINISH = Finish(FinishReason.LENGTH, Usage(1, 0, 2))
 
 
-async def steps(*made: Step) -> AsyncGenerator[Step, None]:
+async def steps(*made: PipelineEvent) -> AsyncGenerator[PipelineEvent, None]:
     for one in made:
         yield one
 
 
-async def told(answer: Answer, *made: Step) -> list[Any]:
+async def told(answer: GenerationResponse, *made: PipelineEvent) -> list[Any]:
     return [None if one is None else json.loads(one) async for one in answer.chunks(steps(*made))]
 
 
-def chat(*, n: int = 1, wants_usage: bool = False, logprobs: int | None = None) -> ChatAnswer:
+def chat(*, n: int = 1, wants_usage: bool = False, logprobs: int | None = None) -> ChatResponse:
     one = accepted(n=n, sampling=Sampling(logprobs=logprobs), slice_tokens=8)
-    return ChatAnswer(one, usage=UsageInStream(at_end=wants_usage))
+    return ChatResponse(one, usage=UsageInStream(at_end=wants_usage))
 
 
-def completion(*, wants_usage: bool = False, logprobs: int | None = None) -> CompletionAnswer:
-    one = accepted(sampling=Sampling(logprobs=logprobs), slice_tokens=8, endpoint="completions")
-    return CompletionAnswer(one, usage=UsageInStream(at_end=wants_usage), echo=False)
+def completion(*, wants_usage: bool = False, logprobs: int | None = None) -> CompletionResponse:
+    one = accepted(sampling=Sampling(logprobs=logprobs), slice_tokens=8, endpoint=COMPLETIONS)
+    return CompletionResponse(one, usage=UsageInStream(at_end=wants_usage), echo=False)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -81,7 +82,7 @@ async def test_a_completion_chunk(text: str) -> None:
 
 
 @pytest.mark.parametrize("answer", [chat(logprobs=0), completion(logprobs=0)], ids=["chat", "completion"])
-async def test_logprobs_ride_along(answer: Answer) -> None:
+async def test_logprobs_ride_along(answer: GenerationResponse) -> None:
     delta = Delta("hi", (5,), (TokenLogprob(5, "hi", b"hi", -0.5),))
     *_, chunk = await told(answer, ChoiceEvent(0, delta))
     assert chunk["choices"][0]["logprobs"] is not None
@@ -93,7 +94,7 @@ async def test_what_shows_nothing_is_no_chunk() -> None:
 
 
 async def test_a_whole_stream() -> None:
-    made = [Silence(), ChoiceEvent(0, Delta("a", (1,))), ChoiceEvent(0, FINISH), Settled(Usage(1, 0, 2))]
+    made = [KeepAlive(), ChoiceEvent(0, Delta("a", (1,))), ChoiceEvent(0, FINISH), Settled(Usage(1, 0, 2))]
     role, silence, text, finish, usage = await told(chat(wants_usage=True), *made)
     assert role["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
     assert silence is None
@@ -108,7 +109,7 @@ async def test_a_chunk_is_one_line_of_an_event(text: str) -> None:
     """Of what ends a line of an event, nothing may stand in one: JSON escapes it."""
     (chunk,) = [one async for one in completion().chunks(steps(ChoiceEvent(0, Delta(text, (5,)))))]
     assert chunk is not None
-    written = frame(chunk)
+    written = data_frame(chunk)
     assert written.startswith(b"data: {") and written.endswith(b"}\n\n")
     assert written.count(b"\n") == 2 and b"\r" not in written
     assert len(written.decode().splitlines()) == 2  # nor for clients to whom Unicode has other line ends
@@ -117,14 +118,14 @@ async def test_a_chunk_is_one_line_of_an_event(text: str) -> None:
 @pytest.mark.parametrize("stream_id", [None, "a.b-c_1"])
 async def test_a_frame_of_a_socket(stream_id: str | None) -> None:
     chunk = {"id": "x", "choices": []}
-    written = chunk_frame(stream_id, 7, json.dumps(chunk))
+    written = chunk_frame("chat.completion", stream_id, 7, json.dumps(chunk))
     expected = server_frame("chat.completion.chunk", stream_id, 7, chunk=chunk)
     assert json.loads(written) == expected and list(json.loads(written)) == list(expected)
 
 
 async def test_each_chunk_can_tell_the_tokens_so_far() -> None:
     one = accepted(n=2, sampling=Sampling(), slice_tokens=8)
-    answer = ChatAnswer(one, usage=UsageInStream(at_end=True, so_far=True))
+    answer = ChatResponse(one, usage=UsageInStream(at_end=True, so_far=True))
     made = [
         ChoiceEvent(0, Delta("a", (1,))),
         ChoiceEvent(1, Delta("", (2,))),  # shows nothing, and counts

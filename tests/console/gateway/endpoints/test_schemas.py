@@ -8,9 +8,9 @@ import pytest
 
 from console.gateway.endpoints.chat.schema import ChatRequest
 from console.gateway.endpoints.completions.schema import CompletionRequest
-from console.gateway.endpoints.field_table import ENDPOINTS, wire_fields
+from console.gateway.endpoints.field_table import schemas, wire_fields
 from console.gateway.errors import ApiError
-from inference.protocol.errors import Refusal
+from inference.protocol.errors import RequestRejected
 from inference.protocol.requests import ChatMessage
 
 # As OpenAI's API description names them (revision f85dbe2).
@@ -50,7 +50,7 @@ def test_every_field_of_openai_has_a_line_in_the_table(path: str, names: str) ->
 
 
 def test_no_field_both_works_and_is_refused() -> None:
-    for path in ENDPOINTS:
+    for path in schemas():
         names = [field.name for field in wire_fields(path)]
         assert len(names) == len(set(names))
 
@@ -59,7 +59,7 @@ def test_no_field_both_works_and_is_refused() -> None:
 def test_a_refused_field_is_named_and_its_harmless_values_pass(name: str) -> None:
     assert fault(**{name: {"any": "thing"}}) == ("unsupported_parameter", name)
     for value in [None, *ChatRequest.REFUSED[name].harmless]:
-        assert chat(**{name: value}).demand() == chat().demand()
+        assert chat(**{name: value}).to_pipeline() == chat().to_pipeline()
 
 
 def test_harmless_is_not_confused_by_equal_numbers() -> None:
@@ -68,7 +68,7 @@ def test_harmless_is_not_confused_by_equal_numbers() -> None:
 
 def test_null_means_not_given() -> None:
     optional = {name: None for name in ChatRequest.model_fields if name not in ("model", "messages")}
-    assert chat(**optional).demand() == chat().demand()
+    assert chat(**optional).to_pipeline() == chat().to_pipeline()
 
 
 def test_every_sampling_field_reaches_the_engine() -> None:
@@ -89,7 +89,7 @@ def test_every_sampling_field_reaches_the_engine() -> None:
     request = chat(
         **values, stop=["a", "b"], stop_token_ids=[5], logit_bias={"9": -100}, max_completion_tokens=11
     )
-    sampling = request.demand().sampling
+    sampling = request.to_pipeline().sampling
     assert {name: getattr(sampling, name) for name in values} == values
     assert (sampling.stop, sampling.stop_token_ids) == (("a", "b"), (5,))
     assert (sampling.logit_bias, sampling.max_tokens) == ({9: -100.0}, 11)
@@ -101,10 +101,10 @@ def test_every_sampling_field_reaches_the_engine() -> None:
 
 
 def test_logprobs_are_a_flag_and_a_number_in_chat_and_a_number_in_completions() -> None:
-    assert chat().demand().sampling.logprobs is None
-    assert chat(logprobs=True).demand().sampling.logprobs == 0
-    assert chat(logprobs=True, top_logprobs=5).demand().sampling.logprobs == 5
-    assert completion(logprobs=0).demand().sampling.logprobs == 0
+    assert chat().to_pipeline().sampling.logprobs is None
+    assert chat(logprobs=True).to_pipeline().sampling.logprobs == 0
+    assert chat(logprobs=True, top_logprobs=5).to_pipeline().sampling.logprobs == 5
+    assert completion(logprobs=0).to_pipeline().sampling.logprobs == 0
 
 
 def test_messages_become_what_the_template_sees() -> None:
@@ -116,7 +116,7 @@ def test_messages_become_what_the_template_sees() -> None:
             {"role": "assistant", "content": "yes", "tool_calls": [], "refusal": None},
         ]
     )
-    assert request.demand().prompts[0].messages == (
+    assert request.to_pipeline().prompts[0].messages == (
         ChatMessage("system", "be brief"),
         ChatMessage("user", "one\ntwo", "ada"),
         ChatMessage("assistant", "yes"),
@@ -196,14 +196,14 @@ def test_types_are_not_coerced(fields: dict[str, Any]) -> None:
     ],
 )
 def test_values_out_of_bounds_are_refused_with_their_field(fields: dict[str, Any]) -> None:
-    with pytest.raises((ApiError, Refusal)) as refused:
-        chat(**fields).demand()
+    with pytest.raises((ApiError, RequestRejected)) as refused:
+        chat(**fields).to_pipeline()
     assert refused.value.param is not None  # type: ignore[union-attr]
     assert refused.value.param.split("[")[0].split(".")[0] == next(iter(fields))  # type: ignore[union-attr]
 
 
 def test_both_limits_may_be_given_only_when_they_agree() -> None:
-    assert chat(max_tokens=4, max_completion_tokens=4).demand().sampling.max_tokens == 4
+    assert chat(max_tokens=4, max_completion_tokens=4).to_pipeline().sampling.max_tokens == 4
     assert fault(max_tokens=4, max_completion_tokens=5) == ("invalid_value", "max_tokens")
 
 
@@ -211,9 +211,9 @@ def test_both_limits_may_be_given_only_when_they_agree() -> None:
     ("prompt", "num_prompts"), [("a", 1), (["a", "b"], 2), ([1, 2, 3], 1), ([[1], [2, 3]], 2)]
 )
 def test_a_prompt_has_four_forms(prompt: Any, num_prompts: int) -> None:
-    demand = completion(prompt=prompt, n=2).demand()
-    assert len(demand.prompts) == num_prompts
-    assert demand.num_choices == 2 * num_prompts
+    request = completion(prompt=prompt, n=2).to_pipeline()
+    assert len(request.prompts) == num_prompts
+    assert request.num_choices == 2 * num_prompts
 
 
 @pytest.mark.parametrize(
@@ -231,8 +231,8 @@ def test_completions_refuse_what_they_cannot_do(fields: dict[str, Any], param: s
 
 
 def test_completions_stop_after_sixteen_tokens_unless_asked_otherwise() -> None:
-    assert completion().demand().max_tokens == 16
-    assert completion(best_of=2, n=2, suffix="").demand().n == 2
+    assert completion().to_pipeline().max_tokens == 16
+    assert completion(best_of=2, n=2, suffix="").to_pipeline().n == 2
 
 
 SDK_FIELDS = [
@@ -245,7 +245,7 @@ SDK_FIELDS = [
 @pytest.mark.parametrize("fields", SDK_FIELDS)
 def test_an_answer_that_is_handed_back_with_empty_fields_of_an_sdk_passes(fields: dict[str, Any]) -> None:
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello", **fields}]
-    (prompt,) = chat(messages=messages).demand().prompts
+    (prompt,) = chat(messages=messages).to_pipeline().prompts
     assert prompt.messages is not None and prompt.messages[1].content == "hello"
 
 
@@ -256,9 +256,9 @@ def test_what_such_a_field_says_is_not_ignored(fields: dict[str, Any]) -> None:
 
 
 def test_no_top_logprobs_asks_for_nothing() -> None:
-    assert chat(top_logprobs=0).demand().sampling.logprobs is None
+    assert chat(top_logprobs=0).to_pipeline().sampling.logprobs is None
 
 
 def test_a_completion_without_max_tokens_needs_no_room_for_sixteen() -> None:
-    demand = completion().demand()
-    assert demand.sampling.max_tokens is None and demand.max_tokens == 16
+    request = completion().to_pipeline()
+    assert request.sampling.max_tokens is None and request.max_tokens == 16

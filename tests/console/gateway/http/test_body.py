@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from console.endpoint_registry import MB
 from console.gateway.errors import ApiError
-from console.gateway.http.body import MAX_BODY_BYTES, MAX_DEPTH, OFF_LOOP_BYTES, parse_object
+from console.gateway.http.body import MAX_DEPTH, OFF_LOOP_BYTES, parse_object
 
 
 async def test_an_object_is_parsed_on_the_loop_and_off_it() -> None:
-    assert await parse_object(b'{"a": [1, "\xc3\xa9"]}') == {"a": [1, "é"]}
+    assert await parse_object(b'{"a": [1, "\xc3\xa9"]}', 2 * MB) == {"a": [1, "é"]}
     large = b'{"a": "' + b"x" * OFF_LOOP_BYTES + b'"}'
-    assert len((await parse_object(large))["a"]) == OFF_LOOP_BYTES
+    assert len((await parse_object(large, 2 * MB))["a"]) == OFF_LOOP_BYTES
 
 
 @pytest.mark.parametrize(
@@ -31,16 +32,16 @@ async def test_an_object_is_parsed_on_the_loop_and_off_it() -> None:
 )
 async def test_anything_else_is_invalid_json(raw: bytes) -> None:
     with pytest.raises(ApiError) as refused:
-        await parse_object(raw)
+        await parse_object(raw, 2 * MB)
     assert (refused.value.status, refused.value.code) == (400, "invalid_json")
 
 
 async def test_a_body_that_is_too_large_is_not_even_parsed() -> None:
     with pytest.raises(ApiError) as refused:
-        await parse_object(b"x" * (MAX_BODY_BYTES + 1))
+        await parse_object(b"x" * (2 * MB + 1), 2 * MB)
     assert refused.value.status == 413
 
 
 async def test_a_depth_that_is_allowed_passes() -> None:
     depth = MAX_DEPTH - 2
-    assert await parse_object(b'{"a": ' + b"[" * depth + b"]" * depth + b"}")
+    assert await parse_object(b'{"a": ' + b"[" * depth + b"]" * depth + b"}", 2 * MB)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from console.gateway.pipeline import generation as module
 from console.gateway.pipeline.generation import HEADROOM, Choices
-from inference.client import LetGo, Receive
+from console.gateway.pipeline.pipeline import _slice_tokens
+from inference.client import Cancel, OnEvent
 from inference.protocol.errors import QueueFull
 from inference.protocol.events import Delta, Finish, FinishReason, Usage
-from inference.protocol.requests import GenerateRequest, Sampling
+from inference.protocol.requests import GenerateRequest, Sampling, TokenizedPrompt
 from tests.console.gateway.accepted import accepted
 
 SLICE = 256
@@ -24,25 +26,25 @@ class Engine:
 
     def __init__(self) -> None:
         self.requests: list[GenerateRequest] = []
-        self.receivers: list[Receive] = []
-        self.allowances: list[tuple[str, int, bool]] = []
+        self.receivers: list[OnEvent] = []
+        self.grants: list[tuple[str, int, bool]] = []
         self.aborted: list[str] = []
-        self.num_let_go = 0
+        self.num_cancelled = 0
         self.said: Counter[int] = Counter()
 
-    def follow(self, request: GenerateRequest, receive: Receive) -> LetGo:
+    def stream(self, request: GenerateRequest, on_event: OnEvent) -> Cancel:
         self.requests.append(request)
-        self.receivers.append(receive)
-        return self._let_go
+        self.receivers.append(on_event)
+        return self._cancel
 
-    def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
-        self.allowances.append((request_id, allowance, is_final))
+    def grant(self, request_id: str, *, granted_tokens: int, is_final: bool) -> None:
+        self.grants.append((request_id, granted_tokens, is_final))
 
     def abort(self, request_id: str) -> None:
         self.aborted.append(request_id)
 
-    def _let_go(self) -> None:
-        self.num_let_go += 1
+    def _cancel(self) -> None:
+        self.num_cancelled += 1
 
     def num_said(self, index: int) -> int:
         return self.said[index]
@@ -81,11 +83,12 @@ def began(
     n: int = 1,
     max_tokens: int = 1000,
     logprobs: int | None = None,
+    can_grant: bool = True,
 ) -> tuple[Choices, Engine, Ledger]:
     engine, ledger = Engine(), Ledger(budget)
     monkeypatch.setattr(module, "extend", ledger.extend)
     sampling = Sampling(max_tokens=max_tokens, logprobs=logprobs)
-    made = accepted(n=n, sampling=sampling, slice_tokens=SLICE)
+    made = replace(accepted(n=n, sampling=sampling, slice_tokens=SLICE), can_grant=can_grant)
     return Choices(made, engine), engine, ledger  # type: ignore[arg-type]
 
 
@@ -96,20 +99,36 @@ async def settle() -> None:
 
 async def test_the_next_slice_is_asked_for_once_before_this_one_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     _choices, engine, ledger = began(monkeypatch, budget=10_000)
-    assert engine.requests[0].allowance == SLICE
+    assert engine.requests[0].granted_tokens == SLICE
     engine.say(SLICE - HEADROOM - 1)
     await settle()
     assert ledger.asked == []
     ledger.writes.clear()
     engine.say(HEADROOM + 1)  # up to the end of the slice, while the ledger is slow
     await settle()
-    assert ledger.asked == [SLICE] and engine.allowances == []
+    assert ledger.asked == [SLICE] and engine.grants == []
     ledger.writes.set()
     await settle()
-    assert engine.allowances == [(engine.requests[0].request_id, 2 * SLICE, False)]
+    assert engine.grants == [(engine.requests[0].request_id, 2 * SLICE, False)]
     engine.say(SLICE)
     await settle()
     assert ledger.asked == [SLICE, SLICE]
+
+
+async def test_an_engine_that_cannot_grant_is_asked_for_what_is_reserved_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    choices, engine, ledger = began(monkeypatch, budget=10_000, n=2, can_grant=False)
+    assert [one.granted_tokens for one in engine.requests] == [None, None]
+    assert [one.sampling.max_tokens for one in engine.requests] == [SLICE, SLICE]
+    for index in (0, 1):
+        engine.say(SLICE, index=index)
+        engine.finish(SLICE, index=index)
+    while not choices.is_over():
+        await choices.next(1)
+    await settle()
+    assert ledger.asked == [] and engine.grants == []
+    assert choices.usage().completion_tokens == 2 * SLICE
 
 
 async def test_the_last_slice_is_as_long_as_what_is_wanted_and_a_spent_budget_is_final(
@@ -119,10 +138,10 @@ async def test_the_last_slice_is_as_long_as_what_is_wanted_and_a_spent_budget_is
     engine.say(SLICE)
     await settle()
     assert ledger.asked == [100]  # no more than the request may have
-    assert engine.allowances[-1][1:] == (SLICE + 40, False)
+    assert engine.grants[-1][1:] == (SLICE + 40, False)
     engine.say(1)
     await settle()
-    assert ledger.asked == [100, 60] and engine.allowances[-1][1:] == (SLICE + 40, True)
+    assert ledger.asked == [100, 60] and engine.grants[-1][1:] == (SLICE + 40, True)
     engine.say(39)
     await settle()
     assert ledger.asked == [100, 60]  # who was told that it is spent does not ask again
@@ -137,7 +156,7 @@ async def test_what_a_choice_leaves_the_other_takes_without_the_ledger(
     engine.say(SLICE, index=1)
     await settle()
     assert ledger.asked == []
-    assert engine.allowances == [(engine.requests[1].request_id, 2 * SLICE - 10, False)]
+    assert engine.grants == [(engine.requests[1].request_id, 2 * SLICE - 10, False)]
 
 
 async def test_stopping_waits_for_the_ledger_and_for_what_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +173,7 @@ async def test_stopping_waits_for_the_ledger_and_for_what_was_used(monkeypatch: 
     ledger.writes.set()
     await asyncio.wait_for(stopping, 5)
     assert choices.usage().completion_tokens == SLICE
-    assert engine.allowances == []  # it had ended
+    assert engine.grants == []  # it had ended
 
 
 async def test_an_engine_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +181,7 @@ async def test_an_engine_that_says_nothing_is_not_waited_for(monkeypatch: pytest
     choices, engine, _ = began(monkeypatch, budget=0)
     engine.say(3)
     await asyncio.wait_for(choices.stop(), 5)
-    assert engine.num_let_go == 1
+    assert engine.num_cancelled == 1
     assert choices.usage().completion_tokens == 3
 
 
@@ -186,7 +205,7 @@ async def test_a_ledger_that_fails_ends_the_choice(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(module, "extend", broken)
     engine.say(SLICE)
     await settle()
-    assert engine.num_let_go == 1
+    assert engine.num_cancelled == 1
     assert isinstance((await choices.next(1) or (0, None))[1], Delta)
     with pytest.raises(OSError, match="gone"):
         await choices.next(1)
@@ -233,7 +252,7 @@ async def test_a_reader_who_comes_along_never_stops_the_engine_and_gets_all(
 async def test_a_spent_budget_is_told_once_the_reader_has_come_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     choices, engine, _ = began(monkeypatch, budget=0, n=8, max_tokens=4000, logprobs=20)
     while allowed(engine)[0] < SLICE:
-        assert not any(is_final for _, _, is_final in engine.allowances)
+        assert not any(is_final for _, _, is_final in engine.grants)
         for index in range(8):
             engine.say(allowed(engine)[index] - engine.num_said(index), index=index)
         await settle()
@@ -244,15 +263,15 @@ async def test_a_spent_budget_is_told_once_the_reader_has_come_to_it(monkeypatch
     await settle()
     for _ in range(8):
         await choices.next(1)
-    last = {request_id: (reach, is_final) for request_id, reach, is_final in engine.allowances}
+    last = {request_id: (reach, is_final) for request_id, reach, is_final in engine.grants}
     assert set(last.values()) == {(SLICE, True)}
 
 
 def allowed(engine: Engine) -> list[int]:
     """How far each choice may go, as the engine was told last."""
-    reach = {request.request_id: request.allowance or 0 for request in engine.requests}
-    for request_id, allowance, _ in engine.allowances:
-        reach[request_id] = max(allowance, reach[request_id])
+    reach = {request.request_id: request.granted_tokens or 0 for request in engine.requests}
+    for request_id, granted_tokens, _ in engine.grants:
+        reach[request_id] = max(granted_tokens, reach[request_id])
     return list(reach.values())
 
 
@@ -276,3 +295,15 @@ async def test_choices_of_a_seeded_request_draw_apart_and_the_same_each_time(
 
 async def test_without_a_seed_each_choice_draws_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.sampling.seed for one in requests_of(monkeypatch, n=3)] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("can_grant", "max_tokens", "tokens"),
+    [(True, 1000, 256), (True, 9, 9), (True, None, 256), (False, 1000, 1000), (False, None, 4000)],
+)
+def test_a_slice_is_reserved_at_first_or_all_where_nothing_can_be_granted_later(
+    can_grant: bool, max_tokens: int | None, tokens: int
+) -> None:
+    asked = accepted(sampling=Sampling(max_tokens=max_tokens), slice_tokens=SLICE).request
+    prompts = tuple(TokenizedPrompt((1,), max_output_tokens=room) for room in (4096, 4000))
+    assert _slice_tokens(asked, prompts, can_grant=can_grant) == tokens

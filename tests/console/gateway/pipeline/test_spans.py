@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from console.gateway.pipeline import spans
-from console.gateway.pipeline.spans import MAX_ENGINE_SPANS, Laps, Spans, Stay
+from console.gateway.pipeline.spans import MAX_ENGINE_SPANS, EngineStay, RequestTimeline, Spans
 from inference.protocol.events import Span, Timings
 
 
@@ -27,9 +27,9 @@ def without_gaps(spans: Spans) -> list[tuple[str, float, float]]:
     return told
 
 
-def accepted(clock: list[float]) -> Laps:
+def accepted(clock: list[float]) -> RequestTimeline:
     """A request that arrived at 100 and was reserved for at 103."""
-    one = Laps(100.0)
+    one = RequestTimeline(100.0)
     for name in ("parse", "choose", "prepare"):
         clock[0] += 1
         one.end(name)
@@ -51,7 +51,7 @@ def test_the_engines_spans_lie_between_ours(clock: list[float]) -> None:
     )
     one.begin_answer()
     clock[0] = 113.0
-    spans, concluded = one.spans(Stay(103.0, 110.5, engine))
+    spans, concluded = one.spans(EngineStay(103.0, 110.5, engine))
     assert without_gaps(spans) == [
         ("parse", 0, 1),
         ("choose", 1, 2),
@@ -72,14 +72,14 @@ def test_an_engine_with_another_clock_is_placed_by_its_end(
 ) -> None:
     one = accepted(clock)
     clock[0] = 110.0
-    spans, _ = one.spans(Stay(103.0, 110.0, timings(6.0, arrived_at=arrived_at)))
+    spans, _ = one.spans(EngineStay(103.0, 110.0, timings(6.0, arrived_at=arrived_at)))
     assert without_gaps(spans)[3:] == [("handover", 3, 4), ("decode", 4, 10), ("deliver", 10, 10)]
 
 
 def test_an_engine_that_never_answered_is_one_span(clock: list[float]) -> None:
     one = accepted(clock)
     clock[0] = 108.0
-    spans, _ = one.spans(Stay(103.0, None, None))
+    spans, _ = one.spans(EngineStay(103.0, None, None))
     assert without_gaps(spans)[3:] == [("engine", 3, 8)]
 
 
@@ -93,7 +93,7 @@ def test_many_spans_are_kept_as_few(clock: list[float]) -> None:
     one = accepted(clock)
     clock[0] = 103.0 + 1000
     ends = [float(number) for number in range(1, 1001)]
-    spans, _ = one.spans(Stay(103.0, 1103.0, timings(*ends, arrived_at=103.0)))
+    spans, _ = one.spans(EngineStay(103.0, 1103.0, timings(*ends, arrived_at=103.0)))
     told: list[Any] = without_gaps(spans)
     assert len(told) <= MAX_ENGINE_SPANS + 8
     assert told[-2] == ("rest", 3 + MAX_ENGINE_SPANS, 1003)
@@ -101,7 +101,7 @@ def test_many_spans_are_kept_as_few(clock: list[float]) -> None:
 
 
 def test_rounding_leaves_no_gap() -> None:
-    one = Laps(time.monotonic() - 1 / 3)
+    one = RequestTimeline(time.monotonic() - 1 / 3)
     for name in "abcdefgh":
         one.end(name)
     without_gaps(one.spans(None)[0])

@@ -11,8 +11,9 @@ import pytest
 from asgiref.sync import sync_to_async
 
 import inference.client
+from console.gateway.endpoints.completions.endpoint import COMPLETIONS
 from console.gateway.pipeline import pipeline
-from console.gateway.pipeline.request import Demand, Prompt
+from console.gateway.pipeline.request import PipelineRequest, Prompt
 from console.keys.caller import Caller
 from console.usage.models import UsageRecord
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
@@ -30,17 +31,18 @@ async def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
 
     from inference.execution.build import assemble
     from inference.host import Served
-    from inference.placements.inprocess import placement as inprocess
+    from inference.placements.inprocess import loader
+    from inference.placements.inprocess.placement import InProcess
     from tests.inference import tiny
-    from tests.inference.plain_prompts import PlainDesk
+    from tests.inference.plain_prompts import PlainQueue
 
     def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], _: PlacementConfig) -> Served:
         torch.set_num_threads(1)
         loaded = tiny.loaded(tiny.tiny_model("llama"))
-        return Served(assemble(loaded, spec), loaded, PlainDesk(loaded))
+        return Served(assemble(loaded, spec), loaded, PlainQueue(loaded))
 
-    monkeypatch.setattr(inprocess, "load", load)
-    client = inprocess.InProcess(PlacementConfig(data_dir=tmp_path))
+    monkeypatch.setattr(loader, "load", load)
+    client = InProcess(PlacementConfig(data_dir=tmp_path))
     monkeypatch.setattr(inference.client, "_current", client)
     await client.start()
     config = EngineConfig(max_batch_tokens=64, num_blocks=64)
@@ -53,9 +55,11 @@ async def ask(caller: Caller) -> tuple[UsageRecord, float]:
     """The row of a request, and the seconds that passed until its end."""
     prompts = (Prompt(token_ids=tuple(range(100))),)
     sampling = Sampling(max_tokens=300, ignore_eos=True)
-    demand = Demand(endpoint="completions", model="tiny", prompts=prompts, n=1, sampling=sampling)
+    request = PipelineRequest(model="tiny", prompts=prompts, n=1, sampling=sampling)
     began = time.monotonic()
-    accepted = await pipeline.accept(caller=caller, demand=demand, transport="sse", arrived=began)
+    accepted = await pipeline.accept(
+        endpoint=COMPLETIONS, caller=caller, request=request, transport="sse", arrived=began
+    )
     async for _ in pipeline.run(accepted):
         pass
     passed = time.monotonic() - began

@@ -1,104 +1,55 @@
-"""The thread that computes, engine by engine: commands go in, events come out once a step, nobody polls."""
+"""An engine as other threads use it: commands go in, events come out once a step, nobody polls."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from inference.placements.event_stream import Reader
-from inference.protocol.errors import NotReady, Refusal
+from inference.placements.event_stream import EventStream
+from inference.placements.inprocess.engine_loop import EngineLoop
+from inference.placements.inprocess.outbox import Outbox
+from inference.protocol.errors import NotReady, RequestRejected
 from inference.protocol.events import EngineError, Event, Finish, FinishReason, Usage
 from inference.protocol.requests import GenerateRequest
 from inference.scheduling.engine import Engine
 
 logger = logging.getLogger(__name__)
 
-Post = tuple[Reader, Event | Refusal]
-
 IDLE_AUDIT_SECONDS = 1.0  # after this long without work the engine's books are checked, once
 
 
-class Turns:
-    """One thread for all engines of the process, a step of each in turn; it ends with the last of them.
+class ThreadedEngine:
+    """An engine in the loop's thread. What is public may be called from any other; only `stop` waits."""
 
-    Of threads with a team of OpenMP workers each, there would soon be more workers than cores, and then all
-    of them sleep between operations: beside a revision that had merely been used, decode took twice as long.
-    """
-
-    def __init__(self) -> None:
-        self.wake = threading.Condition()
-        self._engines: list[EngineThread] = []
-        self._thread: threading.Thread | None = None
-
-    def join(self, engine: EngineThread) -> None:
-        with self.wake:
-            self._engines.append(engine)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="engines", daemon=True)
-                self._thread.start()
-
-    def leave(self, engine: EngineThread) -> None:
-        """Wait until the engine's last turn is over, and the thread where it was the only one."""
-        engine.has_ended.wait()
-        with self.wake:
-            thread = self._thread
-            self._engines.remove(engine)
-            self.wake.notify_all()
-            self.wake.wait_for(lambda: self._engines or self._thread is None)
-            has_ended = self._thread is None
-        if has_ended and thread is not None:
-            thread.join()
-
-    def _run(self) -> None:
-        while True:
-            with self.wake:
-                while not (due := [engine for engine in self._engines if engine.is_due()]):
-                    if not self._engines:
-                        self._thread = None
-                        self.wake.notify_all()
-                        return
-                    self.wake.wait(self._idle_seconds())
-            for engine in due:
-                engine.turn()
-
-    def _idle_seconds(self) -> float | None:
-        moments = [engine.next_turn_at for engine in self._engines if engine.next_turn_at is not None]
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
-
-
-class EngineThread:
-    """An engine in the thread that computes. Its methods may be called from any other; only `stop` waits."""
-
-    def __init__(self, engine: Engine, turns: Turns) -> None:
+    def __init__(self, engine: Engine, engine_loop: EngineLoop) -> None:
         self.card = engine.card
         self.stats = engine.stats()  # the last snapshot
-        self.next_turn_at: float | None = None  # time.monotonic(): without a word, not before that
+        self.next_turn_at: float | None = None  # time.monotonic(): without a command, not before that
         self.has_ended = threading.Event()  # no turn will come any more
         self._engine = engine
-        self._turns = turns
+        self._engine_loop = engine_loop
         self._commands: deque[Callable[[], None]] = deque()
         self._can_step, self._is_audited = False, True
         self._is_stopping = False
         self._error = ""  # why it died
-        self._streams: dict[str, Reader] = {}  # of the requests that the engine has accepted
-        self._outbox: defaultdict[asyncio.AbstractEventLoop, list[Post]] = defaultdict(list)
-        turns.join(self)
+        self._streams: dict[str, EventStream] = {}  # of the requests that the engine has accepted
+        self._outbox = Outbox()
+        engine_loop.add(self)
 
     @property
     def is_alive(self) -> bool:
         return not self._error
 
-    def submit(self, request: GenerateRequest, stream: Reader) -> None:
-        """Hand a request to the engine; events, or a refusal, go to `stream`. Raises `NotReady`."""
+    def submit(self, request: GenerateRequest, stream: EventStream) -> None:
+        """Hand a request to the engine; events, or what rejects it, go to `stream`. Raises `NotReady`."""
         self._send(partial(self._submit, request, stream))
 
-    def cancel(self, request_id: str, stream: Reader) -> None:
+    def cancel(self, request_id: str, stream: EventStream) -> None:
         """The reader of `stream` has left: abort its request, and no other that bears the id."""
         self._send_if_alive(partial(self._cancel, request_id, stream))
 
@@ -111,27 +62,29 @@ class EngineThread:
     def abort_all(self) -> None:
         self._send_if_alive(self._abort_all)
 
-    def extend(self, request_id: str, *, allowance: int, is_final: bool) -> None:
-        self._send_if_alive(partial(self._engine.extend, request_id, allowance=allowance, is_final=is_final))
+    def grant(self, request_id: str, *, granted_tokens: int, is_final: bool) -> None:
+        self._send_if_alive(
+            partial(self._engine.grant, request_id, granted_tokens=granted_tokens, is_final=is_final)
+        )
 
     def stop(self) -> None:
         """Cancel what is in flight, free the engine's memory. Waits for the last step."""
         self.abort_all()
-        with self._turns.wake:
+        with self._engine_loop.wake:
             self._is_stopping = True
-            self._turns.wake.notify()
-        self._turns.leave(self)
+            self._engine_loop.wake.notify()
+        self._engine_loop.remove(self)
         self._engine.close()
 
     def is_due(self) -> bool:
-        """Whether a turn is worth it now."""
+        """Whether a turn has something to do now."""
         if self.has_ended.is_set():
             return False
         is_time = self.next_turn_at is not None and time.monotonic() >= self.next_turn_at
         return bool(self._commands) or self._can_step or self._is_stopping or is_time
 
     def turn(self) -> None:
-        """Obey what was said, compute a step, deliver. Called by the thread that computes, and no other."""
+        """Run the commands, compute a step, deliver its events. Called by the loop's thread alone."""
         if self._is_stopping and not self._commands:
             self._end()
             return
@@ -141,11 +94,11 @@ class EngineThread:
             self._die(error)
 
     def _send(self, command: Callable[[], None]) -> None:
-        with self._turns.wake:
+        with self._engine_loop.wake:
             if self._error or self._is_stopping:
                 raise NotReady(f"revision {self.card.revision} is not served here any more: {self._error}")
             self._commands.append(command)
-            self._turns.wake.notify()
+            self._engine_loop.wake.notify()
 
     def _send_if_alive(self, command: Callable[[], None]) -> None:
         try:
@@ -185,21 +138,18 @@ class EngineThread:
         except AssertionError as flaw:
             logger.critical("revision %s: the KV pool's books are wrong: %s", self.card.revision, flaw)
 
-    def _submit(self, request: GenerateRequest, stream: Reader) -> None:
+    def _submit(self, request: GenerateRequest, stream: EventStream) -> None:
         try:
             self._engine.submit(request, partial(self._post, request.request_id, stream))
-        except Refusal as refusal:
-            self._refuse(stream, refusal)
+        except RequestRejected as rejected:
+            self._outbox.add(stream, rejected)
         except Exception as error:
             logger.error("request %s could not be queued", request.request_id, exc_info=error)
-            self._refuse(stream, NotReady("the engine could not queue the request"))
+            self._outbox.add(stream, NotReady("the engine could not queue the request"))
         else:
             self._streams[request.request_id] = stream
 
-    def _refuse(self, stream: Reader, refusal: Refusal) -> None:
-        self._outbox[stream.loop].append((stream, refusal))
-
-    def _cancel(self, request_id: str, stream: Reader) -> None:
+    def _cancel(self, request_id: str, stream: EventStream) -> None:
         if self._streams.get(request_id) is stream:
             self._engine.abort(request_id)
 
@@ -207,25 +157,20 @@ class EngineThread:
         for request_id in tuple(self._streams):
             self._engine.abort(request_id)
 
-    def _post(self, request_id: str, stream: Reader, event: Event) -> None:
-        self._outbox[stream.loop].append((stream, event))
+    def _post(self, request_id: str, stream: EventStream, event: Event) -> None:
+        self._outbox.add(stream, event)
         if isinstance(event, Finish):
             self._streams.pop(request_id, None)
 
     def _flush(self) -> None:
-        """One call into each event loop for all that a step brought it."""
-        for loop, posts in self._outbox.items():
-            try:
-                loop.call_soon_threadsafe(_put_all, posts)
-            except RuntimeError:  # the loop is closed: its readers are gone
-                for request_id in [key for key, stream in self._streams.items() if stream.loop is loop]:
-                    self._commands.append(partial(self._engine.abort, request_id))
-        self._outbox.clear()
+        for closed in self._outbox.flush():
+            for request_id in [key for key, stream in self._streams.items() if stream.loop is closed]:
+                self._commands.append(partial(self._engine.abort, request_id))
 
     def _die(self, error: BaseException) -> None:
         logger.critical("the engine of revision %s died", self.card.revision, exc_info=error)
         failure = EngineError("engine_error", "the engine stopped while serving this", is_retryable=True)
-        with self._turns.wake:
+        with self._engine_loop.wake:
             self._error = f"the engine died ({type(error).__name__})"
         self.stats = replace(self.stats, is_alive=False, error=self._error, num_running=0, num_waiting=0)
         try:
@@ -242,11 +187,3 @@ class EngineThread:
     def _end(self) -> None:
         self.next_turn_at = None
         self.has_ended.set()
-
-
-def _put_all(posts: list[Post]) -> None:
-    for stream, event in posts:
-        try:
-            stream.put(event)
-        except Exception as flaw:  # a reader's own; the others' events are as due as its were
-            logger.error("a reader failed", exc_info=flaw)
