@@ -1,6 +1,4 @@
-"""What both kinds of answer share: the envelope, usage, finish reasons, and how steps become chunks or a
-whole.
-"""
+"""Base of responses with generated text: envelope, usage, finish reasons; events -> chunks, or one object."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ def encode(value: Any) -> Text:
 
 
 class GenerationResponse(ABC):
-    """Turns the steps of one accepted request into OpenAI's JSON, as chunks or as a whole."""
+    """Turns the events of one accepted request into OpenAI's JSON, as chunks or as a whole."""
 
     OBJECT: ClassVar[str]
     CHUNK_OBJECT: ClassVar[str]
@@ -50,7 +48,7 @@ class GenerationResponse(ABC):
         self._after = '],"usage":null}' if usage.at_end else "]}"
 
     @classmethod
-    def to(cls, accepted: Accepted, wire: GenerationRequest) -> Self:
+    def for_request(cls, accepted: Accepted, wire: GenerationRequest) -> Self:
         """The response to an accepted request, as its wire form asks for it."""
         return cls(accepted, usage=wire.usage_in_stream)
 

@@ -49,7 +49,7 @@ RESTART, TOO_OLD, TOO_BIG, UNAUTHENTICATED, TOO_MANY = 4012, 4008, 4009, 4401, 4
 
 @dataclass(slots=True)
 class Asked:
-    """How far a request on the socket came: a refusal of one that was not accepted is listed."""
+    """A request on the socket, so far: its refusal is listed unless it was accepted before."""
 
     owner: str = ""
     is_accepted: bool = False
@@ -172,7 +172,7 @@ class GenerationConsumer(AsyncWebsocketConsumer):
             arrived=arrived,
         )
         asked.is_accepted = True
-        answer = self._endpoint.response.to(accepted, wire)
+        answer = self._endpoint.response.for_request(accepted, wire)
         async for chunk in answer.chunks(generate(accepted)):
             if chunk is not None:  # silence: the protocol has pings of its own
                 number = self._next_number(stream_id)
