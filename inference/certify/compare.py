@@ -22,7 +22,7 @@ from inference.config import EngineConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from inference.certify.figures import Comparison, Kept
+    from inference.certify.figures import Comparison, ParentLogprobs
     from inference.certify.serving import Serving
     from inference.models.loader import LoadedModel
 
@@ -49,7 +49,7 @@ class Parent:
     """The parent's results, kept once it has left memory."""
 
     texts: list[Text]
-    kept: list[Kept]
+    kept: list[ParentLogprobs]
     continuations: list[list[int]]
     sketch: dict[str, Tensor]
     vocab_size: int
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measure_parent(folder: Path, config: EngineConfig, *, longest: int) -> Parent:
-    from inference.certify.figures import keep
+    from inference.certify.figures import parent_logprobs
     from inference.quantization.layer_error import sketch
 
     with _loaded(folder, config, stage="loading the parent", share=(0.02, 0.1)) as loaded:
@@ -105,7 +105,7 @@ def _measure_parent(folder: Path, config: EngineConfig, *, longest: int) -> Pare
         kept = []
         for index, text in enumerate(texts):
             progress("measuring the parent", 0.1 + 0.3 * index / len(texts))
-            kept.append(keep(served.logits(text.token_ids), text.token_ids))
+            kept.append(parent_logprobs(served.logits(text.token_ids), text.token_ids))
         progress("continuing texts with the parent", 0.4)
         continuations = served.continuations(_prompts(texts), _num_greedy(texts))
         return Parent(
@@ -160,8 +160,8 @@ def _of_all(compared: list[Comparison]) -> dict[str, Any]:
 
     num_tokens = sum(one.num_tokens for one in compared)
     num_predicted = num_tokens - len(compared)  # nothing follows a text's last token
-    own = perplexity(sum(one.surprise for one in compared), num_predicted)
-    before = perplexity(sum(one.parent_surprise for one in compared), num_predicted)
+    own = perplexity(sum(one.nll for one in compared), num_predicted)
+    before = perplexity(sum(one.parent_nll for one in compared), num_predicted)
     divergences = [value for one in compared for value in one.divergences]
     return {
         "num_tokens": num_tokens,

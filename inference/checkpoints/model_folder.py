@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.checkpoints import serving_files
-from inference.checkpoints.config_sizes import too_many
+from inference.checkpoints.config_sizes import excessive_size
 from inference.checkpoints.model_kinds import has_class, has_tokenizer_class, why_not_served
 from inference.checkpoints.safetensors_header import BadHeader, Tensor, read_header
 from inference.checkpoints.serving_files import INDEX
@@ -186,7 +186,7 @@ def _check_config(files: Mapping[str, Path], found: Collection[str]) -> None:
     config = _read_json(files["config.json"])
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
         raise UnsafeModel("config.json names no model_type")
-    if what := too_many(config):
+    if what := excessive_size(config):
         raise UnsafeModel(f"config.json: {what}")
     if "transformers_weights" in config:
         raise UnsafeModel("config.json names files of weights of its own (transformers_weights): remove that")

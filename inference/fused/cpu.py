@@ -24,7 +24,7 @@ from inference.fused.int4_blocked import BlockedInt4Linear
 from inference.fused.supported import epsilon, layer_window
 from inference.fused.weight_layout import join_input_major
 from inference.quantization.int8 import Int8Linear
-from inference.quantization.int8_matmul import Fastest
+from inference.quantization.int8_matmul import FastestMatmul
 from inference.quantization.linear import StoredLinear, join_rows
 from inference.quantization.w8a8 import W8A8Linear
 
@@ -149,7 +149,7 @@ def _is_compiled(linear: Any) -> bool:
         return True
     if type(linear) is W8A8Linear:
         return linear.keeps_activations
-    return type(linear) is Int8Linear and isinstance(linear.matmul, Fastest)
+    return type(linear) is Int8Linear and isinstance(linear.matmul, FastestMatmul)
 
 
 def head_of(linear: Any) -> Product:
@@ -160,7 +160,7 @@ def head_of(linear: Any) -> Product:
         return cpu_product([linear])
     from inference.cpu.matmul_single import multiply
 
-    assert isinstance(linear.matmul, Fastest)
+    assert isinstance(linear.matmul, FastestMatmul)
     weight, scale, bias = linear.weight, linear.weight_scale.reshape(-1), linear.bias
     rounds = linear.matmul.rounds
     if bias is None:

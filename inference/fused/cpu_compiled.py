@@ -20,7 +20,7 @@ from inference.cpu.thread_pool import WorkerPool
 from inference.fused.bf16_linear import PackedLinear
 from inference.fused.int4_blocked import BlockedInt4Linear
 from inference.quantization.int8 import Int8Linear
-from inference.quantization.int8_matmul import Fastest
+from inference.quantization.int8_matmul import FastestMatmul
 
 if TYPE_CHECKING:
     from inference.fused.cpu import CpuFusedLayer
@@ -126,7 +126,7 @@ class CompiledLayers:
             form = torch.bfloat16, blocks, num_inputs // group, BLOCK
             scale = self._keep(linear.weight_scale, "int4 scales", *form)
         elif isinstance(linear, Int8Linear):
-            assert isinstance(linear.matmul, Fastest)
+            assert isinstance(linear.matmul, FastestMatmul)
             kind = ROUNDED if linear.matmul.rounds else EXACT
             weight = self._keep(linear.weight, "an int8 weight", torch.int8, num_outputs, num_inputs)
             scale = self._keep(linear.weight_scale, "int8 scales", torch.float32, num_outputs, 1)

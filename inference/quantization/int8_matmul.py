@@ -28,7 +28,7 @@ def on_cuda(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     return kernel(x, weight, scale)
 
 
-class Fastest:
+class FastestMatmul:
     """The fastest product for one layer; on CPUs it keeps the weight in prepared form.
 
     `rounds`: float32 activations may be rounded on their way, as bfloat16 ones are anyway.

@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 
 from inference.kernels.rows import QuantizedRows, Rows, quantize_rows
 from inference.quantization.int8 import Int8Linear
-from inference.quantization.int8_matmul import Fastest
+from inference.quantization.int8_matmul import FastestMatmul
 from inference.quantization.quantizer import register_method
 
 METHOD = "pilothouse_w8a8"
@@ -26,7 +26,7 @@ class W8A8Linear(Int8Linear):
     @property
     def keeps_activations(self) -> bool:
         """True where activations stay float: on CPUs int8 is not faster than rounding to 15 bits."""
-        may_round = isinstance(self.matmul, Fastest) and self.matmul.rounds
+        may_round = isinstance(self.matmul, FastestMatmul) and self.matmul.rounds
         return may_round and self.weight.device.type == "cpu"
 
     def takes(self, num_rows: int) -> torch.dtype | None:

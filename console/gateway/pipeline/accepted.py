@@ -35,6 +35,7 @@ class Accepted:
     ticket: Ticket
     lease: RevisionLease
     place: Place | None = None  # the span above, where the request is traced
+    can_grant: bool = True  # where the engine cannot, all tokens are reserved and asked for at once
 
     @property
     def choice_ids(self) -> tuple[str, ...]:

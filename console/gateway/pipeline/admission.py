@@ -121,8 +121,8 @@ class _Admission:
         _require_context(request, resolved.prompts)
         arm, prompts = resolved.arm, resolved.prompts
         request_id = f"{self.endpoint.id_prefix}-{uuid.uuid4().hex}"
-        rooms = [one.max_output_tokens for one in prompts]
-        slice_tokens = min([SLICE_TOKENS, request.max_tokens or SLICE_TOKENS, *rooms])
+        can_grant = client.current().capabilities(arm.revision).can_grant
+        slice_tokens = _slice_tokens(request, prompts, can_grant=can_grant)
         created_at = time.time() - (time.monotonic() - self.timeline.arrived)
         ticket = await reserve(
             caller=self.caller,
@@ -150,6 +150,7 @@ class _Admission:
             ticket=ticket,
             lease=resolved.lease,
             place=tracing.here(),
+            can_grant=can_grant,
         )
         if ticket.granted_tokens < request.num_choices:
             async with Settling(accepted):
@@ -159,6 +160,13 @@ class _Admission:
                     retry_after_seconds=None,
                 )
         return accepted
+
+
+def _slice_tokens(request: PipelineRequest, prompts: tuple[TokenizedPrompt, ...], *, can_grant: bool) -> int:
+    """Output tokens reserved for each choice before it starts; all of them where no more can be granted."""
+    most = min(one.max_output_tokens for one in prompts)
+    most = min(most, request.max_tokens or most)
+    return min(most, SLICE_TOKENS) if can_grant else most
 
 
 async def _tokenize(arm: Arm, prompt: Prompt) -> TokenizedPrompt:

@@ -175,13 +175,16 @@ class Choices:
             accepted.choice_ids[index], limit, granted_tokens=0, window=window_of(accepted.request)
         )
         choice.grant(self._take(min(accepted.slice_tokens, share)))
+        if not accepted.can_grant:
+            choice.grant(0)  # what is reserved is all there will be
         choice.move()
         return choice
 
     def _request(self, index: int) -> GenerateRequest:
         accepted = self._accepted
         sampling = accepted.request.sampling
-        if sampling.max_tokens is None and accepted.request.default_max_tokens is not None:
+        has_default = sampling.max_tokens is None and accepted.request.default_max_tokens is not None
+        if has_default or not accepted.can_grant:
             limit = self._choices[index].limit
             sampling = replace(sampling, max_tokens=limit, min_tokens=min(sampling.min_tokens, limit))
         if sampling.seed is not None:
@@ -192,7 +195,7 @@ class Choices:
             token_ids=accepted.prompts[index // accepted.request.n].token_ids,
             owner=Owner(id=accepted.caller.id, salt=accepted.caller.salt),
             sampling=sampling,
-            granted_tokens=self._choices[index].reach,
+            granted_tokens=self._choices[index].reach if accepted.can_grant else None,
         )
 
     def _receive(self, index: int, event: Event | Exception) -> None:
@@ -252,7 +255,7 @@ class Choices:
         self._move(choice)
 
     def _move(self, choice: Choice) -> None:
-        if not choice.is_over and choice.move():
+        if self._accepted.can_grant and not choice.is_over and choice.move():
             self._engine.grant(choice.id, granted_tokens=choice.reach, is_final=choice.is_told)
 
     async def _grant(self, wanted: int) -> int:

@@ -30,7 +30,7 @@ def fresh() -> Iterator[None]:
 def test_without_numba_torch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
     assert not compiler.works()
-    assert int8_cpu.compiled not in int8_cpu.candidates(torch.float32, 64)
+    assert int8_cpu.by_compiled_code not in int8_cpu.candidates(torch.float32, 64)
     assert CpuFusedModel(tiny.tiny_model("llama")).compiled is None
 
 

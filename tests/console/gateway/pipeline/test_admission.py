@@ -62,6 +62,7 @@ async def resolved(world: World, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name in ("choose", "is_loaded", "wake", "require_room", "count_request"):
         monkeypatch.setattr(admission, name, getattr(world, name))
     monkeypatch.setattr(admission.client, "current", world.current)
+    monkeypatch.setattr(drain, "_leases", {})  # those of other tests end when they are collected
     request = PipelineRequest("stub", (Prompt(text="p"),), 1, Sampling())
     one = admission._Admission(CHAT, CALLER, request, "rest", RequestTimeline(0.0))
     return await one._resolve_revision()

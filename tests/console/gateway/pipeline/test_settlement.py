@@ -32,6 +32,7 @@ def settled(monkeypatch: pytest.MonkeyPatch) -> Settled:
         found.append((execution, error))
 
     monkeypatch.setattr(settlement, "finish_and_settle", finish_and_settle)
+    monkeypatch.setattr(drain, "_leases", {})  # those of other tests end when they are collected
     return found
 
 
