@@ -12,8 +12,8 @@ from console.usage.models import Transport
 
 
 class Limit(models.Model):
-    """Budget and rates of a key: tokens in all, requests and tokens a minute, prompt and output together; null:
-    no limit. The database itself refuses an overspend."""
+    """Budget and rates of a key: tokens in all, requests and tokens a minute, prompt and output together;
+    null is unlimited. The database itself refuses an overspend."""
 
     key = models.OneToOneField(ApiKey, on_delete=models.PROTECT, related_name="limit")
     budget_tokens = models.PositiveBigIntegerField(null=True)
