@@ -68,16 +68,16 @@ class GenerationResponse(ABC):
     def choice(self, index: int, delta: Delta, finish: Finish) -> Json:
         """A whole choice."""
 
-    async def chunks(self, steps: PipelineEvents) -> AsyncGenerator[Text | None, None]:
+    async def chunks(self, events: PipelineEvents) -> AsyncGenerator[Text | None, None]:
         """Chunks in order; None where the connection only needs a sign of life."""
-        async with aclosing(steps):
+        async with aclosing(events):
             is_opening = True
-            async for step in steps:
+            async for event in events:
                 if is_opening:
                     is_opening = False
                     for choice in self.opening():
                         yield self._chunk(encode(choice))
-                match step:
+                match event:
                     case ChoiceEvent(choice=index, event=Delta() as delta):
                         self._num_tokens += len(delta.token_ids)
                         if (part := self.delta(index, delta)) is not None:
@@ -92,13 +92,13 @@ class GenerationResponse(ABC):
                         if self._usage_in_stream.at_end:
                             yield f'{self._before}],"usage":{encode(usage_json(usage))}}}'
 
-    async def whole(self, steps: PipelineEvents) -> Json:
+    async def whole(self, events: PipelineEvents) -> Json:
         """The one JSON object of a plain request."""
         deltas: dict[int, Delta] = {}
         finishes: dict[int, Finish] = {}
-        async with aclosing(steps):
-            async for step in steps:
-                match step:
+        async with aclosing(events):
+            async for event in events:
+                match event:
                     case ChoiceEvent(choice=index, event=Delta() as delta):
                         deltas[index] = deltas[index].merged(delta) if index in deltas else delta
                     case ChoiceEvent(choice=index, event=Finish() as finish):
