@@ -22,7 +22,7 @@ MAX_SEQUENCES = 64  # that are continued together
 
 
 class Serving(Protocol):
-    """One of the two ways a revision is served."""
+    """Batched (paged) or sequential serving of a loaded model."""
 
     def logits(self, token_ids: Seq[int]) -> Iterator[Tensor]:
         """The logits after each token, `[num_tokens, vocab]`, in pieces."""
@@ -33,10 +33,10 @@ class Serving(Protocol):
 
 def serving(loaded: LoadedModel, config: EngineConfig, *, longest: int) -> Serving:
     """As `host.load` would decide; `longest` is the longest text with its continuation, in tokens."""
-    return Paged(loaded, config, longest=longest) if loaded.batching else Sequential(loaded)
+    return PagedServing(loaded, config, longest=longest) if loaded.batching else SequentialServing(loaded)
 
 
-class Paged:
+class PagedServing:
     """The batched engine's runner: prompts in chunks over a small pool, then all decoding together."""
 
     def __init__(self, loaded: LoadedModel, config: EngineConfig, *, longest: int) -> None:
@@ -92,7 +92,7 @@ class Paged:
         return Sequence(request, arrived_at=0.0, max_tokens=self._longest, seed=0, block_table=table)
 
 
-class Sequential:
+class SequentialServing:
     """Serving as in `execution/sequential/`: the model's own forward and `generate`."""
 
     def __init__(self, loaded: LoadedModel) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from inference.config import PlacementConfig, RevisionSpec
-from inference.placements.inprocess import loader, threaded_engine
+from inference.placements.inprocess import loader, outbox, threaded_engine
 from inference.placements.inprocess.placement import InProcess
 from inference.protocol.errors import ContextLengthExceeded, InvalidValue, NotReady, UnknownRevision
 from inference.protocol.events import Delta, Event, Finish, FinishReason
@@ -231,7 +231,7 @@ async def test_an_engine_that_dies_takes_no_other_with_it(
     caplog.clear()
 
 
-async def test_a_refusal_is_raised_from_the_first_step(house: House) -> None:
+async def test_a_rejection_is_raised_from_the_first_step(house: House) -> None:
     with pytest.raises(InvalidValue) as caught:
         await anext(house.generate("r", token_ids=(1, 100)))
     assert caught.value.param == "prompt"
@@ -342,8 +342,8 @@ async def test_one_call_into_the_event_loop_brings_a_whole_step(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    put_all = threaded_engine._put_all
-    monkeypatch.setattr(threaded_engine, "_put_all", lambda posts: (calls.append(len(posts)), put_all(posts)))
+    put_all = outbox._put_all
+    monkeypatch.setattr(outbox, "_put_all", lambda posts: (calls.append(len(posts)), put_all(posts)))
     house.gate.is_open.clear()
     readers = [asyncio.ensure_future(read(house.generate(f"r{i}", token_ids=(i,)))) for i in range(5)]
     await asyncio.sleep(0.05)
