@@ -78,7 +78,7 @@ def abandon(*, actor: Actor, rollout: int, version: int, now: datetime) -> None:
     row = locked(rollout, version)
     if answering(shares(row.route)) == row.reached:
         return
-    reason = "the shares of the route have been changed past the rollout"
+    reason = "the shares of the route were changed outside the rollout"
     row.take(transition(row.standing(), Event.FAILED, now))
     save(row, actor=actor, reason=reason, now=now)
     note(row, actor=actor, action="rollout.abort", detail={"state": row.state}, reason=reason)
