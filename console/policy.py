@@ -135,7 +135,7 @@ API = {
     "api:route": {"GET": Who.STAFF, "PUT": Who.OPERATOR, "DELETE": Who.OPERATOR},
     "api:rollouts": {"GET": Who.STAFF, "POST": Who.OPERATOR},
     "api:rollout": {"GET": Who.STAFF},
-    "api:rollout_deed": {"POST": Who.OPERATOR},
+    "api:rollout_act": {"POST": Who.OPERATOR},
     "api:requests": {"GET": Who.STAFF},
     "api:request": {"GET": Who.STAFF},
     "api:usage": {"GET": Who.STAFF},

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from django.db.models import QuerySet
 
+from console.audit import visibility
+from console.audit.actor import Actor
 from console.audit.models import Entry
 
 
-def recent_entries(*, limit: int) -> QuerySet[Entry]:
+def recent_entries(actor: Actor, *, limit: int) -> QuerySet[Entry]:
     """The newest entries, newest first."""
-    return Entry.objects.order_by("-seq")[:limit]
+    return visibility.visible_to(actor, Entry.objects.all()).order_by("-seq")[:limit]
 
 
 def last_seq() -> int:
@@ -26,7 +28,9 @@ def known_actions() -> list[str]:
     return found
 
 
-def find_entries(*, actor: str = "", action: str = "", target: str = "") -> QuerySet[Entry]:
+def find_entries(reader: Actor, *, actor: str = "", action: str = "", target: str = "") -> QuerySet[Entry]:
     """The entries that have exactly what is named; an empty name asks for all."""
     wanted = {"actor": actor, "action": action, "target": target}
-    return Entry.objects.filter(**{name: value for name, value in wanted.items() if value})
+    return visibility.visible_to(reader, Entry.objects.all()).filter(
+        **{name: value for name, value in wanted.items() if value}
+    )

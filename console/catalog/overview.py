@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from django.db.models import Count, OuterRef, Prefetch, Q, QuerySet, Subquery
 
+from console.audit import visibility
+from console.audit.actor import Actor
 from console.catalog.disk import taken
 from console.catalog.models import Arm, Deployment, Revision, ServedModel
 
@@ -30,9 +32,9 @@ class ModelRow:
         return sum(one.memory_bytes or 0 for one in self.deployments if one.state == State.READY)
 
 
-def find_models(*, words: str = "", state: str = "") -> QuerySet[ServedModel]:
+def find_models(actor: Actor, *, words: str = "", state: str = "") -> QuerySet[ServedModel]:
     """Models by name, narrowed to a part of the name and to those with a revision in a state."""
-    models = ServedModel.objects.order_by("name")
+    models = visibility.visible_to(actor, ServedModel.objects.all()).order_by("name")
     if words:
         models = models.filter(name__icontains=words)
     if state:
@@ -72,9 +74,10 @@ def _newest(models: Collection[int]) -> QuerySet[Revision]:
     return Revision.objects.defer("files").filter(pk__in=list(ids))
 
 
-def revisions_of(model: ServedModel) -> QuerySet[Revision]:
+def revisions_of(actor: Actor, model: ServedModel) -> QuerySet[Revision]:
     """Newest first, each with its deployment and the arms that lead to it."""
-    return with_standing(Revision.objects.filter(model=model)).order_by("-created_at", "-pk")
+    revisions = visibility.visible_to(actor, Revision.objects.filter(model=model))
+    return with_standing(revisions).order_by("-created_at", "-pk")
 
 
 def with_standing(revisions: QuerySet[Revision]) -> QuerySet[Revision]:

@@ -12,6 +12,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.audit.queries import recent_entries
 from console.catalog.models import Revision
@@ -66,8 +67,8 @@ class Event:
         return self.entry.action == "server.crashed"
 
 
-def events(limit: int) -> list[Event]:
-    return [event_of(entry) for entry in recent_entries(limit=limit)]
+def events(actor: Actor, limit: int) -> list[Event]:
+    return [event_of(entry) for entry in recent_entries(actor, limit=limit)]
 
 
 def event_of(entry: Entry) -> Event:

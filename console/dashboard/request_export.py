@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
+from console.audit.actor import Actor
 from console.database.async_read import read
 from console.spreadsheet import as_sheet
 from console.usage.log import LogFilter, Mark, log_page
@@ -35,12 +36,12 @@ COLUMNS = (
 )
 
 
-async def as_csv(log_filter: LogFilter) -> AsyncIterator[bytes]:
+async def as_csv(actor: Actor, log_filter: LogFilter) -> AsyncIterator[bytes]:
     """A line of names, then a line for each request, newest first."""
     yield as_lines([list(COLUMNS)])
     before: Mark | None = None
     while True:
-        page = await read(partial(log_page, log_filter, limit=CHUNK_ROWS, before=before))
+        page = await read(partial(log_page, actor, log_filter, limit=CHUNK_ROWS, before=before))
         yield as_lines([[cell(row, name) for name in COLUMNS] for row in page.rows])
         before = page.older
         if before is None:

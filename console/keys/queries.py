@@ -7,6 +7,8 @@ from datetime import datetime
 from django.db.models import F, OrderBy, Q, TextChoices
 from django.utils.translation import gettext_lazy as _
 
+from console.audit import visibility
+from console.audit.actor import Actor
 from console.keys.models import ApiKey, ApiKeyQuerySet
 
 
@@ -37,9 +39,13 @@ def state_of(key: ApiKey, *, now: datetime) -> State:
     return State.ACTIVE if key.is_valid_at(now) else State.EXPIRED
 
 
-def find_keys(*, words: str, state: str, order: str, now: datetime) -> ApiKeyQuerySet:
+def find_keys(actor: Actor, *, words: str, state: str, order: str, now: datetime) -> ApiKeyQuerySet:
     """Keys whose name or public id has the words; an empty state is all of them."""
-    keys = ApiKey.objects.select_related("team").order_by(*ORDERS.get(order, ORDERS[Order.NEWEST]))
+    keys = (
+        visibility.visible_to(actor, ApiKey.objects.all())
+        .select_related("team")
+        .order_by(*ORDERS.get(order, ORDERS[Order.NEWEST]))
+    )
     if words:
         keys = keys.filter(Q(name__icontains=words) | Q(public_id__contains=words))
     match state:

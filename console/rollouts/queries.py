@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from django.db.models import Prefetch, QuerySet
 
+from console.audit import visibility
+from console.audit.actor import Actor
 from console.catalog.models import Arm, Deployment, Revision, Route
 from console.catalog.routes import shares
 from console.rollouts.models import Rollout
@@ -15,31 +17,31 @@ from console.rollouts.state_machine import ACTIVE, State
 ACTIVE_STATES = [state.value for state in ACTIVE]
 
 
-def rollouts() -> QuerySet[Rollout]:
+def rollouts(actor: Actor) -> QuerySet[Rollout]:
     """All of them, newest first, with what a page shows of each."""
-    return Rollout.objects.select_related("route", "candidate__model", "candidate__deployment").order_by(
-        "-pk"
-    )
+    rows = visibility.visible_to(actor, Rollout.objects.all())
+    return rows.select_related("route", "candidate__model", "candidate__deployment").order_by("-pk")
 
 
-def active_rollouts() -> QuerySet[Rollout]:
-    return rollouts().filter(state__in=ACTIVE_STATES)
+def active_rollouts(actor: Actor) -> QuerySet[Rollout]:
+    return rollouts(actor).filter(state__in=ACTIVE_STATES)
 
 
-def routes() -> QuerySet[Route]:
+def routes(actor: Actor) -> QuerySet[Route]:
     """Every name that something answers to or once did, with its arms, in order of name."""
     arms = Arm.objects.select_related("revision__model", "revision__deployment").order_by("pk")
-    return Route.objects.prefetch_related(Prefetch("arms", arms)).order_by("name")
+    rows = visibility.visible_to(actor, Route.objects.all())
+    return rows.prefetch_related(Prefetch("arms", arms)).order_by("name")
 
 
 def active_of(route: Route) -> Rollout | None:
-    return active_rollouts().filter(route=route).first()
+    return Rollout.objects.filter(route=route, state__in=ACTIVE_STATES).order_by("-pk").first()
 
 
 def undoable_of(route: Route) -> Rollout | None:
     """The newest change of a route, while it can be undone: nothing has been changed since."""
     ended = [*ACTIVE_STATES, State.PROMOTED.value]
-    newest = rollouts().filter(route=route, state__in=ended).first()
+    newest = Rollout.objects.filter(route=route, state__in=ended).order_by("-pk").first()
     if newest is None or newest.is_active or answering(shares(route)) != newest.reached:
         return None
     return newest

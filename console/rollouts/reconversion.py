@@ -20,7 +20,7 @@ from console.catalog.models import Deployment, Revision, Route
 from console.catalog.routes import set_shares, shares
 from console.catalog.sources.package import SMOLLM2, PackageRefused, from_package
 from console.deployments.actions import set_keeping, unload
-from console.rollouts.queries import active_rollouts
+from console.rollouts.queries import active_of
 from inference.config import GGUF_CONVERTER
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def _renew_default(*, actor: Actor, old: Revision, progress: Progress) -> None:
     with files_lock(), transaction.atomic():
         made = _register_alike(sharing(old).order_by("created_at"), converted, actor=actor)
         for route in Route.objects.select_for_update().filter(arms__revision__in=made).distinct():
-            if active_rollouts().filter(route=route).exists():
+            if active_of(route) is not None:
                 logger.warning("the route %s is in a rollout: lead it to %s afterwards", route.name, made)
                 continue
             weights = {made.get(revision, revision): weight for revision, weight in shares(route).items()}

@@ -9,6 +9,8 @@ from statistics import median
 from django.db.models import Q, QuerySet
 
 from console.accounts.models import User
+from console.audit import visibility
+from console.audit.actor import Actor
 from console.keys.models import ApiKey
 from console.usage.models import Outcome, UsageRecord
 
@@ -32,8 +34,8 @@ class LogFilter:
     arrived_until: datetime | None = None
     min_seconds: float | None = None
 
-    def rows(self) -> QuerySet[UsageRecord]:
-        rows = UsageRecord.objects.select_related("key").defer("spans")
+    def rows(self, actor: Actor) -> QuerySet[UsageRecord]:
+        rows = visibility.visible_to(actor, UsageRecord.objects.all()).select_related("key").defer("spans")
         exact = ("model", "outcome", "error_code", "endpoint", "transport")
         rows = rows.filter(**{name: getattr(self, name) for name in exact if getattr(self, name)})
         if self.request_id:
@@ -46,13 +48,15 @@ class LogFilter:
             rows = rows.filter(total_seconds__gte=self.min_seconds)
         return rows
 
-    def first(self, limit: int, *, place: Q, is_oldest_first: bool = False) -> list[UsageRecord]:
+    def first(
+        self, actor: Actor, limit: int, *, place: Q, is_oldest_first: bool = False
+    ) -> list[UsageRecord]:
         """Rows of a place in the log, in order.
 
         Each owner's are read apart: of several at once a database would sort all that they ever asked.
         """
         sign = "" if is_oldest_first else "-"
-        rows = self.rows().filter(place).order_by(f"{sign}created_at", f"{sign}pk")
+        rows = self.rows(actor).filter(place).order_by(f"{sign}created_at", f"{sign}pk")
         if not self.owner:
             return list(rows[:limit])
         owners = owners_called(self.owner)[:MAX_OWNERS]
@@ -106,24 +110,25 @@ class LogPage:
 
 
 def log_page(
-    log_filter: LogFilter, *, limit: int, before: Mark | None = None, after: Mark | None = None
+    actor: Actor, log_filter: LogFilter, *, limit: int, before: Mark | None = None, after: Mark | None = None
 ) -> LogPage:
     """The newest rows; or those next older than `before`, or next newer than `after`."""
     if after is not None:
-        found = log_filter.first(limit + 1, place=after.newer(), is_oldest_first=True)
+        found = log_filter.first(actor, limit + 1, place=after.newer(), is_oldest_first=True)
         if len(found) < limit:  # fewer than a page are newer: the newest page shows them, and is full
-            return log_page(log_filter, limit=limit)
+            return log_page(actor, log_filter, limit=limit)
         has_more, found = len(found) > limit, found[:limit][::-1]
         newer, older = (Mark.of(found[0]) if has_more else None), Mark.of(found[-1])
         return LogPage(name_people(found), newer, older)
-    found = log_filter.first(limit + 1, place=before.older() if before else Q())
+    found = log_filter.first(actor, limit + 1, place=before.older() if before else Q())
     has_more, found = len(found) > limit, found[:limit]
     newer = Mark.of(found[0]) if before is not None and found else None
     return LogPage(name_people(found), newer, Mark.of(found[-1]) if has_more else None)
 
 
-def find_request(request_id: str) -> UsageRecord | None:
-    row = UsageRecord.objects.select_related("key", "team").filter(request_id=request_id).first()
+def find_request(actor: Actor, request_id: str) -> UsageRecord | None:
+    rows = visibility.visible_to(actor, UsageRecord.objects.all())
+    row = rows.select_related("key", "team").filter(request_id=request_id).first()
     return name_people([row])[0] if row else None
 
 

@@ -7,6 +7,8 @@ from datetime import datetime
 
 from django.db.models import Count, Q, QuerySet, Sum
 
+from console.audit import visibility
+from console.audit.actor import Actor
 from console.usage.models import Outcome, UsageRecord
 
 
@@ -26,14 +28,16 @@ class Totals:
         return 100 * self.num_failed / self.num_requests if self.num_requests else None
 
 
-def recent_requests(*, limit: int) -> QuerySet[UsageRecord]:
+def recent_requests(actor: Actor, *, limit: int) -> QuerySet[UsageRecord]:
     """The newest requests, newest first."""
-    return UsageRecord.objects.select_related("key", "team").order_by("-created_at", "-pk")[:limit]
+    rows = visibility.visible_to(actor, UsageRecord.objects.all())
+    return rows.select_related("key", "team").order_by("-created_at", "-pk")[:limit]
 
 
-def totals_since(*, moment: datetime) -> Totals:
+def totals_since(actor: Actor, *, moment: datetime) -> Totals:
     """Sums over the requests that arrived at or after a moment."""
-    sums = UsageRecord.objects.filter(created_at__gte=moment).aggregate(
+    rows = visibility.visible_to(actor, UsageRecord.objects.all())
+    sums = rows.filter(created_at__gte=moment).aggregate(
         num_requests=Count("pk"),
         num_failed=Count("pk", filter=Q(outcome=Outcome.FAILED)),
         num_cancelled=Count("pk", filter=Q(outcome=Outcome.CANCELLED)),

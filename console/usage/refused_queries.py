@@ -7,14 +7,16 @@ from datetime import datetime
 from django.db.models import QuerySet, Sum
 
 from console.accounts.models import User
+from console.audit import visibility
+from console.audit.actor import Actor
 from console.keys.models import ApiKey
 from console.usage.log import MAX_OWNERS, LogFilter, owners_called
 from console.usage.models import RefusedRequest
 
 
-def refused(log_filter: LogFilter) -> QuerySet[RefusedRequest]:
+def refused(actor: Actor, log_filter: LogFilter) -> QuerySet[RefusedRequest]:
     """Newest first. What a refusal does not have (a model, an outcome, a duration) narrows nothing."""
-    rows = RefusedRequest.objects.order_by("-at", "-pk")
+    rows = visibility.visible_to(actor, RefusedRequest.objects.all()).order_by("-at", "-pk")
     exact = {
         "code": log_filter.error_code,
         "endpoint": log_filter.endpoint,
@@ -32,12 +34,13 @@ def refused(log_filter: LogFilter) -> QuerySet[RefusedRequest]:
     return rows
 
 
-def refused_of(owner: str, *, limit: int) -> list[RefusedRequest]:
-    return list(RefusedRequest.objects.filter(owner=owner).order_by("-at", "-pk")[:limit])
+def refused_of(actor: Actor, owner: str, *, limit: int) -> list[RefusedRequest]:
+    rows = visibility.visible_to(actor, RefusedRequest.objects.all())
+    return list(rows.filter(owner=owner).order_by("-at", "-pk")[:limit])
 
 
-def num_refused(*, since: datetime, owner: str | None = None) -> int:
-    rows = RefusedRequest.objects.filter(at__gte=since)
+def num_refused(actor: Actor, *, since: datetime, owner: str | None = None) -> int:
+    rows = visibility.visible_to(actor, RefusedRequest.objects.all()).filter(at__gte=since)
     if owner is not None:
         rows = rows.filter(owner=owner)
     return int(rows.aggregate(all=Sum("count", default=0))["all"])

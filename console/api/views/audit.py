@@ -12,6 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from console.api.strict import Base, PageQuery, listed, page_of, query_of
+from console.audit.actor import actor_of
 from console.audit.models import Entry
 from console.audit.queries import find_entries
 
@@ -45,5 +46,5 @@ class Entries(APIView):
         """List audit entries, newest first."""
         query = query_of(request, EntriesQuery)
         wanted = {name: query[name] for name in ("actor", "action", "target") if name in query}
-        rows, cursor = page_of(find_entries(**wanted), query, newest_first=True)
+        rows, cursor = page_of(find_entries(actor_of(request), **wanted), query, newest_first=True)
         return Response({"data": EntryShown(rows, many=True).data, "next": cursor})

@@ -64,7 +64,7 @@ class Jobs(APIView):
         """List jobs, newest first."""
         query = query_of(request, JobsQuery)
         limit, cursor = query.pop("limit"), query.pop("cursor", None)
-        rows = find_jobs(**query)
+        rows = find_jobs(actor_of(request), **query)
         if cursor is not None:
             rows = older_than(cursor, rows)
         found = list(rows[: limit + 1])

@@ -113,7 +113,7 @@ class Keys(APIView):
         """List keys, newest first."""
         query = query_of(request, KeysQuery)
         wanted = {"words": query["words"], "state": query.get("state", ""), "order": Order.NEWEST}
-        keys = find_keys(**wanted, now=timezone.now()).select_related("team", "limit")
+        keys = find_keys(actor_of(request), **wanted, now=timezone.now()).select_related("team", "limit")
         rows, cursor = page_of(keys, query, newest_first=True)
         return Response({"data": KeyShown(rows, many=True).data, "next": cursor})
 

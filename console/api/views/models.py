@@ -10,6 +10,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from console.api.strict import Base, PageQuery, Strict, listed, page_of, query_of
+from console.audit import visibility
+from console.audit.actor import actor_of
 from console.catalog.models import Deployment, ServedModel
 from console.catalog.overview import model_rows
 
@@ -39,7 +41,7 @@ class Models(APIView):
     @extend_schema(parameters=[PageQuery], responses=listed(ModelShown, "Model"))
     def get(self, request: Request) -> Response:
         """List models, in the order in which they were added."""
-        models = ServedModel.objects.all()
+        models = visibility.visible_to(actor_of(request), ServedModel.objects.all())
         found, cursor = page_of(models, query_of(request, PageQuery), newest_first=False)
         return Response({"data": ModelShown(model_rows(found), many=True).data, "next": cursor})
 
@@ -49,4 +51,6 @@ class Model(APIView):
     def get(self, request: Request, name: str) -> Response:
         """A model. Its revisions: `/revisions?model=`."""
         query_of(request, Strict)
-        return Response(ModelShown(model_rows([get_object_or_404(ServedModel, name=name)])[0]).data)
+        models = visibility.visible_to(actor_of(request), ServedModel.objects.all())
+        model = get_object_or_404(models, name=name)
+        return Response(ModelShown(model_rows([model])[0]).data)

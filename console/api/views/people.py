@@ -14,6 +14,7 @@ from console.accounts import actions
 from console.accounts.models import Team, User
 from console.accounts.roles import Role
 from console.api.strict import Base, NoBody, PageQuery, Strict, body_of, listed, page_of, query_of
+from console.audit import visibility
 from console.audit.actor import actor_of
 
 
@@ -60,7 +61,7 @@ class People(APIView):
     @extend_schema(parameters=[PageQuery], responses=listed(PersonShown, "Person"))
     def get(self, request: Request) -> Response:
         """List people, in the order in which they came."""
-        people = User.objects.prefetch_related("teams")
+        people = visibility.visible_to(actor_of(request), User.objects.all()).prefetch_related("teams")
         rows, cursor = page_of(people, query_of(request, PageQuery), newest_first=False)
         return Response({"data": PersonShown(rows, many=True).data, "next": cursor})
 
@@ -118,7 +119,11 @@ class Teams(APIView):
     @extend_schema(parameters=[PageQuery], responses=listed(TeamShown, "Team"))
     def get(self, request: Request) -> Response:
         """List teams, in the order in which they were made."""
-        rows, cursor = page_of(Team.objects.all(), query_of(request, PageQuery), newest_first=False)
+        rows, cursor = page_of(
+            visibility.visible_to(actor_of(request), Team.objects.all()),
+            query_of(request, PageQuery),
+            newest_first=False,
+        )
         return Response({"data": TeamShown(rows, many=True).data, "next": cursor})
 
 

@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from console.api.strict import Base, PageQuery, Strict, listed, query_of
+from console.audit.actor import actor_of
 from console.usage.log import LogFilter, Mark, find_request, log_page
 from console.usage.models import Outcome, Transport
 from console.usage.queries import totals_since
@@ -79,7 +80,7 @@ class Requests(APIView):
         before = Mark.parse(cursor) if cursor is not None else None
         if cursor is not None and before is None:
             raise serializers.ValidationError({"cursor": ["It was never given out."]}, code="invalid_cursor")
-        page = log_page(LogFilter(**query), limit=limit, before=before)
+        page = log_page(actor_of(request), LogFilter(**query), limit=limit, before=before)
         shown = RequestShown(page.rows, many=True).data
         return Response({"data": shown, "next": str(page.older) if page.older else None})
 
@@ -88,7 +89,7 @@ class OneRequest(APIView):
     @extend_schema(responses=RequestShown)
     def get(self, request: Request, request_id: str) -> Response:
         """A request that has ended."""
-        row = find_request(request_id)
+        row = find_request(actor_of(request), request_id)
         if row is None:
             raise Http404
         return Response(RequestShown(row).data)
@@ -99,5 +100,5 @@ class Usage(APIView):
     def get(self, request: Request) -> Response:
         """What the requests that arrived since a moment used in all."""
         since = query_of(request, UsageQuery).get("since") or timezone.now() - timedelta(days=1)
-        totals = totals_since(moment=since)
+        totals = totals_since(actor_of(request), moment=since)
         return Response(UsageShown({"since": since, **asdict(totals)}).data)

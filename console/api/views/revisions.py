@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 
 from console.api.strict import Base, NoBody, PageQuery, Strict, body_of, listed, query_of
 from console.api.views.jobs import JobShown
+from console.audit import visibility
 from console.audit.actor import actor_of
 from console.catalog.actions import delete_files, derive, start_import
 from console.catalog.import_request import METHODS, SOURCES, ImportRefused, check_engine
@@ -129,7 +130,8 @@ class Revisions(APIView):
         query = query_of(request, RevisionsQuery)
         names = {"model": "model__name", "state": "deployment__state"}
         wanted = {path: query[name] for name, path in names.items() if name in query}
-        rows = with_standing(Revision.objects.filter(**wanted)).order_by("-created_at", "-pk")
+        revisions = visibility.visible_to(actor_of(request), Revision.objects.filter(**wanted))
+        rows = with_standing(revisions).order_by("-created_at", "-pk")
         if "cursor" in query:
             rows = older_than(query["cursor"], rows)
         found = list(rows[: query["limit"] + 1])

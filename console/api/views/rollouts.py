@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -20,20 +19,11 @@ from console.audit.actor import actor_of
 from console.catalog.models import Route
 from console.catalog.routes import shares
 from console.rollouts import actions, queries
+from console.rollouts.action_table import ROLLOUT_ACTIONS
 from console.rollouts.arm_stats import since
 from console.rollouts.forecast import undo_forecast
 from console.rollouts.models import Rollout
 from console.rollouts.state_machine import MAX_PAUSE_SECONDS, Step
-
-DEEDS: dict[str, Callable[..., Rollout]] = {
-    "pause": actions.pause,
-    "resume": actions.resume,
-    "advance": actions.advance,
-    "promote": actions.promote,
-    "abort": actions.abort,
-    "undo": actions.undo,
-    "release": actions.release,
-}
 
 
 class StepBody(Strict):
@@ -59,7 +49,7 @@ class StartBody(Strict):
     reason = serializers.CharField(default="", max_length=300, allow_blank=True)
 
 
-class DeedBody(Strict):
+class ActionBody(Strict):
     version = serializers.IntegerField(
         required=False, help_text="the version that was read: refused with 409 when it has passed"
     )
@@ -143,7 +133,7 @@ class Rollouts(APIView):
     def get(self, request: Request) -> Response:
         """List rollouts and switches, newest first."""
         query = query_of(request, RolloutsQuery)
-        rows = queries.rollouts()
+        rows = queries.rollouts(actor_of(request))
         if "route" in query:
             rows = rows.filter(route__name=query["route"])
         if "state" in query:
@@ -158,34 +148,35 @@ class Rollouts(APIView):
         body["steps"] = [Step(one["weight"], one["pause_seconds"]) for one in body["steps"]]
         get_object_or_404(Route, name=body["route"])
         row = actions.start(actor=actor_of(request), **body)
-        return Response(RolloutDetail(find(row.pk)).data, status=201)
+        return Response(RolloutDetail(find(request, row.pk)).data, status=201)
 
 
 class OneRollout(APIView):
     @extend_schema(responses=RolloutDetail)
     def get(self, request: Request, pk: str) -> Response:
         """A rollout: where it is, how its arms do, what going back would take."""
-        return Response(RolloutDetail(find(pk)).data)
+        return Response(RolloutDetail(find(request, pk)).data)
 
 
-class RolloutDeed(APIView):
-    @extend_schema(request=DeedBody, responses=RolloutDetail)
-    def post(self, request: Request, pk: str, deed: str) -> Response:
+class RolloutAct(APIView):
+    @extend_schema(request=ActionBody, responses=RolloutDetail)
+    def post(self, request: Request, pk: str, action: str) -> Response:
         """`pause`, `resume`, `advance`, `promote`, `abort`, `undo` or `release` (what is kept for undo)."""
-        if deed not in DEEDS:
+        if action not in ROLLOUT_ACTIONS:
             raise Http404
-        body = body_of(request, DeedBody)
+        body = body_of(request, ActionBody)
         is_forced = body.pop("force")
-        if is_forced and deed != "promote":
+        chosen = ROLLOUT_ACTIONS[action]
+        if is_forced and not chosen.can_be_forced:
             raise serializers.ValidationError({"force": ["Only a promotion can be forced."]})
-        if deed == "promote":
+        if chosen.can_be_forced:
             body["is_forced"] = is_forced
-        DEEDS[deed](actor=actor_of(request), rollout=find(pk).pk, **body)
-        return Response(RolloutDetail(find(pk)).data)
+        chosen.run(actor=actor_of(request), rollout=find(request, pk).pk, **body)
+        return Response(RolloutDetail(find(request, pk)).data)
 
 
-def find(pk: str | int) -> Rollout:
-    return get_object_or_404(queries.rollouts(), pk=number(str(pk)))
+def find(request: Request, pk: str | int) -> Rollout:
+    return get_object_or_404(queries.rollouts(actor_of(request)), pk=number(str(pk)))
 
 
 def number(text: str) -> int:

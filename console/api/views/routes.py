@@ -59,7 +59,9 @@ class Routes(APIView):
     @extend_schema(parameters=[PageQuery], responses=listed(RouteShown, "Route"))
     def get(self, request: Request) -> Response:
         """List routes, in the order in which they were made."""
-        rows, cursor = page_of(queries.routes(), query_of(request, PageQuery), newest_first=False)
+        rows, cursor = page_of(
+            queries.routes(actor_of(request)), query_of(request, PageQuery), newest_first=False
+        )
         return Response({"data": RouteShown(rows, many=True).data, "next": cursor})
 
     @extend_schema(request=RouteBody, responses={201: RouteShown})
@@ -69,38 +71,38 @@ class Routes(APIView):
         actions.create_route(
             actor=actor_of(request), route=body["name"], weights=body["shares"], reason=body["reason"]
         )
-        return Response(RouteShown(find(body["name"])).data, status=201)
+        return Response(RouteShown(find(request, body["name"])).data, status=201)
 
 
 class OneRoute(APIView):
     @extend_schema(responses=RouteShown)
     def get(self, request: Request, name: str) -> Response:
         """A route."""
-        return Response(RouteShown(find(name)).data)
+        return Response(RouteShown(find(request, name)).data)
 
     @extend_schema(request=SharesBody, responses=RouteShown)
     def put(self, request: Request, name: str) -> Response:
         """Switch a route to other shares at once; it stands in the list of rollouts, and is undone there."""
         change(request, name, body_of(request, SharesBody))
-        return Response(RouteShown(find(name)).data)
+        return Response(RouteShown(find(request, name)).data)
 
     @extend_schema(request=None, responses=RouteShown)
     def delete(self, request: Request, name: str) -> Response:
         """Take a name out of service: callers get 404. The row stays, and the change can be undone."""
         body_of(request, NoBody)
         change(request, name, {"shares": {}})
-        return Response(RouteShown(find(name)).data)
+        return Response(RouteShown(find(request, name)).data)
 
 
 def change(request: Request, name: str, body: dict[str, Any]) -> None:
     actions.switch(
         actor=actor_of(request),
-        route=find(name).name,
+        route=find(request, name).name,
         weights=body["shares"],
         version=body.get("version"),
         reason=body.get("reason", ""),
     )
 
 
-def find(name: str) -> Route:
-    return get_object_or_404(queries.routes(), name=name)
+def find(request: Request, name: str) -> Route:
+    return get_object_or_404(queries.routes(actor_of(request)), name=name)

@@ -12,6 +12,7 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET
 
+from console.audit.actor import actor_of
 from console.audit.queries import find_entries
 from console.catalog.disk import disk_use
 from console.catalog.models import Deployment, Revision, ServedModel
@@ -28,6 +29,7 @@ from console.dashboard.engine_state import prompts_error
 from console.dashboard.forms.catalog import FindModelsForm, KeepingForm
 from console.dashboard.revision_actions import deeds, is_on_the_way
 from console.jobs.models import Job
+from console.jobs.queries import find_jobs
 from console.policy import Who, permits
 
 MODELS_PER_PAGE = 50
@@ -42,7 +44,9 @@ NUM_NAMES = 5
 def models(request: HttpRequest) -> HttpResponse:
     form = FindModelsForm(request.GET)
     wish = form.wish()
-    page = Paginator(find_models(**wish), MODELS_PER_PAGE).get_page(request.GET.get("page"))
+    page = Paginator(find_models(actor_of(request), **wish), MODELS_PER_PAGE).get_page(
+        request.GET.get("page")
+    )
     rows = model_rows(page)
     context = {
         "page": page,
@@ -60,7 +64,9 @@ def models(request: HttpRequest) -> HttpResponse:
 @require_GET
 def model(request: HttpRequest, name: str) -> HttpResponse:
     found = get_object_or_404(ServedModel, name=name)
-    page = Paginator(revisions_of(found), REVISIONS_PER_PAGE).get_page(request.GET.get("page"))
+    page = Paginator(revisions_of(actor_of(request), found), REVISIONS_PER_PAGE).get_page(
+        request.GET.get("page")
+    )
     context = {
         "model": found,
         "page": page,
@@ -82,8 +88,8 @@ def about(
     context = rows([revision])[0] | {
         "forced": forced_revision(),
         "prompts_error": prompts_error(revision.pk),
-        "entries": find_entries(target=revision.pk).order_by("-seq")[:NUM_ENTRIES],
-        "jobs": Job.objects.filter(subject=revision.pk).order_by("-created_at")[:NUM_JOBS],
+        "entries": find_entries(actor_of(request), target=revision.pk).order_by("-seq")[:NUM_ENTRIES],
+        "jobs": find_jobs(actor_of(request), subject=revision.pk)[:NUM_JOBS],
         "children": revision.children.order_by("-created_at").values_list("pk", "model__name")[:NUM_CHILDREN],
         "may_act": permits(Who.OPERATOR, request.user),
     }

@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET
 
 import inference.client
+from console.audit.actor import Actor, actor_of
 from console.catalog.models import Arm
 from console.dashboard.engine_state import current_stats
 from console.dashboard.events import events
@@ -54,34 +55,40 @@ def percent(part: int, whole: int) -> float | None:
 
 @require_GET
 def home(request: HttpRequest) -> HttpResponse:
-    context = {**engine_figures(), "requests": newest_requests(), "events": events(NUM_ENTRIES)}
+    context = {
+        **engine_figures(actor_of(request)),
+        "requests": newest_requests(actor_of(request)),
+        "events": events(actor_of(request), NUM_ENTRIES),
+    }
     return render(request, "dashboard/home.html", context)
 
 
 @require_GET
 def figures(request: HttpRequest) -> HttpResponse:
     """The engine's part of the page, refreshed while it is looked at."""
-    return render(request, "dashboard/partials/home_figures.html", engine_figures())
+    return render(request, "dashboard/partials/home_figures.html", engine_figures(actor_of(request)))
 
 
 @require_GET
 def requests(request: HttpRequest) -> HttpResponse:
     """The newest requests, refreshed while they are looked at."""
-    context = {"requests": newest_requests()}
+    context = {"requests": newest_requests(actor_of(request))}
     return render(request, "dashboard/partials/home_requests.html", context)
 
 
 @require_GET
 def feed(request: HttpRequest) -> HttpResponse:
     """What happened last, refreshed while it is looked at."""
-    return render(request, "dashboard/partials/home_feed.html", {"events": events(NUM_ENTRIES)})
+    return render(
+        request, "dashboard/partials/home_feed.html", {"events": events(actor_of(request), NUM_ENTRIES)}
+    )
 
 
-def newest_requests() -> list[UsageRecord]:
-    return name_people(list(recent_requests(limit=NUM_REQUESTS)))
+def newest_requests(actor: Actor) -> list[UsageRecord]:
+    return name_people(list(recent_requests(actor, limit=NUM_REQUESTS)))
 
 
-def engine_figures() -> dict[str, Any]:
+def engine_figures(actor: Actor) -> dict[str, Any]:
     stats, hour_ago = current_stats(), timezone.now() - timedelta(hours=1)
     return {
         "troubles": troubles(),
@@ -89,8 +96,8 @@ def engine_figures() -> dict[str, Any]:
         "revisions": loaded(stats),
         "num_running": sum(one.num_running for one in stats.revisions) if stats else None,
         "num_waiting": sum(one.num_waiting for one in stats.revisions) if stats else None,
-        "hour": totals_since(moment=hour_ago),
-        "num_refused": num_refused(since=hour_ago),
+        "hour": totals_since(actor, moment=hour_ago),
+        "num_refused": num_refused(actor, since=hour_ago),
     }
 
 

@@ -35,7 +35,7 @@ class FindForm(forms.Form):
 def jobs(request: HttpRequest) -> HttpResponse:
     form = FindForm(request.GET)
     state = form.cleaned_data["state"] if form.is_valid() else ""
-    page = Paginator(find_jobs(state=state), PER_PAGE).get_page(request.GET.get("page"))
+    page = Paginator(find_jobs(actor_of(request), state=state), PER_PAGE).get_page(request.GET.get("page"))
     context = {
         "form": form,
         "page": page,

@@ -49,9 +49,9 @@ def listing(request: HttpRequest, *, form: IssueForm, status: int = 200) -> Http
     now = timezone.now()
     find_form = FindForm(request.GET)
     wish = find_form.wish()
-    page = Paginator(find_keys(**wish, now=now).select_related("limit"), PER_PAGE).get_page(
-        request.GET.get("page")
-    )
+    page = Paginator(
+        find_keys(actor_of(request), **wish, now=now).select_related("limit"), PER_PAGE
+    ).get_page(request.GET.get("page"))
     used = used_by([key.public_id for key in page], since=now - timedelta(days=NUM_DAYS))
     rows = [
         {
@@ -147,8 +147,10 @@ def about(
         "scopes": [
             label for scope, label in all_scopes().items() if scope in (key.scopes or endpoint_scopes())
         ],
-        "num_refused": num_refused(since=now - timedelta(days=NUM_DAYS), owner=key.public_id),
-        "refused": refused_of(key.public_id, limit=NUM_REFUSED),
+        "num_refused": num_refused(
+            actor_of(request), since=now - timedelta(days=NUM_DAYS), owner=key.public_id
+        ),
+        "refused": refused_of(actor_of(request), key.public_id, limit=NUM_REFUSED),
         "limit": limit,
         "buckets": limit.buckets(now_ms=now_ms()) if limit else (),
         "bars": bars(by_day),

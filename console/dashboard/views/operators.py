@@ -14,6 +14,7 @@ from django.views.decorators.http import require_GET, require_POST
 from console.accounts import actions
 from console.accounts.models import User
 from console.accounts.roles import Role
+from console.audit import visibility
 from console.audit.actor import actor_of
 from console.dashboard.forms.operators import NewOperatorForm, RoleForm
 from console.dashboard.once import ONCE
@@ -31,7 +32,9 @@ def people(request: HttpRequest) -> HttpResponse:
 
 def page(request: HttpRequest, *, form: NewOperatorForm, status: int = 200, **shown: str) -> HttpResponse:
     context: dict[str, Any] = {
-        "people": User.objects.order_by("-is_active", "username"),
+        "people": visibility.visible_to(actor_of(request), User.objects.all()).order_by(
+            "-is_active", "username"
+        ),
         "roles": Role.choices,
         "form": form,
         "may_change": request.user.is_admin,  # type: ignore[union-attr]  # the policy let a User in

@@ -36,9 +36,10 @@ def log(request: HttpRequest) -> HttpResponse:
     filters = {name: str(value) for name, value in request.GET.items() if value and name in form.fields}
     if request.GET.get("show") == "refused":
         return refused_page(request, form, log_filter, filters)
-    if log_filter.request_id and find_request(log_filter.request_id):
+    if log_filter.request_id and find_request(actor_of(request), log_filter.request_id):
         return redirect("dashboard:request", request_id=log_filter.request_id)
     page = log_page(
+        actor_of(request),
         log_filter,
         limit=ROWS_PER_PAGE,
         before=Mark.parse(request.GET.get("before", "")),
@@ -48,7 +49,7 @@ def log(request: HttpRequest) -> HttpResponse:
         "form": form,
         "page": page,
         "query": urlencode(filters),
-        "num_refused": num_refused(since=timezone.now() - DAY),
+        "num_refused": num_refused(actor_of(request), since=timezone.now() - DAY),
         "is_filtered": bool(filters),
         "newer": urlencode(filters | {"after": str(page.newer)}) if page.newer else "",
         "older": urlencode(filters | {"before": str(page.older)}) if page.older else "",
@@ -60,13 +61,13 @@ def refused_page(
     request: HttpRequest, form: RequestFilterForm, log_filter: LogFilter, filters: dict[str, Any]
 ) -> HttpResponse:
     """Those that were refused, with the limit that refused them."""
-    page = Paginator(refused(log_filter), ROWS_PER_PAGE).get_page(request.GET.get("page"))
+    page = Paginator(refused(actor_of(request), log_filter), ROWS_PER_PAGE).get_page(request.GET.get("page"))
     context: dict[str, Any] = {
         "form": form,
         "refused": page,
         "rows": name_callers(list(page.object_list)),
         "query": urlencode(filters),
-        "num_refused": num_refused(since=timezone.now() - DAY),
+        "num_refused": num_refused(actor_of(request), since=timezone.now() - DAY),
         "is_filtered": bool(filters),
     }
     return render(request, "dashboard/requests.html", context)
@@ -77,7 +78,9 @@ async def export(request: HttpRequest) -> StreamingHttpResponse:
     """The same rows, all of them, as they are read."""
     log_filter = await read(lambda: RequestFilterForm(request.GET).log_filter())
     await sync_to_async(note_export)(request)
-    response = StreamingHttpResponse(as_csv(log_filter), content_type="text/csv; charset=utf-8")
+    response = StreamingHttpResponse(
+        as_csv(await sync_to_async(actor_of)(request), log_filter), content_type="text/csv; charset=utf-8"
+    )
     name = timezone.now().strftime("requests-%Y%m%d-%H%M%S.csv")
     response["content-disposition"] = f'attachment; filename="{name}"'
     return response
@@ -91,7 +94,7 @@ def note_export(request: HttpRequest) -> None:
 @require_GET
 def one(request: HttpRequest, request_id: str) -> HttpResponse:
     """One request: facts, and where its time went."""
-    row = find_request(request_id)
+    row = find_request(actor_of(request), request_id)
     if row is None:
         if BOARD.find(request_id):
             return redirect("dashboard:live")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from django.contrib import messages
@@ -11,7 +10,6 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_GET, require_POST
 
 from console.audit.actor import actor_of
@@ -22,6 +20,7 @@ from console.dashboard.forms.rollouts import PRESETS, StartForm
 from console.dashboard.rollout_picture import bar, walk
 from console.policy import Who, permits
 from console.rollouts import actions, queries
+from console.rollouts.action_table import ROLLOUT_ACTIONS
 from console.rollouts.arm_stats import since
 from console.rollouts.certificate_gate import why_not
 from console.rollouts.errors import RolloutRefused
@@ -37,21 +36,11 @@ MAX_ACTIVE = 20
 MAX_OFFERED = 200
 NUM_ENTRIES = 50
 
-DEEDS: dict[str, tuple[Callable[..., Rollout], Any]] = {
-    "pause": (actions.pause, gettext_lazy("Paused: the shares stay as they are.")),
-    "resume": (actions.resume, gettext_lazy("Resumed.")),
-    "advance": (actions.advance, gettext_lazy("The next step has begun.")),
-    "promote": (actions.promote, gettext_lazy("Promoted: the candidate answers everything from now on.")),
-    "abort": (actions.abort, gettext_lazy("Aborted: everything is answered as before.")),
-    "undo": (actions.undo, gettext_lazy("Undone: everything is answered as before.")),
-    "release": (actions.release, gettext_lazy("Released: the replaced revision may be unloaded.")),
-}
-
 
 @require_GET
 def page(request: HttpRequest) -> HttpResponse:
-    ended = queries.rollouts().exclude(state__in=queries.ACTIVE_STATES)
-    names = Paginator(queries.routes(), ROUTES_PER_PAGE).get_page(request.GET.get("routes"))
+    ended = queries.rollouts(actor_of(request)).exclude(state__in=queries.ACTIVE_STATES)
+    names = Paginator(queries.routes(actor_of(request)), ROUTES_PER_PAGE).get_page(request.GET.get("routes"))
     context = active(request) | {
         "routes": [route_row(route) for route in names],
         "routes_page": names,
@@ -67,7 +56,7 @@ def active_now(request: HttpRequest) -> HttpResponse:
 
 
 def active(request: HttpRequest) -> dict[str, Any]:
-    rows = list(queries.active_rollouts()[: MAX_ACTIVE + 1])
+    rows = list(queries.active_rollouts(actor_of(request))[: MAX_ACTIVE + 1])
     return {
         "active": [picture(row) for row in rows[:MAX_ACTIVE]],
         "has_more": len(rows) > MAX_ACTIVE,
@@ -91,17 +80,17 @@ def route_row(route: Route) -> dict[str, Any]:
 
 @require_GET
 def rollout(request: HttpRequest, pk: int) -> HttpResponse:
-    return render(request, "rollouts/rollout.html", about(request, find(pk)))
+    return render(request, "rollouts/rollout.html", about(request, find(request, pk)))
 
 
 @require_GET
 def rollout_now(request: HttpRequest, pk: int) -> HttpResponse:
     """The page's moving part."""
-    return render(request, "rollouts/partials/rollout_now.html", about(request, find(pk)))
+    return render(request, "rollouts/partials/rollout_now.html", about(request, find(request, pk)))
 
 
 def about(request: HttpRequest, row: Rollout) -> dict[str, Any]:
-    entries = find_entries(target=target_of(row)).order_by("-seq")[:NUM_ENTRIES]
+    entries = find_entries(actor_of(request), target=target_of(row)).order_by("-seq")[:NUM_ENTRIES]
     undoable = queries.undoable_of(row.route)
     is_undoable = undoable is not None and undoable.pk == row.pk
     return picture(row) | {
@@ -136,21 +125,21 @@ def picture(row: Rollout) -> dict[str, Any]:
 
 
 @require_POST
-def act(request: HttpRequest, pk: int, deed: str) -> HttpResponse:
-    if deed not in DEEDS:
+def act(request: HttpRequest, pk: int, action: str) -> HttpResponse:
+    if action not in ROLLOUT_ACTIONS:
         raise Http404
-    do, said = DEEDS[deed]
-    wish: dict[str, Any] = {"rollout": find(pk).pk, "reason": request.POST.get("reason", "")[:300]}
+    chosen = ROLLOUT_ACTIONS[action]
+    wish: dict[str, Any] = {"rollout": find(request, pk).pk, "reason": request.POST.get("reason", "")[:300]}
     if (version := request.POST.get("version", "")).isdecimal():
         wish["version"] = int(version)
-    if deed == "promote":
+    if chosen.can_be_forced:
         wish["is_forced"] = request.POST.get("force") == "on"
     try:
-        do(actor=actor_of(request), **wish)
+        chosen.run(actor=actor_of(request), **wish)
     except RolloutRefused as refusal:
         messages.error(request, str(refusal))
     else:
-        messages.success(request, str(said))
+        messages.success(request, str(chosen.said))
     return redirect("dashboard:rollout", pk)
 
 
@@ -234,5 +223,5 @@ def offered(wish: dict[str, Any]) -> list[Revision]:
     return queries.offered_revisions(limit=MAX_OFFERED, route=route)
 
 
-def find(pk: int) -> Rollout:
-    return get_object_or_404(queries.rollouts(), pk=pk)
+def find(request: HttpRequest, pk: int) -> Rollout:
+    return get_object_or_404(queries.rollouts(actor_of(request)), pk=pk)

@@ -51,7 +51,9 @@ def about(request: HttpRequest, found: Route, form: SharesForm, *, status: int =
         "undoable": undoable,
         "forecast": undo_forecast(found, target=undoable.before) if undoable else None,
         "form": form,
-        "page": Paginator(queries.rollouts().filter(route=found), PER_PAGE).get_page(request.GET.get("page")),
+        "page": Paginator(queries.rollouts(actor_of(request)).filter(route=found), PER_PAGE).get_page(
+            request.GET.get("page")
+        ),
         "may_act": may_act(request),
     } | preview_of(form, now)
     return render(request, "rollouts/route.html", context, status=status)

@@ -48,7 +48,7 @@ def test_a_program_rolls_out_promotes_and_takes_back(program: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    ("deed", "body", "code"),
+    ("action", "body", "code"),
     [
         ("abort", {"version": 0}, "changed_meanwhile"),
         ("resume", {}, "not_possible"),
@@ -57,10 +57,10 @@ def test_a_program_rolls_out_promotes_and_takes_back(program: Call) -> None:
         ("release", {}, "nothing_kept"),
     ],
 )
-def test_what_is_refused_has_a_code(operator: Call, deed: str, body: dict[str, object], code: str) -> None:
+def test_what_is_refused_has_a_code(operator: Call, action: str, body: dict[str, object], code: str) -> None:
     made = started(operator)
     seq = last_seq()
-    answer = operator("POST", f"rollouts/{made['id']}/{deed}", body)
+    answer = operator("POST", f"rollouts/{made['id']}/{action}", body)
     assert (answer.status_code, error_of(answer)["code"]) == (409, code)
     assert entries_since(seq) == []
 

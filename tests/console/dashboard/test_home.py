@@ -9,6 +9,7 @@ import pytest
 from django.utils import timezone
 
 from console.accounts.roles import Role
+from console.audit.actor import SYSTEM
 from console.keys.actions import IssuedKey
 from console.usage.models import UsageRecord
 from console.usage.queries import totals_since
@@ -74,11 +75,11 @@ def test_totals_count_what_arrived_since(issued: IssuedKey) -> None:
     request_row(issued, 2, created_at=now, outcome="failed")
     request_row(issued, 3, created_at=now, outcome="cancelled")
     request_row(issued, 4, created_at=now - timedelta(hours=2))
-    totals = totals_since(moment=now - timedelta(hours=1))
+    totals = totals_since(SYSTEM, moment=now - timedelta(hours=1))
     assert (totals.num_requests, totals.num_failed, totals.num_cancelled) == (3, 1, 1)
     assert (totals.prompt_tokens, totals.cached_tokens, totals.completion_tokens) == (30, 12, 60)
     assert totals.failed_percent == pytest.approx(100 / 3)
 
 
 def test_nothing_has_no_failure_rate(db: None) -> None:
-    assert totals_since(moment=timezone.now()).failed_percent is None
+    assert totals_since(SYSTEM, moment=timezone.now()).failed_percent is None

@@ -113,10 +113,10 @@ def test_the_page_shows_how_each_arm_has_done_since_the_step_began(operator: Cli
 def test_the_buttons_do_what_they_say(operator: Client) -> None:
     row = running()
 
-    def press(deed: str, **fields: str) -> str:
+    def press(action: str, **fields: str) -> str:
         row.refresh_from_db()
         answer = operator.post(
-            f"/rollouts/{row.pk}/{deed}", {"version": str(row.version)} | fields, follow=True
+            f"/rollouts/{row.pk}/{action}", {"version": str(row.version)} | fields, follow=True
         )
         row.refresh_from_db()
         return answer.content.decode()

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from console.audit.actor import Actor
+from console.audit.actor import SYSTEM, Actor
 from console.keys.actions import IssuedKey, issue
 from console.usage.log import LogFilter, LogPage, Mark, log_page
 from console.usage.models import UsageRecord
@@ -43,27 +43,27 @@ def eleven(issued: IssuedKey) -> None:
 
 
 def test_older_pages_show_everything_once(eleven: None, issued: IssuedKey) -> None:
-    page, seen = log_page(ALL, limit=4), list[str]()
+    page, seen = log_page(SYSTEM, ALL, limit=4), list[str]()
     while True:
         seen += ids(page)
         if page.older is None:
             break
         write(issued, 100 + len(seen))  # what comes in meanwhile moves nothing
-        page = log_page(ALL, limit=4, before=Mark.parse(str(page.older)))
+        page = log_page(SYSTEM, ALL, limit=4, before=Mark.parse(str(page.older)))
     assert seen == [f"r{number}" for number in reversed(range(11))]
 
 
 def test_newer_pages_lead_back(eleven: None) -> None:
-    first = log_page(ALL, limit=4)
-    second = log_page(ALL, limit=4, before=first.older)
-    third = log_page(ALL, limit=4, before=second.older)
+    first = log_page(SYSTEM, ALL, limit=4)
+    second = log_page(SYSTEM, ALL, limit=4, before=first.older)
+    third = log_page(SYSTEM, ALL, limit=4, before=second.older)
     assert (first.newer, third.older) == (None, None)
-    assert ids(log_page(ALL, limit=4, after=third.newer)) == ids(second)
-    assert ids(log_page(ALL, limit=4, after=second.newer)) == ids(first)
+    assert ids(log_page(SYSTEM, ALL, limit=4, after=third.newer)) == ids(second)
+    assert ids(log_page(SYSTEM, ALL, limit=4, after=second.newer)) == ids(first)
 
 
 def test_the_newest_page_is_full_when_few_are_newer(eleven: None) -> None:
-    page = log_page(ALL, limit=4, after=Mark.of(UsageRecord.objects.get(request_id="r9")))
+    page = log_page(SYSTEM, ALL, limit=4, after=Mark.of(UsageRecord.objects.get(request_id="r9")))
     assert ids(page) == ["r10", "r9", "r8", "r7"]
     assert page.newer is None
 
@@ -74,14 +74,14 @@ def test_rows_of_several_callers_come_in_one_order(eleven: None, issued: IssuedK
     for number in range(11, 20):
         write(other if number % 2 else stranger, number)
     log_filter = LogFilter(owner="program")
-    page, seen = log_page(log_filter, limit=3), list[str]()
+    page, seen = log_page(SYSTEM, log_filter, limit=3), list[str]()
     while page.older:
         seen += ids(page)
-        page = log_page(log_filter, limit=3, before=page.older)
+        page = log_page(SYSTEM, log_filter, limit=3, before=page.older)
     seen += ids(page)
     assert seen == [f"r{number}" for number in reversed(range(20)) if number < 11 or number % 2]
-    assert ids(log_page(LogFilter(owner=stranger.key.public_id), limit=2)) == ["r18", "r16"]
-    assert ids(log_page(LogFilter(owner="nobody"), limit=2)) == []
+    assert ids(log_page(SYSTEM, LogFilter(owner=stranger.key.public_id), limit=2)) == ["r18", "r16"]
+    assert ids(log_page(SYSTEM, LogFilter(owner="nobody"), limit=2)) == []
 
 
 @pytest.mark.parametrize(

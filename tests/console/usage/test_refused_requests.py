@@ -10,6 +10,7 @@ from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from console.audit.actor import SYSTEM
 from console.keys.actions import IssuedKey
 from console.usage import refused_requests
 from console.usage.models import RefusedRequest
@@ -66,7 +67,7 @@ def test_what_comes_beyond_the_rows_of_a_minute_is_counted(
     clock.now += timedelta(minutes=1)
     log.flush()
     assert RefusedRequest.objects.count() == MAX_ROWS + 1
-    assert num_refused(since=NOON - timedelta(hours=1), owner=owner) == num * num_flushes
+    assert num_refused(SYSTEM, since=NOON - timedelta(hours=1), owner=owner) == num * num_flushes
 
 
 def test_keys_that_nobody_has_share_one_name(log: RefusedLog) -> None:
@@ -88,7 +89,7 @@ def test_a_flood_is_bounded_in_memory_and_costs_few_statements(log: RefusedLog, 
     clock.now += timedelta(minutes=1)
     log.flush()
     log.flush(is_last=True)
-    assert num_refused(since=NOON - timedelta(hours=1)) == MAX_NOTED + 500
+    assert num_refused(SYSTEM, since=NOON - timedelta(hours=1)) == MAX_NOTED + 500
 
 
 def test_what_is_old_or_too_much_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,4 +115,4 @@ def test_a_database_that_is_away_loses_no_count(
     assert log.flush() == 0
     monkeypatch.setattr(RefusedRequest.objects, "bulk_create", create)
     log.flush(is_last=True)
-    assert num_refused(since=NOON - timedelta(hours=1)) == 3
+    assert num_refused(SYSTEM, since=NOON - timedelta(hours=1)) == 3
