@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
+
 from inference.config import EngineConfig, RevisionSpec
 from inference.engine.block_tables import table_bytes
 from inference.engine.detokenizer import StreamDetokenizer
@@ -31,6 +33,7 @@ from inference.engine.speculation import ROW_COSTS, Speculation, num_draft_rows
 from inference.engine.steppers import Overlapped, Stepper, Synchronous
 from inference.engine.warmup import warm_up, warm_up_mixes
 from inference.footprint import Pool
+from inference.models.fusible import can_fuse
 from inference.models.loader import LoadedModel
 from inference.models.model_folder import CannotLoad
 from inference.protocol import LoadProgress
@@ -164,6 +167,12 @@ def _captures(runner: ModelRunner | CudaRunner, config: EngineConfig, loaded: Lo
 
 def runner_for(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) -> ModelRunner | CudaRunner:
     """Triton's kernels have a runner of their own; the others share the plain one. `config` is resolved."""
+    is_fused = loaded.attention == "triton" and config.fused_layers and can_fuse(loaded.model)
+    if config.float32_logits and loaded.device.type == "cuda" and not is_fused:
+        raise CannotLoad(
+            "float32_logits on a GPU needs attention triton, fused_layers and a family of models that can be "
+            "fused; set float32_logits to False"
+        )
     if loaded.attention != "triton":
         runner_class = InvariantRunner if config.batch_invariant else ModelRunner
         kv_dtype = pool_dtype(config, loaded.dtype)
@@ -188,6 +197,7 @@ def runner_for(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) ->
         kv_dtype=pool_dtype(config, loaded.dtype),
         fuses=config.fused_layers,
         is_invariant=config.batch_invariant,
+        logits_dtype=torch.float32 if config.float32_logits else None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from inference.attention.triton import TritonStep
@@ -15,21 +16,26 @@ from inference.kernels.layer import (
     silu_mul_quantized,
 )
 from inference.kernels.rows import Rows
-from inference.models.fused_layer import FusedLayer, Join, Product, attend, fuse_layer, join
+from inference.models.fused_layer import FusedLayer, attend, fuse_layer
 from inference.models.fusible import epsilon
 from inference.models.one_token import OneTokenModel
+from inference.models.products import Join, Product, in_dtype, join
 
 
 class FusedModel:
     """Runs a packed batch through a fused model. Called like the model itself, with a `TritonStep`."""
 
-    def __init__(self, model: Any, *, joins: Join | None = None) -> None:
+    def __init__(
+        self, model: Any, *, joins: Join | None = None, logits_dtype: torch.dtype | None = None
+    ) -> None:
+        """`logits_dtype`: None for the model's own."""
         joins = joins or join
         self.model = model
         config = model.config.get_text_config()
         self.num_heads: int = config.num_attention_heads
         self.layers = [fuse_layer(layer, index, joins) for index, layer in enumerate(model.model.layers)]
-        self.head = joins([model.lm_head])
+        head = joins([model.lm_head])
+        self.head = head if logits_dtype is None else in_dtype(head, logits_dtype)
         self.norm = model.model.norm
         self._one_token = OneTokenModel.of(self.layers, self.norm, self.head, self.num_heads)
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from inference.attention.triton import TritonStep
 from inference.kernels.one_token import DTYPES, Norm, one_token_product
-from inference.models.fused_layer import FusedLayer, PlainProduct, Product, attend
+from inference.models.fused_layer import FusedLayer, attend
 from inference.models.fusible import epsilon
+from inference.models.products import PlainProduct, Product
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class OneTokenModel:
                 residual, gate_up.weight, gate_up.bias, norm=layer.post_norm, gates=True
             )
             one_token_product(gated, down.weight, down.bias, residual=residual)
-        return one_token_product(residual, self._head.weight, self._head.bias, norm=self._norm)
+        head = self._head
+        return one_token_product(residual, head.weight, head.bias, norm=self._norm, out_dtype=head.out_dtype)
 
     def _attention(
         self, layer: OneTokenLayer, residual: Tensor, cos: Tensor, sin: Tensor, step: TritonStep

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.quantizers import register_quantization_config, register_quantizer
 
-from inference.quantization.int8_matmul import Fastest, Matmul
+from inference.quantization.int8_matmul import Fastest, Matmul, multiply_into
 from inference.quantization.linear import QuantizedLinear, frozen
 from inference.quantization.quantizer import LinearConfig, LinearQuantizer
 
@@ -89,7 +89,10 @@ class Int8Linear(QuantizedLinear):
         return lambda x: matmul(x, weight, scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        product = self.matmul(x, self.weight, self.weight_scale)
+        if self.out_dtype is None:
+            product = self.matmul(x, self.weight, self.weight_scale)
+        else:
+            product = multiply_into(self.out_dtype, x, self.weight, self.weight_scale)
         return product if self.bias is None else product + self.bias
 
 
