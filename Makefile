@@ -48,7 +48,7 @@ test-reliability: ## long runs: ten canaries under traffic, kill -9 in imports, 
 
 bench: ## tokens/s served and offline, beside llama.cpp and transformers' own, in one run (about 40 minutes)
 	@.ci/install dev
-	$(BIN)/python -m inference.benchmark.peers
+	$(BIN)/python -m inference.benchmark.peers.over_http
 	$(BIN)/python -m inference.benchmark --shape smollm2-135m --peer transformers --json build/benchmark/offline.json
 
 assets: ## build static/ from package.json, for developers of pages (needs node)

@@ -16,12 +16,12 @@ console_pages = get_asgi_application()  # before everything below: it fills Djan
 from channels.routing import ProtocolTypeRouter  # noqa: E402
 
 from console.accounts.sessions import with_sessions  # noqa: E402
-from console.door import Door  # noqa: E402
-from console.gateway.consumers import ResponsesConsumer  # noqa: E402
-from console.gateway.handler import GatewayHandler  # noqa: E402
+from console.channel.application_bounds import Door  # noqa: E402
+from console.gateway.http.handler import GatewayHandler  # noqa: E402
+from console.gateway.websocket.consumer import ResponsesConsumer  # noqa: E402
 from console.keys.headers import KeyHeaders  # noqa: E402
-from console.middleware import RequestId, TrustedProxies  # noqa: E402
-from console.startup import lifespan  # noqa: E402
+from console.server.middleware import RequestId, TrustedProxies  # noqa: E402
+from console.server.startup import lifespan  # noqa: E402
 from monitoring.tracing import Traced  # noqa: E402
 
 Receive = Callable[[], Awaitable[Any]]

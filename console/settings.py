@@ -55,6 +55,7 @@ INSTALLED_APPS = [
     "console.keys",
     "console.jobs",
     "console.catalog",
+    "console.certificates",
     "console.usage",
     "console.limits",
     "console.rollouts",
@@ -67,9 +68,9 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
-    "console.static_files.Files",
-    "console.static_files.Compressed",
-    "console.unwritable.WritesOrSaysSo",
+    "console.server.static_files.Files",
+    "console.server.static_files.Compressed",
+    "console.server.unwritable.WritesOrSaysSo",
     "console.accounts.sessions.Sessions",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -81,7 +82,7 @@ MIDDLEWARE = [
     "allauth.account.middleware.AccountMiddleware",
     "allauth.usersessions.middleware.UserSessionsMiddleware",
     "axes.middleware.AxesMiddleware",
-    "console.middleware.PolicyMiddleware",
+    "console.server.middleware.PolicyMiddleware",
 ]
 
 ROOT_URLCONF = "console.urls"
@@ -170,7 +171,7 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = DATA_DIR / "static"  # gathered by `serve`: static_files.py
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "console.static_files.HashedFiles"},
+    "staticfiles": {"BACKEND": "console.server.static_files.HashedFiles"},
 }
 WHITENOISE_USE_FINDERS = True  # plain names work where nothing was gathered
 

@@ -13,7 +13,7 @@ admin.site.password_change = RedirectView.as_view(  # type: ignore[assignment, m
     pattern_name="account_change_password"
 )
 
-handler500 = "console.unwritable.failed"
+handler500 = "console.server.unwritable.failed"
 urlpatterns = [
     path("", include("console.dashboard.urls")),
     path("account/", include("console.accounts.urls")),

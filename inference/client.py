@@ -11,21 +11,14 @@ from contextlib import contextmanager
 
 from inference import transformers_index
 from inference.config import PlacementConfig, RevisionSpec
-from inference.protocol import (
-    Device,
-    Event,
-    GenerateRequest,
-    LoadProgress,
-    ModelCard,
-    Prepared,
-    PrepareRequest,
-    Stats,
-)
+from inference.protocol.events import Event
+from inference.protocol.requests import GenerateRequest, Prepared, PrepareRequest
+from inference.protocol.stats import Device, LoadProgress, ModelCard, Stats
 
 Receive = Callable[[Event | Exception], None]
 LetGo = Callable[[], object]
 
-PLACEMENTS = {"inprocess": "inference.placements.inprocess.InProcess"}
+PLACEMENTS = {"inprocess": "inference.placements.inprocess.placement.InProcess"}
 
 
 class EngineClient(ABC):

@@ -12,17 +12,18 @@ from transformers import PreTrainedTokenizerBase
 from inference import transformers_index
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
 from inference.cpu import compiler
-from inference.engine import dtype_choice
-from inference.engine.build import assemble
-from inference.engine.engine import Engine
-from inference.engine.memory import free_host_bytes, return_freed_pages, total_host_bytes
+from inference.execution import dtype_choice
+from inference.execution.build import assemble
+from inference.execution.host_memory import free_host_bytes, return_freed_pages, total_host_bytes
+from inference.execution.sequential.engine import SequentialEngine
 from inference.models.device import choose_device, choose_dtype
 from inference.models.loader import LoadedModel
-from inference.models.tokenizer import load_tokenizer
-from inference.prompts.desk import PromptDesk
-from inference.prompts.process import PromptSettings
-from inference.protocol import Device, LoadProgress, Prepared, PrepareRequest
-from inference.tasks.sequential import SequentialEngine
+from inference.prompt_process.process import PromptSettings
+from inference.prompt_process.queue import PromptDesk
+from inference.protocol.requests import Prepared, PrepareRequest
+from inference.protocol.stats import Device, LoadProgress
+from inference.scheduling.engine import Engine
+from inference.text.tokenizer import load_tokenizer
 
 
 @dataclass(frozen=True, slots=True)

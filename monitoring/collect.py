@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 import inference.client
-from inference.protocol import ModelCard, RevisionStats, Stats
+from inference.protocol.stats import ModelCard, RevisionStats, Stats
 from monitoring.metrics import ARM, REGISTRY, begin_failures
 from monitoring.provided import PROVIDED
 

@@ -12,7 +12,7 @@ from asgiref.sync import sync_to_async
 from django.db import DatabaseError, connection
 
 import inference.client
-from inference.protocol import RevisionStats, Stats
+from inference.protocol.stats import RevisionStats, Stats
 
 PATIENCE_SECONDS = 5.0  # a step is bounded by the token budget, so a long prefill steps as often as anything
 PATIENCE_STEPS = 10  # on a machine so slow that single steps take seconds, this many of them

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from inference.protocol import Stats
+from inference.protocol.stats import Stats
 
 
 class State(StrEnum):

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from inference.protocol import Timings, Usage
+from inference.protocol.events import Timings, Usage
 
 REGISTRY = CollectorRegistry()
 

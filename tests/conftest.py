@@ -21,7 +21,7 @@ from console.audit.alarm import ALARMS
 from console.audit.anchor import ANCHOR
 from console.catalog.actions import DEFAULT_MODEL
 from console.catalog.sources.package import SMOLLM2, from_package
-from console.group_commit import ledger
+from console.database.group_commit import ledger
 from inference.config import GGUF_CONVERTER
 from tests.audit_triggers import lift_triggers, run, set_triggers
 from tests.session_cookies import hold_secrets

@@ -22,32 +22,28 @@ from typing import Any
 
 from inference.client import EngineClient
 from inference.config import PlacementConfig, RevisionSpec
-from inference.protocol import (
+from inference.protocol.errors import (
     ContextLengthExceeded,
+    InvalidValue,
+    NotReady,
+    QueueFull,
+    Refusal,
+    UnknownRevision,
+)
+from inference.protocol.events import (
     Delta,
-    Device,
     EngineError,
     Event,
     Finish,
     FinishReason,
-    GenerateRequest,
-    InvalidValue,
-    LoadProgress,
-    ModelCard,
-    NotReady,
-    Prepared,
-    PrepareRequest,
-    QueueFull,
-    Refusal,
-    RevisionStats,
     Span,
-    Stats,
     Timings,
     TokenLogprob,
-    UnknownRevision,
     Usage,
     WaitReason,
 )
+from inference.protocol.requests import GenerateRequest, Prepared, PrepareRequest
+from inference.protocol.stats import Device, LoadProgress, ModelCard, RevisionStats, Stats
 
 VOCAB_SIZE = 1000
 MAX_MODEL_LEN = 4096

@@ -12,8 +12,8 @@ from django.db import transaction
 from console.accounts.models import Membership, Team, User
 from console.accounts.roles import Role
 from console.accounts.streams import end_streams
-from console.after_commit import after_commit
 from console.audit.write import write
+from console.database.after_commit import after_commit
 
 DEFAULT_TEAM = "default"
 FIRST_OPERATOR = "admin"

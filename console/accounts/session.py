@@ -7,7 +7,7 @@ from typing import Any
 from console.accounts.caller import Caller, Forbidden, NotAuthenticated
 from console.accounts.models import Membership, User
 from console.accounts.roles import Role
-from console.database import read
+from console.database.async_read import read
 
 
 async def session_caller(user: Any) -> Caller:

@@ -15,14 +15,14 @@ from rest_framework.views import set_rollback
 
 from console.accounts.actions import LastAdmin
 from console.catalog.actions import DeleteRefused, ImportRefused
-from console.catalog.deployments import DeploymentRefused
-from console.catalog.quantizing import CertifyRefused, QuantizeRefused
 from console.catalog.routes import BadRoute
+from console.certificates.actions import CertifyRefused, QuantizeRefused
+from console.deployments.actions import DeploymentRefused
 from console.jobs.actions import NotPossible
 from console.keys.actions import BadKey
 from console.limits.actions import BadLimit
-from console.rollouts.machine import BadSteps
-from console.rollouts.refused import RolloutRefused
+from console.rollouts.errors import RolloutRefused
+from console.rollouts.state_machine import BadSteps
 from console.usage.actions import NotInFlight
 
 logger = logging.getLogger(__name__)

@@ -6,13 +6,13 @@ from functools import partial
 
 from django.db import transaction
 
-from console.after_commit import after_commit
 from console.audit import checkpoint
 from console.audit.alarm import ALARMS
 from console.audit.anchor import ANCHOR
 from console.audit.checkpoint import BadCheckpoint, Checkpoint
 from console.audit.seal import digest_before
 from console.audit.write import lock_end, write
+from console.database.after_commit import after_commit
 
 MAX_REASON = 500
 

@@ -10,13 +10,13 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from console.after_commit import after_commit
 from console.audit.alarm import ALARMS
 from console.audit.anchor import ANCHOR
 from console.audit.chain import NO_HASH, canonical, code_of, coded_text, hash_of
 from console.audit.checkpoint import BadCheckpoint
 from console.audit.models import Entry, Head
-from console.storable import storable
+from console.database.after_commit import after_commit
+from console.database.text import storable
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,6 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from console.after_commit import after_commit
 from console.audit.write import write
 from console.catalog.conversion import Converted, Progress
 from console.catalog.engine_settings import in_play
@@ -31,11 +30,12 @@ from console.catalog.files import (
     sweep,
     target_of,
 )
-from console.catalog.importing import ImportRefused, ImportRequest, check_context, check_engine
+from console.catalog.import_request import ImportRefused, ImportRequest, check_context, check_engine
 from console.catalog.models import Deployment, Revision, Route, ServedModel
 from console.catalog.routes import ALL, set_shares
 from console.catalog.sources.hub import is_fetched
 from console.catalog.sources.package import SMOLLM2, from_package
+from console.database.after_commit import after_commit
 from console.jobs.actions import enqueue
 from console.jobs.models import Job
 from inference.config import EngineConfig, RevisionSpec

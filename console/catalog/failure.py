@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from console.catalog.files import FilesChanged
-from inference.protocol import Refusal
+from inference.protocol.errors import Refusal
 
 UNFORESEEN = (
     "the engine failed while it was loaded ({kind}); the server's log has the details. Load it again; if it"

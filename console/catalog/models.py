@@ -168,7 +168,7 @@ class ReconcilerLease(models.Model):
 
     server = models.CharField(max_length=64, blank=True)  # its process lease
     expires_at = models.DateTimeField(null=True)
-    device = models.JSONField(default=dict)  # inference.protocol.Device, for processes without an engine
+    device = models.JSONField(default=dict)  # `Device` of the engine, for those without one
 
 
 class Certificate(models.Model):

@@ -10,8 +10,8 @@ from django.db.models import Prefetch, QuerySet
 
 from console.catalog.failure import NEVER
 from console.catalog.models import Arm, Revision, Route
-from console.database import read
-from console.prepared import TEXT, Select, Slot
+from console.database.async_read import read
+from console.database.prepared_statements import TEXT, Select, Slot
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from django.db import transaction
 
 from console.audit.write import write
 from console.catalog.models import PUBLIC_NAME, Deployment, Revision, Route
-from console.catalog.nudge import nudge
+from console.catalog.reconcile_signal import nudge
 
 ALL = 100  # percent
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from daphne.ws_protocol import WebSocketFactory, WebSocketProtocol
 
-from console.backpressure import WriteGate
 from console.channel.arrivals import Arrivals
+from console.channel.backpressure import WriteGate
 from console.channel.frames import FrameBudget
 from console.channel.limits import Limits
 from console.channel.stall import StallWatch

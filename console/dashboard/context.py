@@ -8,9 +8,9 @@ from django.conf import settings
 from django.http import HttpRequest
 
 from console.accounts.models import User
+from console.audit.server_runs import THIS_RUN
 from console.dashboard.engine_state import current_stats, engine_state
 from console.dashboard.navigation import room_of, sections_for
-from console.runs import THIS_RUN
 
 THEMES = ("day", "night")
 

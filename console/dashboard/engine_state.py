@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 import inference.client
-from inference.protocol import RevisionStats, Stats
+from inference.protocol.stats import RevisionStats, Stats
 from monitoring import health
 from monitoring.health import engine_fault
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
-from console.database import read
+from console.database.async_read import read
 from console.spreadsheet import as_sheet
 from console.usage.log import Mark, Wanted, log_page
 from console.usage.models import UsageRecord

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from console.rollouts.machine import Standing, State
+from console.rollouts.state_machine import Standing, State
 
 COLOURS = "abcd"
 

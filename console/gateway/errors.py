@@ -12,11 +12,12 @@ from django.core.exceptions import BadRequest, RequestDataTooBig, SuspiciousOper
 from django.db import OperationalError
 from django.http import Http404
 
-from console.group_commit import Unwritable
+from console.database.group_commit import Unwritable
 from console.keys.authenticate import Forbidden, NotAuthenticated
 from console.limits.bucket import rate_headers
 from console.limits.reserve import LimitExceeded
-from inference.protocol import EngineError, NotReady, Refusal, UnknownRevision
+from inference.protocol.errors import NotReady, Refusal, UnknownRevision
+from inference.protocol.events import EngineError
 
 
 @dataclass(eq=False)  # not frozen: a context manager that it passes through sets its traceback

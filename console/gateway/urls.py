@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path, re_path
 
-from console.gateway import views
+from console.gateway.http import views
 
 app_name = "gateway"
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from django.db import transaction
 
-from console.after_commit import after_commit
 from console.audit.write import write
+from console.database.after_commit import after_commit
 from console.jobs.dispatch import dispatch
-from console.jobs.kinds import KINDS
 from console.jobs.models import Job
+from console.jobs.registry import KINDS
 from console.jobs.transitions import end
 
 

@@ -12,4 +12,4 @@ class JobsConfig(AppConfig):
 
     def ready(self) -> None:
         """Each app that has long work names its kinds in a module `work.py`."""
-        autodiscover_modules("work")
+        autodiscover_modules("job_kinds")

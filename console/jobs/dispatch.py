@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from console.jobs.announce import announce
+from console.jobs.celery_notify import announce
 from console.jobs.runner import RUNNER
 
 

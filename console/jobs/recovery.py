@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 from django.utils import timezone
 from django.utils.translation import gettext_noop
 
-from console.jobs.announce import announce
-from console.jobs.kinds import MAX_DEATHS
+from console.database.process_lease import is_running, own_lease
+from console.jobs.celery_notify import announce
+from console.jobs.job_context import ALIVE_SECONDS
 from console.jobs.models import Job
-from console.jobs.running import ALIVE_SECONDS
+from console.jobs.registry import MAX_DEATHS
 from console.jobs.transitions import end, queue_again, this_run
-from console.lease import is_running, own_lease
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from functools import partial
 from django.db import Error, connection
 
 from console.environment import environment
-from console.jobs.announce import announce
+from console.jobs.celery_notify import announce
+from console.jobs.execute import hand_over_all, run
+from console.jobs.job_context import LEAVING
 from console.jobs.models import Job
 from console.jobs.queue import next_job
-from console.jobs.run import hand_over_all, run
-from console.jobs.running import LEAVING
 
 logger = logging.getLogger(__name__)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from console.celery import app
-from console.jobs.announce import RUN_NEXT
+from console.jobs.celery_app import app
+from console.jobs.celery_notify import RUN_NEXT
+from console.jobs.execute import run
 from console.jobs.models import Job
 from console.jobs.queue import next_job
-from console.jobs.run import run
 
 
 @app.task(name=RUN_NEXT)

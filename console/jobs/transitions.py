@@ -11,9 +11,9 @@ from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from console.audit.write import write
+from console.database.process_lease import own_lease
+from console.database.text import storable
 from console.jobs.models import Job, JobLine
-from console.lease import own_lease
-from console.storable import storable
 
 
 @transaction.atomic

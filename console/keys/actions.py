@@ -14,12 +14,12 @@ from django.utils import timezone
 
 from console.accounts.models import Team
 from console.accounts.streams import end_streams
-from console.after_commit import after_commit
 from console.audit.write import write
+from console.database.after_commit import after_commit
+from console.database.text import storable
 from console.keys.models import ApiKey
 from console.keys.scopes import LABELS
 from console.keys.token import generate
-from console.storable import storable
 
 MAX_MODELS = 100
 

@@ -13,11 +13,11 @@ from django.utils import timezone
 
 from console.accounts.caller import Caller, Forbidden, NotAuthenticated
 from console.accounts.models import Team
-from console.database import read
-from console.group_commit import ledger
+from console.database.async_read import read
+from console.database.group_commit import ledger
+from console.database.prepared_statements import TEXT, Select, Slot
 from console.keys.models import ApiKey
 from console.keys.token import Token, parse
-from console.prepared import TEXT, Select, Slot
 
 __all__ = ["Forbidden", "NotAuthenticated", "authenticate", "identify"]
 

@@ -16,9 +16,9 @@ from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce, Greatest, Least
 from django.db.models.lookups import LessThanOrEqual
 
+from console.database.prepared_statements import Slot, Update
 from console.limits.bucket import LONG_MS, UNIT
 from console.limits.models import Limit
-from console.prepared import Slot, Update
 
 
 def now_ms() -> int:

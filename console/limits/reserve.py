@@ -20,14 +20,14 @@ from django.utils import timezone
 
 from console.accounts.caller import Caller
 from console.accounts.models import User
-from console.group_commit import ledger
+from console.database.group_commit import ledger
+from console.database.prepared_statements import TEXT, Select, Slot, Update
+from console.database.process_lease import own_lease
 from console.keys.models import ApiKey
-from console.lease import own_lease
 from console.limits import rates
 from console.limits.bucket import Bucket, duration
 from console.limits.models import Limit, Ticket
 from console.limits.settle import release
-from console.prepared import TEXT, Select, Slot, Update
 from console.usage.models import UsageRecord
 
 logger = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ from django.db import DEFAULT_DB_ALIAS, OperationalError
 from django.db.models import F
 from django.db.models.functions import Coalesce, Least
 
-from console.group_commit import TRY_AGAIN_SECONDS, ledger
+from console.database.group_commit import TRY_AGAIN_SECONDS, ledger
+from console.database.prepared_statements import TEXT, Delete, Select, Slot, Update
 from console.limits.models import Limit, Ticket
 from console.limits.rates import added, moved, now_ms
-from console.prepared import TEXT, Delete, Select, Slot, Update
 from console.usage.record import Settlement
 from console.usage.record import record as record_usage
 

@@ -12,8 +12,8 @@ from typing import Any, Literal, cast
 from django.conf import settings
 from django.utils import timezone
 
-from console.group_commit import ledger
-from console.lease import is_running, own_lease
+from console.database.group_commit import ledger
+from console.database.process_lease import is_running, own_lease
 from console.limits.models import Ticket
 from console.limits.settle import settle_now
 from console.usage.record import Settlement

@@ -9,16 +9,16 @@ from typing import TypedDict, Unpack
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from console.catalog.deployments import DeploymentRefused, load, unload
 from console.catalog.models import Deployment, Revision, Route
 from console.catalog.routes import ALL, BadRoute, RouteChanged, apply_shares, set_shares, shares
-from console.rollouts.machine import ACTIVE, BadSteps, Event, State, Step, begin
+from console.database.ledger_transaction import in_turn
+from console.deployments.actions import DeploymentRefused, load, unload
+from console.rollouts.certificate_gate import look_at_files
+from console.rollouts.errors import RolloutChanged, RolloutRefused
 from console.rollouts.models import Rollout
-from console.rollouts.move import locked, move, note, prove
-from console.rollouts.proof import look_at_files
-from console.rollouts.refused import RolloutChanged, RolloutRefused
 from console.rollouts.shares import answering, to_pairs
-from console.rollouts.turn import in_turn
+from console.rollouts.state_machine import ACTIVE, BadSteps, Event, State, Step, begin
+from console.rollouts.transition import locked, move, note, prove
 
 
 class _Wish(TypedDict, total=False):

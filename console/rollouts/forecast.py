@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from django.utils.translation import gettext as _
 
-from console.catalog import memory
 from console.catalog.models import Deployment, Route
 from console.catalog.routes import shares
+from console.deployments import memory_budget
 from console.rollouts.shares import answering
 
 GB, MB = 1e9, 1e6
@@ -72,9 +72,9 @@ def undo_forecast(route: Route, *, target: Mapping[str, int]) -> Forecast:
     now, then = answering(shares(route)), answering(target)
     rows = Deployment.objects.filter(pk__in=now.keys() | then.keys()).select_related("revision")
     deployments = {one.pk: one for one in rows}
-    needs = {name: memory.need_of(one).bytes for name, one in deployments.items()}
+    needs = {name: memory_budget.need_of(one).bytes for name, one in deployments.items()}
     missing = [one for one in deployments.values() if one.pk in then and one.state != Deployment.State.READY]
-    fit = memory.fits(wanted=list(then))
+    fit = memory_budget.fits(wanted=list(then))
     giving_way = tuple(now.keys() - then.keys())  # answers nothing any more after the undo
     fits_then = fit.fits or fit.need <= fit.free + sum(needs[one] for one in giving_way)
     times = [one.load_seconds for one in missing]

@@ -8,8 +8,8 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from console.catalog.models import Revision, Route
-from console.rollouts.machine import ACTIVE, NOT_YET, Standing, State, Step
 from console.rollouts.shares import Shares, answering, from_pairs, with_candidate
+from console.rollouts.state_machine import ACTIVE, NOT_YET, Standing, State, Step
 
 
 class Rollout(models.Model):

@@ -8,9 +8,9 @@ from django.db.models import Prefetch, QuerySet
 
 from console.catalog.models import Arm, Deployment, Revision, Route
 from console.catalog.routes import shares
-from console.rollouts.machine import ACTIVE, State
 from console.rollouts.models import Rollout
 from console.rollouts.shares import answering
+from console.rollouts.state_machine import ACTIVE, State
 
 ACTIVE_STATES = [state.value for state in ACTIVE]
 

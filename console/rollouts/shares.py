@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from console.rollouts.machine import ALL
+from console.rollouts.state_machine import ALL
 
 Shares = dict[str, int]
 Pairs = list[list[object]]  # a JSON object would lose its order in PostgreSQL, and arms have one

@@ -10,12 +10,12 @@ from functools import partial
 
 from console.catalog.models import Deployment
 from console.catalog.routes import shares
-from console.rollouts.machine import ACTIVE, Event, State
+from console.rollouts.certificate_gate import look_at_files
+from console.rollouts.errors import RolloutChanged, RolloutRefused
 from console.rollouts.models import Rollout
-from console.rollouts.move import abandon, move
-from console.rollouts.proof import look_at_files
-from console.rollouts.refused import RolloutChanged, RolloutRefused
 from console.rollouts.shares import answering
+from console.rollouts.state_machine import ACTIVE, Event, State
+from console.rollouts.transition import abandon, move
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from django.db import transaction
 
-from console.after_commit import after_commit
 from console.audit.write import write
+from console.database.after_commit import after_commit
 from monitoring.live import BOARD
 
 

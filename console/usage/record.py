@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
 
-from console.storable import storable
+from console.database.text import storable
 from console.usage.models import UsageRecord
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from inference.benchmark.measure import Meter, percentile, percentiles_ms, request_for
 from inference.benchmark.workloads import Item, random_ids
-from inference.engine.engine import Engine
-from inference.protocol import Event, Finish, Owner
+from inference.protocol.events import Event, Finish
+from inference.protocol.requests import Owner
+from inference.scheduling.engine import Engine
 
 WANTED_RATIO = 3.0  # 99th percentile of the steady streams' gaps, over their median
 

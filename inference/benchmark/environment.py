@@ -17,7 +17,7 @@ import torch
 
 from inference.benchmark.shapes import SEED
 from inference.benchmark.workloads import Item
-from inference.engine.engine import Engine
+from inference.scheduling.engine import Engine
 
 PACKAGES = ("torch", "transformers", "triton", "numpy", "tokenizers")
 CLOCKS = ("clocks.sm", "clocks.mem", "power.draw", "temperature.gpu", "driver_version")

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from inference.benchmark.shapes import SEED, fill, made_up_tokenizer, shape_config
-from inference.models.serving_files import INDEX
+from inference.checkpoints.serving_files import INDEX
 
 SHARD_BYTES = 2 * 2**30
 NUM_WRITERS = 4

@@ -22,8 +22,9 @@ def main() -> None:
     from inference.benchmark.measure import generate_all
     from inference.benchmark.workloads import Item
     from inference.config import EngineConfig, RevisionSpec
-    from inference.engine.build import build_engine
-    from inference.protocol import LoadProgress, Owner
+    from inference.execution.build import build_engine
+    from inference.protocol.requests import Owner
+    from inference.protocol.stats import LoadProgress
 
     def show(progress: LoadProgress) -> None:
         say(progress.stage, progress.fraction)

@@ -15,9 +15,11 @@ from inference.benchmark.ceilings import Ceilings
 from inference.benchmark.roofline import Roofline
 from inference.benchmark.stopwatch import Breakdown
 from inference.benchmark.workloads import Item
-from inference.engine.engine import Engine
-from inference.engine.sequence import Plan
-from inference.protocol import Deadlines, Event, Finish, GenerateRequest, Owner, RevisionStats, Sampling
+from inference.protocol.events import Event, Finish
+from inference.protocol.requests import Deadlines, GenerateRequest, Owner, Sampling
+from inference.protocol.stats import RevisionStats
+from inference.scheduling.engine import Engine
+from inference.scheduling.sequence import Plan
 
 NO_DEADLINES = Deadlines(
     queue_seconds=None, first_token_seconds=None, between_tokens_seconds=None, total_seconds=None

@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 from inference.benchmark.ceilings import Ceilings
-from inference.engine.engine import Engine
-from inference.engine.sequence import Plan
+from inference.scheduling.engine import Engine
+from inference.scheduling.sequence import Plan
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 

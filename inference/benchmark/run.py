@@ -15,15 +15,15 @@ from inference.benchmark.arrivals import ARRIVALS, measure_arrivals
 from inference.benchmark.ceilings import measure_ceilings
 from inference.benchmark.environment import clocks, environment, fingerprint
 from inference.benchmark.measure import Meter
-from inference.benchmark.peer_lists import PEERS, PeerFailed, run_peer
+from inference.benchmark.peers.offline import PEERS, PeerFailed, run_peer
 from inference.benchmark.report import CACHE_OFF, CACHE_ON, cache_line, ceilings_line, peer_line, run_lines
 from inference.benchmark.shapes import SHAPES, random_model, shape_config
 from inference.benchmark.workloads import WORKLOADS, Item
 from inference.config import Attention, EngineConfig, KvDtype, Quantization, RevisionSpec
-from inference.engine.build import assemble, build_engine
-from inference.engine.engine import Engine
+from inference.execution.build import assemble, build_engine
 from inference.models.device import choose_device, choose_dtype
-from inference.protocol import Refusal
+from inference.protocol.errors import Refusal
+from inference.scheduling.engine import Engine
 
 DEFAULT_MODEL_LEN = 4096  # as the peers are set; more where a list needs more
 LONG_MODEL_LEN = 20_480

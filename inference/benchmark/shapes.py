@@ -14,8 +14,8 @@ from inference.benchmark.repeating import make_repeating
 from inference.config import EngineConfig
 from inference.models.device import check_fp8, choose_attention, choose_device, choose_dtype
 from inference.models.loader import LoadedModel
-from inference.models.vocabulary import TokenBytes, byte_level_alphabet
-from inference.quantization.base import quantize_loaded
+from inference.quantization.registry import quantize_loaded
+from inference.text.vocabulary import TokenBytes, byte_level_alphabet
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama-8b": {  # Llama-3.1-8B

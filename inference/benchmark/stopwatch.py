@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from inference.engine.engine import Engine
-from inference.engine.sequence import Plan
+from inference.scheduling.engine import Engine
+from inference.scheduling.sequence import Plan
 
 HOST_STAGES = ("schedule", "launch", "run", "sample", "wait", "post")
 BEGIN, COMPUTED, CHOSEN = "begin", "computed", "chosen"  # a step's marks on the device

@@ -10,14 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from inference.config import GGUF_CONVERTER, Quantization
-from inference.convert.child import progress, report
-from inference.convert.facts import facts, licence
-from inference.convert.gguf_header import CannotConvert, GgufHeader
-from inference.convert.gguf_parts import check_gguf, part_paths
-from inference.convert.output import CannotWrite, check_disk, whole_folder
-from inference.convert.prompt_trial import try_prompts
-from inference.models.model_folder import (
+from inference.checkpoints.model_folder import (
     CannotLoad,
     NotServed,
     UnsafeModel,
@@ -26,8 +19,15 @@ from inference.models.model_folder import (
     manifest,
     sha256,
 )
-from inference.models.safetensors_header import BadHeader
-from inference.models.serving_files import RECEIPT
+from inference.checkpoints.safetensors_header import BadHeader
+from inference.checkpoints.serving_files import RECEIPT
+from inference.child_process import progress, report
+from inference.config import GGUF_CONVERTER, Quantization
+from inference.convert.facts import facts, licence
+from inference.convert.gguf.header import CannotConvert, GgufHeader
+from inference.convert.gguf.parts import check_gguf, part_paths
+from inference.convert.output import CannotWrite, check_disk, whole_folder
+from inference.convert.prompt_trial import try_prompts
 
 MAX_SAID = 20  # names of files that were passed over
 SPARE_BYTES = 64 * 2**20  # tokenizer, configuration, headers
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def _described(folder: Path, files: Mapping[str, Path]) -> dict[str, Any]:
     """What the files say, and what shows when transformers reads them. Raises `CannotLoad`."""
     progress("trying it", 0.92)
-    from inference.convert.trial import tried
+    from inference.convert.load_trial import tried
 
     return facts(folder, files) | tried(folder)
 
@@ -131,7 +131,7 @@ def _write(
         torch.set_num_threads(options.num_threads)
     receipt: dict[str, Any] = {"source": source.name, "transformers": transformers.__version__}
     if header is not None:
-        from inference.convert.gguf import convert_gguf
+        from inference.convert.gguf.folder import convert_gguf
 
         receipt["converter"] = GGUF_CONVERTER
         hashes = {path.name: sha256(path) for path in part_paths(header)}

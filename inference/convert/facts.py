@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inference.models.safetensors_header import Tensor, read_header
-from inference.models.serving_files import RECEIPT
+from inference.checkpoints.safetensors_header import Tensor, read_header
+from inference.checkpoints.serving_files import RECEIPT
 
 INT4 = "pilothouse_int4"  # as config.json names it: inference/quantization/int4.py
 CACHE_ELEMENT_BYTES = 2  # of an unquantized KV cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from inference.prompts.process import PromptProcess, PromptSettings
+from inference.prompt_process.process import PromptProcess, PromptSettings
 
 
 def try_prompts(folder: Path) -> dict[str, Any]:

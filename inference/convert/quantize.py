@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from inference.checkpoints.model_folder import check_folder
 from inference.convert.importance import importance
 from inference.models.generator import read_config, read_model
-from inference.models.model_folder import check_folder
-from inference.quantization.base import quantization_config
-from inference.quantization.error import weight_errors
 from inference.quantization.int4 import Int4Config
+from inference.quantization.layer_error import weight_errors
+from inference.quantization.registry import quantization_config
 
 
 def quantize_folder(source: Path, folder: Path, *, name: str, quantize_head: bool = False) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numba.extending import register_jitable
 
-from inference.cpu.memory import (
+from inference.cpu.atomics import (
     FASTMATH,
     INFINITE,
     MAGNITUDE,

@@ -17,8 +17,8 @@ def works() -> bool:
     try:
         import numba  # noqa: F401 - where it is missing, what follows says so less plainly
 
+        from inference.cpu.matmul_single import is_right
         from inference.cpu.vectors import has_whole_numbers
-        from inference.cpu.whole_product import is_right
 
         return has_whole_numbers() and is_right()
     except Exception as error:  # whatever it is, torch can do without

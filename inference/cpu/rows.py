@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from inference.cpu.memory import DIVIDES, FASTMATH, ONE, exponential
+from inference.cpu.atomics import DIVIDES, FASTMATH, ONE, exponential
 
 
 @njit(fastmath=FASTMATH)

@@ -9,11 +9,11 @@ import numpy as np
 from numba import njit
 
 from inference.cpu import attention
+from inference.cpu.atomics import copy, floats, longs
 from inference.cpu.attention import attend, join
-from inference.cpu.memory import copy, floats, longs
-from inference.cpu.products import multiply_all, put_row
+from inference.cpu.matmul import multiply_all, put_row
 from inference.cpu.rows import gate, normalize, rotate
-from inference.cpu.teamwork import finish, next_share
+from inference.cpu.thread_pool import finish, next_share
 
 LAYER = np.dtype(
     [

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference.kernels.int4_numbers import unpack
+from inference.kernels.int4_unpack import unpack
 
 INT8_TILE = {"OUTPUTS": 4, "INPUTS": 1024, "num_warps": 4}
 INT4_TILE = {"OUTPUTS": 32, "num_warps": 4}

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference.kernels.int4_numbers import unpack
+from inference.kernels.int4_unpack import unpack
 from inference.kernels.launch import await_predecessor, early
 from inference.kernels.rows import QuantizedRows, Rows
 from inference.kernels.tilings import Tiling

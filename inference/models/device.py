@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from inference.checkpoints.model_folder import CannotLoad
 from inference.config import EngineConfig
-from inference.models.model_folder import CannotLoad
 from inference.quantization import fp8
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -20,11 +20,11 @@ from transformers import (
     PretrainedConfig,
 )
 
+from inference.checkpoints.model_folder import CannotLoad, NotServed, TooLittleMemory
+from inference.checkpoints.model_kinds import PICTURES, TRANSLATOR
 from inference.models.default_dtype import kept_from_others
-from inference.models.kinds import PICTURES, TRANSLATOR
-from inference.models.model_folder import CannotLoad, NotServed, TooLittleMemory
-from inference.protocol import Refusal
-from inference.quantization.refusal import CannotQuantize
+from inference.protocol.errors import Refusal
+from inference.quantization.errors import CannotQuantize
 
 logger = logging.getLogger(__name__)
 

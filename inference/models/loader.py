@@ -13,21 +13,22 @@ import transformers
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from inference.attention import base
+from inference.checkpoints import context_length, sampling_defaults
+from inference.checkpoints.context_length import ContextLength
+from inference.checkpoints.model_folder import CannotLoad, check_folder
 from inference.config import EngineConfig
-from inference.models import blocked_int4, context_length, packed, sampling_defaults
-from inference.models.context_length import ContextLength
+from inference.fused import bf16_linear, int4_blocked
+from inference.fused.supported import can_fuse
+from inference.fused.weight_layout import transpose_linear_weights
 from inference.models.device import ChosenDtype, check_fp8, choose_attention, choose_device, choose_dtype
-from inference.models.fusible import can_fuse
 from inference.models.generator import in_our_words, read_config, read_model
-from inference.models.layout import transpose_linear_weights
-from inference.models.model_folder import CannotLoad, check_folder
 from inference.models.rotary_length import settle_frequencies
 from inference.models.supported import has_experts, why_not_batched, why_not_captured
-from inference.models.tokenizer import load_tokenizer
-from inference.models.vocabulary import TokenBytes
-from inference.protocol import LoadProgress, ModelCard
-from inference.quantization.base import quantization_config  # its import makes quantized folders loadable
+from inference.protocol.stats import LoadProgress, ModelCard
 from inference.quantization.linear import allow_rounding
+from inference.quantization.registry import quantization_config  # its import makes quantized folders loadable
+from inference.text.tokenizer import load_tokenizer
+from inference.text.vocabulary import TokenBytes
 
 NO_TOKENIZER = (
     "transformers cannot read the tokenizer: the files may be incomplete or of a form that it does not know;"
@@ -139,7 +140,7 @@ def load_model(
     is_narrow = (
         can_fuse_layers
         and (device.type, dtype) == ("cpu", torch.float32)
-        and packed.can_stay_narrow(model_config.architectures, files.values())
+        and bf16_linear.can_stay_narrow(model_config.architectures, files.values())
     )
     read_as = torch.bfloat16 if is_narrow else dtype
     with ThreadPoolExecutor(1, thread_name_prefix="tokenizer") as beside:
@@ -147,7 +148,7 @@ def load_model(
         model = _read_weights(folder, model_config, config, device, read_as, batching=not note)
     progress(LoadProgress("reading weights", 0.8))
     if is_narrow:
-        packed.widen(model)
+        bf16_linear.widen(model)
     lay_out(model, config, device, is_fused=can_fuse_layers)
     context = context_length.of_folder(model_config, folder)
     max_model_len = choose_max_model_len(context, config)
@@ -176,8 +177,8 @@ def load_model(
 def lay_out(model: Any, config: EngineConfig, device: torch.device, *, is_fused: bool) -> None:
     """Weights as the device reads them fastest, and nothing that only training needs."""
     if device.type == "cpu" and config.fused_layers:
-        blocked_int4.lay_out(model)
-        packed.pack_head(model)
+        int4_blocked.lay_out(model)
+        bf16_linear.pack_head(model)
     if config.dtype == "auto":
         allow_rounding(model)
     model.requires_grad_(False).eval().to(device)  # what the files do not hold, such as rotary tables

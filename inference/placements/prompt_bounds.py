@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from inference.protocol import ContextLengthExceeded, PrepareRequest
+from inference.protocol.errors import ContextLengthExceeded
+from inference.protocol.requests import PrepareRequest
 
 MAX_CHARS_PER_TOKEN = 64  # generous: the longest tokens are runs of spaces
 

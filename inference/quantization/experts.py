@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from inference.quantization.refusal import CannotQuantize
+from inference.quantization.errors import CannotQuantize
 
 
 def refuse_experts(model: nn.Module) -> None:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers.quantizers import register_quantization_config, register_quantizer
 
+from inference.quantization.errors import CannotQuantize
 from inference.quantization.linear import QuantizedLinear, frozen, join_columns
 from inference.quantization.quantizer import LinearConfig, LinearQuantizer
-from inference.quantization.refusal import CannotQuantize
 
 METHOD = "pilothouse_int4"
 GROUP = 128  # inputs that share a scale, where the number of inputs allows it

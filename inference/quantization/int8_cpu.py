@@ -136,7 +136,7 @@ def compiled(x: Tensor, weight: CpuWeight) -> Tensor:
     """By functions of our own: one digit of 16 bits, each weight read once for all rows."""
     if not compiler.works():
         raise RuntimeError("nothing can be compiled here")
-    from inference.cpu.whole_product import multiply
+    from inference.cpu.matmul_single import multiply
 
     return multiply(x, weight.weight, weight.scale).to(x.dtype)
 

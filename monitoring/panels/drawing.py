@@ -10,7 +10,7 @@ from monitoring.panels.evaluate import Key, Value, evaluate
 from monitoring.panels.panel import Line, Panel
 from monitoring.panels.query import of_model, split
 from monitoring.panels.range_query import Prometheus
-from monitoring.series import Recorder
+from monitoring.panels.recorder import Recorder
 
 RANGES = {"15m": 900, "1h": 3600, "6h": 21_600, "24h": 86_400}
 NUM_POINTS = 120

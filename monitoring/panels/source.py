@@ -12,7 +12,7 @@ from functools import lru_cache
 from monitoring.panels.drawing import Drawn, Wanted, draw_own, draw_prometheus
 from monitoring.panels.panel import Panel
 from monitoring.panels.range_query import Prometheus, Unreachable
-from monitoring.series import RECORDER, Recorder
+from monitoring.panels.recorder import RECORDER, Recorder
 
 logger = logging.getLogger(__name__)
 SILENCE_SECONDS = 15.0  # a Prometheus that failed is not asked again by every viewer's every refresh

@@ -51,7 +51,7 @@ def import_folder(name: str, folder: str) -> str:
     from django.core.management import call_command
 
     from console.catalog.actions import import_model
-    from console.catalog.importing import ImportRequest
+    from console.catalog.import_request import ImportRequest
 
     call_command("migrate", verbosity=0)
     request = ImportRequest(name, "folder", folder)
@@ -112,8 +112,8 @@ def share(name: str, weights: dict[str, int]) -> None:
 
 def deploy(action: str, revision: str, arguments: dict[str, Any] | None = None) -> str:
     """Do what people do with a deployment; why it was refused, or nothing."""
-    from console.catalog import deployments
     from console.catalog.models import Revision
+    from console.deployments import actions as deployments
 
     subject = {} if action == "release" else {"revision": Revision.objects.get(pk=revision)}
     try:

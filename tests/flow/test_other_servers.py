@@ -20,7 +20,7 @@ pytest.importorskip("uvicorn")
 
 
 def bounds_hold(house: House) -> None:
-    """Those of `console/door.py`: docs/operations.md says which are left to the other server."""
+    """docs/operations.md says which bounds are left to the other server."""
     url = f"{house.url}/account/sign-in/"
     for path in ("/v1/chat/completions", "/account/sign-in/"):
         with connected(house) as connection:

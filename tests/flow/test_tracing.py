@@ -244,7 +244,7 @@ def test_nothing_of_opentelemetry_is_imported_without_an_endpoint(house: House) 
     assert "x-trace-id" not in post(house, body()).headers
     code = (
         "import json, sys, django; from console.environment import name_settings; name_settings();"
-        "import console.asgi, console.startup; console.startup.start_tracing();"
+        "import console.asgi, console.server.startup; console.server.startup.start_tracing();"
         "print(json.dumps([one for one in sys.modules if one.startswith('opentelemetry')]))"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}

@@ -22,7 +22,7 @@ import psutil
 
 from inference.benchmark.clients import drive_from_processes
 from inference.benchmark.folders import write_folder
-from inference.benchmark.servers import Running, Server, ServerDied, running
+from inference.benchmark.peers.servers import Running, Server, ServerDied, running
 from inference.benchmark.shapes import SHAPES
 from inference.benchmark.workloads import WORKLOADS, Item, TokenIds, with_new_prompts
 

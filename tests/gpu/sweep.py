@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import triton
 
-from inference.attention import decode_parts
+from inference.attention import split_kv
 from inference.kernels import decode_attention, prefill_attention
 from inference.kernels.softmax_tile import NO_WINDOW
 from tests.gpu.test_kernels import CUT, batch_of, pool, stretches
@@ -51,7 +51,7 @@ def milliseconds(run: Any) -> float:
 class Case:
     """A batch of random numbers, ready to be attended to."""
 
-    def __init__(self, lengths: list[tuple[int, int]], cut: decode_parts.Cut = CUT) -> None:
+    def __init__(self, lengths: list[tuple[int, int]], cut: split_kv.Cut = CUT) -> None:
         num_blocks = sum(-(-kv // BLOCK) for _, kv in lengths) + 8
         self.lengths = lengths
         self.cache = pool(num_blocks, BLOCK, KV_HEADS, DIM, torch.bfloat16)
@@ -116,7 +116,7 @@ def longest_first(tiles: torch.Tensor) -> torch.Tensor:
 def sweep_decode(name: str, lengths: list[tuple[int, int]]) -> None:
     found = list[tuple[float, str]]()
     for waves in (2, 4):
-        decode_parts.NUM_WAVES = waves
+        split_kv.NUM_WAVES = waves
         case = Case(lengths)
         for tile, warps, stages in ((32, 2, 3), (64, 2, 2), (64, 2, 3), (64, 2, 4), (128, 4, 2), (128, 4, 3)):
             decode_attention.SHAPES = ({"TILE": tile, "num_warps": warps, "num_stages": stages},)

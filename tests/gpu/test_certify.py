@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from inference.convert import certify
+from inference.certify import compare as certify
 from inference.convert.quantize import quantize_folder
 from tests.gpu.device import DEVICE, needs_gpu, sized
 from tests.inference.tiny import tiny_model, tiny_tokenizer

@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
-from inference.engine.build import build_engine
-from inference.engine.engine import Engine
+from inference.execution.build import build_engine
 from inference.models.loader import load_model
-from inference.placements.inprocess import InProcess
-from inference.protocol import Delta, Event, Finish, FinishReason, GenerateRequest, Owner, Sampling
+from inference.placements.inprocess.placement import InProcess
+from inference.protocol.events import Delta, Event, Finish, FinishReason
+from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from inference.quantization.int8 import Int8Linear
+from inference.scheduling.engine import Engine
 from tests.gpu.device import DEVICE, IS_DRY_RUN, needs_gpu, sized
 from tests.inference import tiny
 from tests.inference.quantization.wide import wide_folder

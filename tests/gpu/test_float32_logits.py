@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from inference.checkpoints.model_folder import CannotLoad
 from inference.config import EngineConfig
-from inference.engine.build import runner_for
-from inference.models.model_folder import CannotLoad
-from inference.models.products import Product, in_dtype, join
-from inference.quantization.base import quantize_loaded
+from inference.execution.build import runner_for
+from inference.fused.gpu_products import Product, in_dtype, join
+from inference.quantization.registry import quantize_loaded
 from tests.gpu.device import DEVICE, needs_gpu, sized
 from tests.inference import tiny
 
@@ -88,7 +88,7 @@ def test_sums_are_those_of_the_rounded_product_unrounded(
 @torch.inference_mode()
 @pytest.mark.parametrize("has_bias", [False, True])
 def test_one_token(has_bias: bool) -> None:
-    from inference.kernels.one_token import Norm, one_token_product
+    from inference.kernels.single_token import Norm, one_token_product
 
     layer, x = head_of(None, has_bias=has_bias), rows(1)
     exact = x.double() @ layer.weight.double().T
@@ -105,7 +105,7 @@ def test_one_token(has_bias: bool) -> None:
 @needs_gpu
 @torch.inference_mode()
 def test_invariant_rows() -> None:
-    from inference.models.invariant import InvariantJoin
+    from inference.fused.batch_invariant import InvariantJoin
 
     wide: Product = in_dtype(InvariantJoin()([head_of(None)]), torch.float32)
     x = rows(70)

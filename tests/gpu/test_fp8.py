@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from inference.config import EngineConfig, RevisionSpec
-from inference.engine.build import build_engine
-from inference.engine.kv_cache import token_bytes
+from inference.execution.build import build_engine
+from inference.execution.kv_cache import token_bytes
 from inference.kernels.rows import QuantizedRows, quantize_rows, saturated
-from inference.quantization.base import quantize_loaded
 from inference.quantization.fp8 import DTYPE, LEAST_CAPABILITY, Fp8Linear, reference_product
+from inference.quantization.registry import quantize_loaded
 from tests.gpu.device import DEVICE, IS_DRY_RUN, needs_gpu
 from tests.gpu.test_cuda import NUM_TOKENS, run
 from tests.gpu.test_kernels import Pool, batch_of, pool, stretches
@@ -218,7 +218,7 @@ def test_a_pool_in_fp8_saturates_and_keeps_a_nan(is_rotated: bool) -> None:
 def both_forwards(model: Any, pool_type: torch.dtype) -> tuple[Tensor, Tensor]:
     """Logits of three prompts: of the fused model in one batch, and of transformers' forward, one by one."""
     from inference.attention.triton import TritonStep
-    from inference.models.fuse import FusedModel
+    from inference.fused.gpu import FusedModel
 
     config, lengths = model.config, [(50, 50), (3, 3), (21, 21)]
     ids = [torch.randint(0, 256, (n,), device=DEVICE) for n, _ in lengths]

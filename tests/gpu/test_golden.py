@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from inference.config import EngineConfig, RevisionSpec
-from inference.engine.build import build_engine, runner_for
-from inference.engine.sequence import Plan, Row
+from inference.execution.build import build_engine, runner_for
 from inference.models.loader import load_model
 from inference.models.supported import has_experts
+from inference.scheduling.sequence import Plan, Row
 from tests.gpu.device import DEVICE, IS_DRY_RUN
 from tests.gpu.test_cuda import NUM_TOKENS, PROMPTS, run
 from tests.inference import tiny

@@ -13,12 +13,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen3Config
 
+from inference.checkpoints.model_folder import CannotLoad
 from inference.config import EngineConfig, RevisionSpec
-from inference.engine.build import build_engine
-from inference.engine.engine import Engine
-from inference.engine.sampler import draw
-from inference.models.model_folder import CannotLoad
-from inference.protocol import Delta, Event, Finish, GenerateRequest, Owner, Sampling
+from inference.execution.build import build_engine
+from inference.protocol.events import Delta, Event, Finish
+from inference.protocol.requests import GenerateRequest, Owner, Sampling
+from inference.sampling.sampler import draw
+from inference.scheduling.engine import Engine
 from tests.gpu.device import DEVICE, needs_gpu, sized
 from tests.inference import tiny
 

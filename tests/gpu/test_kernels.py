@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from inference.attention.base import Layout, Stretch
-from inference.attention.decode_parts import Cut
+from inference.attention.split_kv import Cut
 from tests.inference import tiny
 
 pytestmark = [
@@ -149,7 +149,7 @@ def test_paged_attention_equals_the_reference(
 def test_a_fused_model_has_the_logits_of_the_model(name: str, dtype: torch.dtype) -> None:
     """On a batch of fresh prompts, against transformers' own forward of the same weights."""
     from inference.attention.triton import TritonStep
-    from inference.models.fuse import FusedModel
+    from inference.fused.gpu import FusedModel
 
     model = tiny.tiny_model(name, seed=int(torch.randint(0, 1000, ()))).to("cuda", dtype)
     config, lengths = model.config, [(50, 50), (3, 3), (21, 21)]

@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from inference.attention.base import Stretch, visible
 from inference.config import EngineConfig, RevisionSpec
-from inference.engine.build import build_engine
-from inference.protocol import Delta, Event, GenerateRequest, Owner, Sampling
+from inference.execution.build import build_engine
+from inference.protocol.events import Delta, Event
+from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from tests.gpu.device import DEVICE, needs_gpu, sized
 from tests.gpu.test_kernels import TOLERANCE, Pool, batch_of, pool, seed, stretches
 from tests.inference import tiny

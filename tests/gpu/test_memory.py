@@ -9,10 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from inference.checkpoints.model_folder import CannotLoad
 from inference.config import EngineConfig, RevisionSpec
-from inference.engine.build import build_engine
-from inference.models.model_folder import CannotLoad
-from inference.protocol import Event, Finish, FinishReason, GenerateRequest, Owner, Sampling
+from inference.execution.build import build_engine
+from inference.protocol.events import Event, Finish, FinishReason
+from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from tests.inference import tiny
 
 pytestmark = [

@@ -14,12 +14,12 @@ import torch
 from transformers import LlamaConfig, MistralConfig, PretrainedConfig, Qwen2Config
 
 from inference.config import EngineConfig
-from inference.engine.engine import Engine
 from inference.models.loader import LoadedModel, load_model
-from inference.protocol import Sampling
+from inference.protocol.requests import Sampling
+from inference.scheduling.engine import Engine
 from tests.gpu.device import DEVICE, IS_DRY_RUN, sized
 from tests.inference import tiny
-from tests.inference.engine.same_answers import (
+from tests.inference.execution.same_answers import (
     GREEDY,
     LENGTHS,
     SHAPE,

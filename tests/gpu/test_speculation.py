@@ -14,8 +14,10 @@ import torch
 
 from inference.benchmark.repeating import make_repeating
 from inference.config import EngineConfig, RevisionSpec
-from inference.engine.build import build_engine
-from inference.protocol import Delta, Event, GenerateRequest, Owner, RevisionStats, Sampling
+from inference.execution.build import build_engine
+from inference.protocol.events import Delta, Event
+from inference.protocol.requests import GenerateRequest, Owner, Sampling
+from inference.protocol.stats import RevisionStats
 from tests.gpu.device import DEVICE, needs_gpu, sized
 from tests.inference import tiny
 

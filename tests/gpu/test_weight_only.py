@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from inference.config import EngineConfig, RevisionSpec
-from inference.engine.build import build_engine
+from inference.execution.build import build_engine
 from inference.kernels.rows import QuantizedRows, quantize_rows
 from inference.kernels.tilings import CLASSES, TILINGS, Kind, Tiling, processor_of
 from inference.models.loader import load_model
-from inference.protocol import Delta, Event, GenerateRequest, Owner, Sampling
+from inference.protocol.events import Delta, Event
+from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from inference.quantization import int4, int8
 from inference.quantization.linear import QuantizedLinear
 from tests.gpu.device import DEVICE, IS_DRY_RUN, needs_gpu, sized

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from inference.engine import kept_choices
+from inference.execution import kept_choices
 
 
 @pytest.fixture(autouse=True)

@@ -8,22 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from inference.checkpoints.model_folder import CannotLoad
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
-from inference.engine.engine import Engine
+from inference.execution.sequential.engine import SequentialEngine
 from inference.host import Served, load
-from inference.models.model_folder import CannotLoad
-from inference.placements.inprocess import InProcess
-from inference.protocol import (
-    ChatMessage,
-    Finish,
-    GenerateRequest,
-    LoadProgress,
-    NotReady,
-    Owner,
-    PrepareRequest,
-    Sampling,
-)
-from inference.tasks.sequential import SequentialEngine
+from inference.placements.inprocess.placement import InProcess
+from inference.protocol.errors import NotReady
+from inference.protocol.events import Finish
+from inference.protocol.requests import ChatMessage, GenerateRequest, Owner, PrepareRequest, Sampling
+from inference.protocol.stats import LoadProgress
+from inference.scheduling.engine import Engine
 from tests.inference import tiny
 
 SETTINGS = {"num_threads": 1, "device": "cpu", "dtype": "float32", "block_size": 4, "max_batch_tokens": 16}

@@ -15,10 +15,10 @@ from transformers import (
 )
 
 from inference.attention import base
-from inference.engine.sequence import Sequence
 from inference.models.loader import LoadedModel
-from inference.models.vocabulary import TokenBytes, byte_level_alphabet
-from inference.protocol import GenerateRequest, Owner, Sampling
+from inference.protocol.requests import GenerateRequest, Owner, Sampling
+from inference.scheduling.sequence import Sequence
+from inference.text.vocabulary import TokenBytes, byte_level_alphabet
 from tests.inference.tiny_configs import CONFIGS, LLAMA_LIKE, OTHERS, SHAPE, VOCAB_SIZE
 
 __all__ = ["CONFIGS", "LLAMA_LIKE", "OTHERS", "SHAPE", "VOCAB_SIZE"]

@@ -19,15 +19,17 @@ from types import SimpleNamespace
 from typing import Any
 
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
-from inference.engine.detokenizer import StreamDetokenizer
-from inference.engine.engine import Engine
-from inference.engine.sequence import Plan
-from inference.engine.steppers import Overlapped
 from inference.host import prompt_settings
-from inference.models.vocabulary import TokenBytes
-from inference.placements import inprocess
-from inference.prompts.desk import PromptDesk
-from inference.protocol import Event, GenerateRequest, LoadProgress, ModelCard, Prepared, PrepareRequest
+from inference.placements.inprocess import placement as inprocess
+from inference.prompt_process.queue import PromptDesk
+from inference.protocol.events import Event
+from inference.protocol.requests import GenerateRequest, Prepared, PrepareRequest
+from inference.protocol.stats import LoadProgress, ModelCard
+from inference.scheduling.engine import Engine
+from inference.scheduling.sequence import Plan
+from inference.scheduling.step_loop import Overlapped
+from inference.text.detokenizer import StreamDetokenizer
+from inference.text.vocabulary import TokenBytes
 from tests.inference.tiny import VOCAB_SIZE, tiny_tokenizer
 from tests.stub_engine import steering
 

@@ -16,12 +16,14 @@ from typing import Any
 
 from inference.benchmark.shapes import random_model
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
-from inference.engine.build import assemble
-from inference.engine.engine import Engine
+from inference.execution.build import assemble
 from inference.host import Served
-from inference.placements import inprocess
-from inference.protocol import Event, GenerateRequest, LoadProgress, Owner, Sampling
-from tests.inference.plain_desk import PlainDesk
+from inference.placements.inprocess import placement as inprocess
+from inference.protocol.events import Event
+from inference.protocol.requests import GenerateRequest, Owner, Sampling
+from inference.protocol.stats import LoadProgress
+from inference.scheduling.engine import Engine
+from tests.inference.plain_prompts import PlainDesk
 from tests.load.paced import TEMPLATE
 from tests.stub_engine import steering
 

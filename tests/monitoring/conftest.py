@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 import inference.client
-from inference.protocol import ModelCard, RevisionStats, Stats
+from inference.protocol.stats import ModelCard, RevisionStats, Stats
 
 CARD = ModelCard(
     revision="r1",

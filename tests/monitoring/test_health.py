@@ -8,7 +8,7 @@ import time
 import pytest
 from django.db import DatabaseError
 
-from inference.protocol import PromptStats, RevisionStats, Stats
+from inference.protocol.stats import PromptStats, RevisionStats, Stats
 from monitoring import health
 from monitoring.health import engine_fault, why_not_ready, why_unhealthy
 from tests.monitoring.conftest import Configure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference.protocol import RevisionStats, Stats
+from inference.protocol.stats import RevisionStats, Stats
 from monitoring.live import Board, InFlight, Progress, State, sights
 
 Calls = list[str]

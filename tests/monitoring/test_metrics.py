@@ -10,7 +10,8 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from inference.protocol import PromptStats, RevisionStats, Timings, Usage
+from inference.protocol.events import Timings, Usage
+from inference.protocol.stats import PromptStats, RevisionStats
 from monitoring import collect, views
 from monitoring.collect import VLLM_NAMES, EngineCollector, exposition
 from monitoring.metrics import observe_refusal, observe_request, observe_response

@@ -15,7 +15,7 @@ from monitoring.panels.drawing import RANGES, Wanted, draw_own, drawn
 from monitoring.panels.evaluate import Lines, Track, evaluate, quantile
 from monitoring.panels.listing import GROUPS, PANELS, SAMPLE_NAMES, alone, of
 from monitoring.panels.query import Gauge, Quantile, Query, Rate, Ratio, Selector, of_model, quoted, split
-from monitoring.series import Recorder
+from monitoring.panels.recorder import Recorder
 
 HITS = Selector("hits_total")
 

@@ -105,7 +105,7 @@ def test_only_a_well_formed_traceparent_counts(given: str, parent: Parent | None
 @pytest.mark.django_db(transaction=True)
 def test_a_jobs_run_is_a_trace_of_its_own(receiver: Receiver) -> None:
     from console.jobs.actions import enqueue
-    from console.jobs.run import run
+    from console.jobs.execute import run
     from console.jobs.transitions import take
     from tests.console.jobs import kinds_of_work  # noqa: F401 - registers the kinds
 

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
-from inference.placements.inprocess import InProcess
-from inference.protocol import Delta, Finish, FinishReason, GenerateRequest, Owner, Sampling
+from inference.placements.inprocess.placement import InProcess
+from inference.protocol.events import Delta, Finish, FinishReason
+from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from tests.inference.quantization.wide import wide_model
 from tests.inference.tiny import prompt, tiny_tokenizer
 

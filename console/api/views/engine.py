@@ -14,7 +14,7 @@ import inference.client
 from console.api.acting import by
 from console.api.strict import Base, NoBody, Strict, body_of, listed, query_of
 from console.usage.actions import cancel_request
-from inference.protocol import RevisionStats, Stats
+from inference.protocol.stats import RevisionStats, Stats
 from monitoring.live import BOARD, State, sights
 
 MAX_SHOWN = 200

@@ -15,13 +15,14 @@ from rest_framework.views import APIView
 from console.api.acting import by
 from console.api.strict import Base, NoBody, PageQuery, Strict, body_of, listed, query_of
 from console.api.views.jobs import JobShown
-from console.catalog import deployments, quantizing
 from console.catalog.actions import delete_files, derive, start_import
-from console.catalog.certificates import standing
-from console.catalog.importing import METHODS, SOURCES, ImportRefused, check_engine
+from console.catalog.import_request import METHODS, SOURCES, ImportRefused, check_engine
 from console.catalog.models import Deployment, Revision
 from console.catalog.overview import with_standing
-from console.catalog.planning import faults
+from console.certificates import actions as quantizing
+from console.certificates.status import standing
+from console.deployments import actions as deployments
+from console.deployments.settings_plan import faults
 
 MOST_IDLE_SECONDS = 30 * 86400
 

@@ -20,10 +20,10 @@ from console.api.strict import Base, PageQuery, Strict, body_of, listed, page_of
 from console.catalog.models import Route
 from console.catalog.routes import shares
 from console.rollouts import actions, queries
-from console.rollouts.figures import since
+from console.rollouts.arm_stats import since
 from console.rollouts.forecast import undo_forecast
-from console.rollouts.machine import MAX_PAUSE_SECONDS, Step
 from console.rollouts.models import Rollout
+from console.rollouts.state_machine import MAX_PAUSE_SECONDS, Step
 
 DEEDS: dict[str, Callable[..., Rollout]] = {
     "pause": actions.pause,

@@ -6,8 +6,8 @@ from django import template
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 
-from console.jobs.kinds import KINDS
 from console.jobs.models import Job
+from console.jobs.registry import KINDS
 
 register = template.Library()
 

@@ -13,7 +13,6 @@ from django.urls import reverse
 from django.views.decorators.http import require_GET
 
 from console.audit.queries import find_entries
-from console.catalog.certificates import standing
 from console.catalog.disk import disk_use
 from console.catalog.models import Deployment, Revision, ServedModel
 from console.catalog.overview import (
@@ -24,9 +23,10 @@ from console.catalog.overview import (
     routed_revisions,
     with_standing,
 )
-from console.dashboard.catalog_forms import FindModelsForm, KeepingForm
+from console.certificates.status import standing
 from console.dashboard.engine_state import prompts_error
-from console.dashboard.revision_deeds import deeds, is_on_the_way
+from console.dashboard.forms.catalog import FindModelsForm, KeepingForm
+from console.dashboard.revision_actions import deeds, is_on_the_way
 from console.jobs.models import Job
 from console.policy import Who, permits
 

@@ -10,12 +10,13 @@ from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
-from console.catalog import deployments, quantizing
 from console.catalog.actions import DeleteRefused, delete_files
 from console.catalog.models import Revision
+from console.certificates import actions as quantizing
 from console.dashboard.acting import by
-from console.dashboard.catalog_forms import KeepingForm
+from console.dashboard.forms.catalog import KeepingForm
 from console.dashboard.views.catalog import about, find
+from console.deployments import actions as deployments
 from console.jobs.models import Job
 
 REFUSALS = (

@@ -10,12 +10,12 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
-from console.catalog import deployments
 from console.catalog.actions import ImportRefused, derive, start_import
 from console.catalog.models import Revision
 from console.dashboard.acting import by
-from console.dashboard.catalog_forms import ImportForm, KeepingForm, SettingsForm
+from console.dashboard.forms.catalog import ImportForm, KeepingForm, SettingsForm
 from console.dashboard.views.catalog import find
+from console.deployments import actions as deployments
 
 COMPUTING = (
     "device", "dtype", "quantization", "kv_dtype", "attention", "batching", "batch_invariant",

@@ -15,13 +15,13 @@ import inference.client
 from console.catalog.models import Arm
 from console.dashboard.engine_state import current_stats
 from console.dashboard.events import events
-from console.dashboard.troubles import troubles
+from console.dashboard.problems import troubles
 from console.usage.log import name_people
 from console.usage.models import UsageRecord
 from console.usage.queries import recent_requests, totals_since
-from console.usage.refused_list import num_refused
-from inference.protocol import ModelCard, RevisionStats, Stats
-from monitoring.series import RECORDER
+from console.usage.refused_queries import num_refused
+from inference.protocol.stats import ModelCard, RevisionStats, Stats
+from monitoring.panels.recorder import RECORDER
 
 NUM_REQUESTS = 8
 NUM_ENTRIES = 7

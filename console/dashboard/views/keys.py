@@ -19,7 +19,7 @@ from django.views.decorators.http import require_GET, require_POST
 from console.accounts.actions import default_team
 from console.catalog.queries import list_served_models
 from console.dashboard.acting import by
-from console.dashboard.key_forms import AccessForm, FindForm, IssueForm, LimitsForm
+from console.dashboard.forms.keys import AccessForm, FindForm, IssueForm, LimitsForm
 from console.dashboard.once import ONCE
 from console.dashboard.usage_bars import bars
 from console.keys import actions
@@ -31,7 +31,7 @@ from console.limits.models import Limit, Ticket
 from console.limits.rates import now_ms
 from console.policy import Who, permits
 from console.usage.by_key import Used, requests_of, used_by, used_by_day
-from console.usage.refused_list import num_refused, refused_of
+from console.usage.refused_queries import num_refused, refused_of
 
 PER_PAGE = 50
 NUM_DAYS = 30

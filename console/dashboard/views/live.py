@@ -13,11 +13,11 @@ from django.views.decorators.http import require_GET, require_POST
 from console.dashboard.acting import by
 from console.dashboard.engine_state import current_stats
 from console.dashboard.views.home import loaded
-from console.dashboard.waterfall_words import REASONS
+from console.dashboard.waterfall_text import REASONS
 from console.policy import Who, permits
 from console.usage import actions
 from monitoring.live import BOARD, sights
-from monitoring.series import RECORDER
+from monitoring.panels.recorder import RECORDER
 
 MAX_SHOWN = 100
 

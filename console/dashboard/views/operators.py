@@ -15,7 +15,7 @@ from console.accounts import actions
 from console.accounts.models import User
 from console.accounts.roles import Role
 from console.dashboard.acting import by
-from console.dashboard.forms import NewOperatorForm, RoleForm
+from console.dashboard.forms.operators import NewOperatorForm, RoleForm
 from console.dashboard.once import ONCE
 
 ONCE_ABOUT = "operator"

@@ -13,7 +13,7 @@ from django.shortcuts import render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET
 
-from console.dashboard.panel_filter import PanelFilterForm, panels_named
+from console.dashboard.forms.panel_filter import PanelFilterForm, panels_named
 from monitoring.grafana.addresses import origin, solo_path, solo_url
 from monitoring.grafana.reach import Prober, Reach, State
 from monitoring.grafana.tokens import LIFE_SECONDS, token

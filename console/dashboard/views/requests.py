@@ -15,12 +15,12 @@ from django.views.decorators.http import require_GET
 
 from console.audit.write import write
 from console.dashboard.acting import by
+from console.dashboard.forms.request_filter import RequestFilterForm
 from console.dashboard.request_export import as_csv
-from console.dashboard.request_filter import RequestFilterForm
-from console.dashboard.waterfall_words import lines, sentences
-from console.database import read
+from console.dashboard.waterfall_text import lines, sentences
+from console.database.async_read import read
 from console.usage.log import Mark, Wanted, find_request, log_page, usual_seconds
-from console.usage.refused_list import name_callers, num_refused, refused
+from console.usage.refused_queries import name_callers, num_refused, refused
 from monitoring.live import BOARD
 from monitoring.waterfall import waterfall
 

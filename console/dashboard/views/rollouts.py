@@ -18,18 +18,18 @@ from console.audit.queries import find_entries
 from console.catalog.models import Revision, Route
 from console.catalog.routes import BadRoute, shares
 from console.dashboard.acting import by
-from console.dashboard.rollout_forms import PRESETS, StartForm
+from console.dashboard.forms.rollouts import PRESETS, StartForm
 from console.dashboard.rollout_picture import bar, walk
 from console.policy import Who, permits
 from console.rollouts import actions, queries
-from console.rollouts.figures import since
+from console.rollouts.arm_stats import since
+from console.rollouts.certificate_gate import why_not
+from console.rollouts.errors import RolloutRefused
 from console.rollouts.forecast import undo_forecast
-from console.rollouts.machine import ALL, BadSteps
 from console.rollouts.models import Rollout
-from console.rollouts.move import target_of
-from console.rollouts.proof import why_not
-from console.rollouts.refused import RolloutRefused
 from console.rollouts.shares import answering
+from console.rollouts.state_machine import ALL, BadSteps
+from console.rollouts.transition import target_of
 
 PER_PAGE = 20
 ROUTES_PER_PAGE = 50

@@ -14,12 +14,12 @@ from django.views.decorators.http import require_GET, require_POST
 from console.catalog.models import Revision, Route
 from console.catalog.routes import BadRoute, shares
 from console.dashboard.acting import by
-from console.dashboard.rollout_forms import SharesForm
+from console.dashboard.forms.rollouts import SharesForm
 from console.dashboard.rollout_picture import bar
 from console.dashboard.views.rollouts import PER_PAGE, may_act, offered
 from console.rollouts import actions, queries
+from console.rollouts.errors import RolloutRefused
 from console.rollouts.forecast import undo_forecast
-from console.rollouts.refused import RolloutRefused
 from console.rollouts.shares import answering
 
 

@@ -9,15 +9,15 @@ from typing import Any
 from django.core.management.base import CommandError
 
 from console.catalog.actions import import_model
-from console.catalog.certificates import NotCertified, require
 from console.catalog.conversion import ConversionFailed
 from console.catalog.files import sweep
-from console.catalog.import_words import remarks
-from console.catalog.importing import METHODS, ImportRefused, ImportRequest
+from console.catalog.import_remarks import remarks
+from console.catalog.import_request import METHODS, ImportRefused, ImportRequest
 from console.catalog.models import Revision
 from console.catalog.queries import shares_now
 from console.catalog.routes import ALL, set_shares
 from console.catalog.sources.package import SMOLLM2, PackageRefused
+from console.certificates.status import NotCertified, require
 from console.management.database_command import DatabaseCommand
 
 ACTOR = "command line"

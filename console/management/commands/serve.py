@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from console.environment import environment
-from console.startup import (
+from console.server.startup import (
     FIRST_SIGN_IN,
     CannotStart,
     FirstStart,
@@ -19,8 +19,8 @@ from console.startup import (
     start_engine,
     start_tracing,
 )
-from console.static_files import gather
-from inference.protocol import Refusal
+from console.server.static_files import gather
+from inference.protocol.errors import Refusal
 
 CURL = """curl -N {url}/v1/chat/completions \\
   -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\
@@ -44,7 +44,7 @@ class Command(BaseCommand):
 
     def _serve(self) -> None:
         from console.channel.limits import limits_of
-        from console.server import DrainingServer, check_port, loop
+        from console.server.draining_server import DrainingServer, check_port, loop
 
         env = environment()
         check_port(env.host, env.port)

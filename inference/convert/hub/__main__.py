@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from inference.convert.child import first_line, progress, report
+from inference.checkpoints.model_folder import NotServed, UnsafeModel, check_descriptions
+from inference.child_process import first_line, progress, report
 from inference.convert.hub import huggingface, modelscope
 from inference.convert.hub.snapshot import (
     HubRefused,
@@ -31,7 +32,6 @@ from inference.convert.hub.snapshot import (
 )
 from inference.convert.hub.transfer import TIMEOUT, Transfer
 from inference.convert.output import CannotWrite, check_disk
-from inference.models.model_folder import NotServed, UnsafeModel, check_descriptions
 
 KINDS: dict[str, type[huggingface.HuggingFace] | type[modelscope.ModelScope]] = {
     "huggingface": huggingface.HuggingFace,

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from inference.models.kinds import why_not_served
-from inference.models.model_folder import CONVERT, check_quantization
-from inference.models.serving_files import INDEX, WHOLE, is_description
+from inference.checkpoints.model_folder import CONVERT, check_quantization
+from inference.checkpoints.model_kinds import why_not_served
+from inference.checkpoints.serving_files import INDEX, WHOLE, is_description
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,250}")

@@ -15,7 +15,7 @@ from console.audit.verify import verify
 from console.keys.actions import IssuedKey
 from console.keys.models import ApiKey
 from console.keys.token import parse
-from inference.protocol import Stats
+from inference.protocol.stats import Stats
 from monitoring.live import BOARD, InFlight, Progress
 from tests.console.api.conftest import Call, entries_since, error_of, last_seq
 

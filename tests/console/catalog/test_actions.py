@@ -20,7 +20,7 @@ from console.catalog.actions import (
 )
 from console.catalog.conversion import ConversionFailed, Converted, Progress
 from console.catalog.files import FilesChanged, check_files
-from console.catalog.importing import ImportRefused, ImportRequest
+from console.catalog.import_request import ImportRefused, ImportRequest
 from console.catalog.models import Deployment, ImmutableRevision, Revision, Route, ServedModel
 from console.catalog.routes import shares
 from console.environment import environment

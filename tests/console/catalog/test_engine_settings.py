@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from console.catalog.actions import spec
-from console.catalog.certificates import numerics
+from console.certificates.status import numerics
 from console.environment import environment
 from tests.catalog_rows import make_revision
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from console.catalog import observed
 from console.catalog.failure import NEVER, Failure, failure_of, reason_of, told
 from console.catalog.files import FilesChanged
 from console.catalog.models import Deployment
 from console.catalog.queries import list_served_models
-from inference.models.model_folder import CannotLoad, NotServed, TooLittleMemory, UnsafeModel
-from inference.protocol import ModelCard
+from console.deployments import observed_state
+from inference.checkpoints.model_folder import CannotLoad, NotServed, TooLittleMemory, UnsafeModel
+from inference.protocol.stats import ModelCard
 from tests.catalog_rows import serve
 
 ERRORS: list[tuple[Exception, Failure]] = [
@@ -43,13 +43,13 @@ def test_what_can_never_be_loaded_is_not_listed_until_it_was_loaded_after_all() 
     serve("fine", "fine-1")
     serve("bad", "bad-1")
     for failure in Failure:
-        observed.failed("bad-1", "why", failure)
+        observed_state.failed("bad-1", "why", failure)
         names = {one.name for one in list_served_models()}
         assert names == ({"fine"} if failure in NEVER else {"fine", "bad"})
-    observed.failed("bad-1", "why", Failure.KIND)
-    observed.reset()  # a server that starts anew knows it still
+    observed_state.failed("bad-1", "why", Failure.KIND)
+    observed_state.reset()  # a server that starts anew knows it still
     assert {one.name for one in list_served_models()} == {"fine"}
     card = ModelCard("bad-1", "stub", 10, 10, True, None, "float32", "cpu", 0, True)
-    observed.ready(card, load_seconds=1.0)
+    observed_state.ready(card, load_seconds=1.0)
     assert {one.name for one in list_served_models()} == {"fine", "bad"}
     assert Deployment.objects.get(pk="bad-1").failure == ""

@@ -16,7 +16,7 @@ from pytest_django import DjangoCaptureOnCommitCallbacks
 from console.audit.models import Entry
 from console.catalog.actions import DeleteRefused, delete_files, derive, import_model
 from console.catalog.files import KEPT_SECONDS, cache_bytes, check_files, sweep, target_of
-from console.catalog.importing import ImportRefused, ImportRequest
+from console.catalog.import_request import ImportRefused, ImportRequest
 from console.catalog.models import Deployment, Revision, Route
 from console.catalog.routes import BadRoute, set_shares, shares
 from console.jobs.models import Job

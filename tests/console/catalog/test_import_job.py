@@ -16,16 +16,16 @@ from pydantic import SecretStr
 from console.audit.models import Entry
 from console.catalog.actions import start_import
 from console.catalog.files import check_files, sweep, target_of
-from console.catalog.importing import ImportRefused, ImportRequest
+from console.catalog.import_request import ImportRefused, ImportRequest
 from console.catalog.models import Revision, Route, ServedModel
 from console.catalog.routes import shares
 from console.catalog.sources import hub as source
 from console.environment import environment
 from console.jobs.actions import cancel
+from console.jobs.execute import run, take
+from console.jobs.job_context import RunningJob
 from console.jobs.models import Job
-from console.jobs.run import run, take
-from console.jobs.running import RunningJob
-from tests.console.catalog.canary import CANARY, PICKLE
+from tests.console.certificates.canary import CANARY, PICKLE
 from tests.hub import COMMIT, Hub, serving
 from tests.inference.convert.hostile import gguf_bytes, model_folder, safetensors_bytes, tiny_gguf
 

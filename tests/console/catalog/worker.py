@@ -10,9 +10,9 @@ import django
 if __name__ == "__main__":
     django.setup()
 
+    from console.jobs.execute import run, take
     from console.jobs.models import Job
     from console.jobs.recovery import recover
-    from console.jobs.run import run, take
 
     recover()
     print("begun", flush=True)

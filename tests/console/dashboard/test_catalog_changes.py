@@ -14,7 +14,7 @@ from console.audit.models import Entry
 from console.catalog.actions import spec
 from console.catalog.models import Deployment, Revision
 from console.catalog.routes import set_shares
-from console.dashboard.catalog_forms import suggested_name
+from console.dashboard.forms.catalog import suggested_name
 from console.environment import environment
 from console.jobs.models import Job
 from tests.catalog_rows import make_revision, serve

@@ -11,9 +11,9 @@ from django.conf import LazySettings
 from django.test import Client
 
 from console.accounts.roles import Role
-from console.catalog import certificates
-from console.catalog.certificates import issue
 from console.catalog.models import Revision
+from console.certificates import status as certificates
+from console.certificates.status import issue
 from inference import corpus
 from tests.catalog_rows import make_revision
 

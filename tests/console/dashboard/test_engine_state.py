@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from console.dashboard.engine_state import EngineState, age, engine_state
-from inference.protocol import RevisionStats, Stats
+from inference.protocol.stats import RevisionStats, Stats
 
 NOW = 1000.0
 

@@ -125,7 +125,7 @@ def test_a_name_of_too_many_is_said(
 ) -> None:
     ended()
     client = signed_in(Role.VIEWER)
-    monkeypatch.setattr("console.dashboard.request_filter.MAX_OWNERS", 0)
+    monkeypatch.setattr("console.dashboard.forms.request_filter.MAX_OWNERS", 0)
     page = text_of(client, "/requests/", key="program")
     assert "More than 0 are called that" in page and "/requests/chatcmpl-0001/" in page
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 
 from console.accounts.caller import Caller
-from console.gateway.choices import Accepted
-from console.gateway.flight import Hold
-from console.gateway.laps import Laps
-from console.gateway.schemas.demand import Demand, Prompt
+from console.catalog.choose import Arm
+from console.gateway.drain import Hold
+from console.gateway.pipeline.generation import Accepted
+from console.gateway.pipeline.request import Demand, Prompt
+from console.gateway.pipeline.spans import Laps
 from console.limits.models import Ticket
-from console.rollouts.choose import Arm
-from inference.protocol import Prepared, Sampling
+from inference.protocol.requests import Prepared, Sampling
 
 
 def accepted(

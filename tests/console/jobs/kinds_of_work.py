@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from console.jobs.kinds import JobFailed, Work, kind
 from console.jobs.models import Job
+from console.jobs.registry import JobFailed, Work, kind
 
 
 @kind("test.steps", label="Steps", where=Job.Where.WORKER)

@@ -13,11 +13,11 @@ from django.conf import settings
 from django.db import connection
 
 from console.audit.models import Entry
+from console.database.process_lease import Lease
 from console.jobs.actions import NotPossible, cancel, enqueue
 from console.jobs.models import Job
 from console.jobs.recovery import recover
 from console.jobs.transitions import end, queue_again, take, this_run
-from console.lease import Lease
 from tests.console.jobs import kinds_of_work  # noqa: F401 - registers the kinds
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -11,12 +11,12 @@ from django.conf import settings
 from django.utils import timezone
 
 from console.audit.models import Entry
+from console.database.process_lease import Lease
 from console.jobs.actions import cancel, enqueue
-from console.jobs.kinds import MAX_DEATHS
 from console.jobs.models import Job
 from console.jobs.recovery import recover
+from console.jobs.registry import MAX_DEATHS
 from console.jobs.transitions import take
-from console.lease import Lease
 from tests.console.jobs import kinds_of_work  # noqa: F401 - registers the kinds
 
 pytestmark = pytest.mark.django_db

@@ -13,13 +13,13 @@ import pytest
 from django.db import OperationalError, connection
 
 from console.audit.models import Entry
-from console.jobs import run as run_module
-from console.jobs import running
+from console.jobs import execute as run_module
+from console.jobs import job_context
 from console.jobs.actions import NotPossible, cancel, enqueue, retry
-from console.jobs.kinds import KINDS
+from console.jobs.execute import hand_over_all, run
+from console.jobs.job_context import LEAVING, MAX_LINES, RunningJob
 from console.jobs.models import Job
-from console.jobs.run import hand_over_all, run
-from console.jobs.running import LEAVING, MAX_LINES, RunningJob
+from console.jobs.registry import KINDS
 from console.jobs.transitions import take
 from tests.console.jobs import kinds_of_work  # noqa: F401 - registers the kinds
 from tests.flow.house import eventually
@@ -146,7 +146,7 @@ def test_the_log_is_bounded_in_lines_and_characters() -> None:
 def test_a_locked_database_neither_slows_nor_kills_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     if connection.vendor != "sqlite":
         pytest.skip("PostgreSQL locks rows")
-    monkeypatch.setattr(running, "WRITE_SECONDS", 0.05)
+    monkeypatch.setattr(job_context, "WRITE_SECONDS", 0.05)
     job, reports = wish(), []
 
     def measured(work: Any) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.utils import timezone
 
-from console.database import read
-from console.group_commit import ledger
+from console.database.async_read import read
+from console.database.group_commit import ledger
 from console.keys.actions import IssuedKey, revoke
 from console.keys.authenticate import NotAuthenticated, authenticate, bearer, identify
 from console.keys.models import ApiKey

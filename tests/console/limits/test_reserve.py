@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from console.accounts.caller import Caller
 from console.accounts.models import User
-from console.group_commit import ledger
+from console.database.group_commit import ledger
 from console.keys.actions import IssuedKey, revoke
 from console.keys.models import ApiKey
 from console.limits.actions import set_budget

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from asgiref.sync import sync_to_async
 
-from console.group_commit import ledger
+from console.database.group_commit import ledger
 from console.keys.actions import IssuedKey
 from console.limits.actions import set_budget
 from console.limits.models import Limit, Ticket

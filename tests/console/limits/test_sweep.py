@@ -15,8 +15,8 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
+from console.database.process_lease import Lease, is_running
 from console.keys.actions import IssuedKey
-from console.lease import Lease, is_running
 from console.limits.actions import set_budget
 from console.limits.models import Limit, Ticket
 from console.limits.sweep import settle_orphans

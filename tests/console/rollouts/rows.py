@@ -9,13 +9,13 @@ from django.utils import timezone
 
 from console.audit.models import Entry
 from console.audit.verify import verify
-from console.catalog.certificates import _versions, issue
 from console.catalog.models import Deployment, Revision, Route
 from console.catalog.routes import shares
+from console.certificates.status import _versions, issue
 from console.rollouts import actions
-from console.rollouts.machine import ALL, Step
 from console.rollouts.models import Rollout
 from console.rollouts.shares import answering
+from console.rollouts.state_machine import ALL, Step
 from inference import corpus
 from tests.catalog_rows import make_revision, serve
 

@@ -13,10 +13,10 @@ from console.audit.models import Entry
 from console.catalog.models import Deployment, Route
 from console.catalog.routes import BadRoute
 from console.rollouts import actions
-from console.rollouts.machine import BadSteps, Event, Step
+from console.rollouts.errors import RolloutChanged, RolloutRefused
 from console.rollouts.models import Rollout
-from console.rollouts.move import move
-from console.rollouts.refused import RolloutChanged, RolloutRefused
+from console.rollouts.state_machine import BadSteps, Event, Step
+from console.rollouts.transition import move
 from tests.catalog_rows import make_revision, serve
 from tests.console.rollouts.rows import (
     STEPS,

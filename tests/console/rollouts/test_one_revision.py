@@ -9,10 +9,10 @@ from asgiref.sync import async_to_sync
 from django.utils import timezone
 
 from console.accounts.caller import Caller
+from console.catalog.choose import Arm, choose
 from console.catalog.models import Deployment
 from console.keys.scopes import REVISIONS
-from console.rollouts.choose import Arm, choose
-from inference.protocol import UnknownRevision
+from inference.protocol.errors import UnknownRevision
 from tests.catalog_rows import make_revision, serve
 
 pytestmark = pytest.mark.django_db(transaction=True)

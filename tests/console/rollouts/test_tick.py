@@ -11,8 +11,8 @@ from console.audit.models import Entry
 from console.catalog.models import Deployment
 from console.catalog.routes import set_shares
 from console.rollouts import actions
-from console.rollouts.machine import Step
 from console.rollouts.models import Rollout
+from console.rollouts.state_machine import Step
 from console.rollouts.tick import tick
 from tests.catalog_rows import make_revision
 from tests.console.rollouts.rows import (

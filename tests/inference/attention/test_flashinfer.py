@@ -13,9 +13,9 @@ from torch import Tensor
 from inference.attention.base import Layout, Stretch
 from inference.attention.flashinfer import FlashInferSteps
 from inference.attention.reference import ReferenceStep
+from inference.checkpoints.model_folder import CannotLoad
 from inference.config import EngineConfig
 from inference.models.device import choose_attention
-from inference.models.model_folder import CannotLoad
 
 BLOCK_SIZE, NUM_BLOCKS, HEADS, KV_HEADS, DIM = 4, 40, 6, 2, 8
 STRETCHES = [(6, 1), (0, 9), (12, 5), (0, 1), (3, 1), (0, 8)]  # cached before, new

@@ -13,7 +13,7 @@ from inference.attention import base, cpu
 from inference.attention.base import Layout, Step, Stretch, paged_attention
 from inference.attention.cpu import CpuStep
 from inference.attention.reference import ReferenceStep
-from inference.engine.kv_cache import KVCache, token_bytes
+from inference.execution.kv_cache import KVCache, token_bytes
 
 BLOCK_SIZE, NUM_BLOCKS, HEADS, KV_HEADS, DIM = 4, 64, 6, 2, 8
 SCALING = 0.3

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from inference.benchmark import folders, load, page_cache, shapes
+from inference.checkpoints.model_folder import INDEX
 from inference.config import EngineConfig
 from inference.models.loader import load_model
-from inference.models.model_folder import INDEX
 
 SHAPE = {
     "vocab_size": 320,

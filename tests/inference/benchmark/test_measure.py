@@ -11,14 +11,14 @@ import torch
 from inference.benchmark import arrivals, run, shapes
 from inference.benchmark.ceilings import Ceilings, measure_ceilings
 from inference.benchmark.measure import Meter, percentile
-from inference.benchmark.peer_lists import PeerFailed, run_peer
+from inference.benchmark.peers.offline import PeerFailed, run_peer
 from inference.benchmark.roofline import Roofline
 from inference.benchmark.workloads import WORKLOADS, Item, fixed
 from inference.config import EngineConfig, RevisionSpec
-from inference.engine.build import assemble
-from inference.engine.engine import Engine
-from inference.engine.sequence import Plan, Row
-from inference.protocol import Finish, FinishReason, Timings, Usage
+from inference.execution.build import assemble
+from inference.protocol.events import Finish, FinishReason, Timings, Usage
+from inference.scheduling.engine import Engine
+from inference.scheduling.sequence import Plan, Row
 from tests.inference import tiny
 
 SHAPE = {

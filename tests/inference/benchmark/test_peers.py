@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from console.catalog.sources.package import SMOLLM2
-from inference.benchmark import llama_cpp_environment, peer_lists, peers
 from inference.benchmark.http_load import Endpoint
-from inference.benchmark.llama_cpp_environment import NotThere, gguf_file
-from inference.benchmark.peer_servers import PEERS, llama_cpp_server, our_server
+from inference.benchmark.peers import llama_cpp_environment, offline, over_http
+from inference.benchmark.peers.commands import PEERS, llama_cpp_server, our_server
+from inference.benchmark.peers.llama_cpp_environment import NotThere, gguf_file
+from inference.benchmark.peers.servers import Running, Server, ServerDied, running
 from inference.benchmark.run import arguments as list_arguments
-from inference.benchmark.servers import Running, Server, ServerDied, running
 
 
 def runs(*speeds: float) -> list[dict[str, Any]]:
@@ -25,8 +25,8 @@ def runs(*speeds: float) -> list[dict[str, Any]]:
 
 
 def test_the_ratio_is_ours_to_each_peers_median() -> None:
-    level = peers.LEVELS[1]
-    found = peers.summary(
+    level = over_http.LEVELS[1]
+    found = over_http.summary(
         level,
         {
             "pilothouse": runs(90, 100, 500),
@@ -40,17 +40,17 @@ def test_the_ratio_is_ours_to_each_peers_median() -> None:
         ("llama_cpp.server", 25, 4.0, None),
     ]
     report = {"levels": [found], "peak_mib": {"pilothouse": 7}, "ready_seconds": {"pilothouse": 8.5}}
-    text = peers.table(report | {"conditions": {}})
+    text = over_http.table(report | {"conditions": {}})
     assert "| 8 | 100 | transformers serve | 40 | 2.5 | 1.7 |" in text
     assert "pilothouse 7 MiB" in text and "pilothouse 8.5 s" in text
 
 
 def test_every_wanted_ratio_names_a_server_that_can_be_started(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("inference.benchmark.peer_servers.llama_cpp_python", lambda build: tmp_path)
-    monkeypatch.setattr("inference.benchmark.peer_servers._transformers_python", lambda build: tmp_path)
-    options = peers.arguments(["--build", str(tmp_path), "--folder", "f", "--gguf", "g.gguf"])
+    monkeypatch.setattr("inference.benchmark.peers.commands.llama_cpp_python", lambda build: tmp_path)
+    monkeypatch.setattr("inference.benchmark.peers.commands._transformers_python", lambda build: tmp_path)
+    options = over_http.arguments(["--build", str(tmp_path), "--folder", "f", "--gguf", "g.gguf"])
     names = {start(options).name for start in PEERS.values()}
-    assert {name for level in peers.LEVELS for name in level.wanted} <= names
+    assert {name for level in over_http.LEVELS for name in level.wanted} <= names
 
 
 def test_settings_reach_our_server(tmp_path: Path) -> None:
@@ -97,11 +97,11 @@ def test_a_server_that_dies_under_load_ends_the_benchmark_with_its_log(tmp_path:
 def test_a_peer_that_cannot_be_built_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llama_cpp_environment, "PACKAGE", "no_such_package @ file:///nowhere.whl")
     with pytest.raises(NotThere, match="could not be built"):
-        llama_cpp_server(peers.arguments(["--build", str(tmp_path), "--gguf", "g.gguf"]))
+        llama_cpp_server(over_http.arguments(["--build", str(tmp_path), "--gguf", "g.gguf"]))
     assert not (tmp_path / "llama-cpp-python" / "complete").exists()
 
 
 def test_lists_for_llama_cpp_need_its_file() -> None:
     options = list_arguments(["folder", "--peer", "llama_cpp"])
-    with pytest.raises(peer_lists.PeerFailed, match="--gguf"):
-        peer_lists.run_peer("llama_cpp", options, ["chat1"], dtype="float32")
+    with pytest.raises(offline.PeerFailed, match="--gguf"):
+        offline.run_peer("llama_cpp", options, ["chat1"], dtype="float32")

@@ -9,8 +9,8 @@ from torch import nn
 from inference.benchmark import shapes
 from inference.config import EngineConfig
 from inference.models.loader import LoadedModel
-from inference.quantization.base import METHODS
 from inference.quantization.linear import QuantizedLinear
+from inference.quantization.registry import METHODS
 
 TINY = {
     "vocab_size": 320,

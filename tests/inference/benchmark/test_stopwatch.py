@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from inference.benchmark.stopwatch import BEGIN, CHOSEN, COMPUTED, Breakdown, DeviceClock
-from inference.engine.sequence import Plan
-from inference.engine.steppers import Overlapped
-from inference.protocol import Sampling
-from tests.inference.engine.fake_model import FakeLauncher, make_bench
+from inference.protocol.requests import Sampling
+from inference.scheduling.sequence import Plan
+from inference.scheduling.step_loop import Overlapped
+from tests.inference.scheduling.fake_model import FakeLauncher, make_bench
 
 LAUNCH_SECONDS, WAIT_SECONDS = 0.005, 0.2
 

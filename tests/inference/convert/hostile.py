@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from inference.models.vocabulary import byte_level_alphabet
+from inference.text.vocabulary import byte_level_alphabet
 from tests.inference.tiny import tiny_model, tiny_tokenizer
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from inference.checkpoints.model_folder import check_folder
 from inference.convert.facts import facts, licence
-from inference.models.model_folder import check_folder
 from tests.inference.convert.hostile import model_folder
 from tests.inference.tiny import tiny_model
 

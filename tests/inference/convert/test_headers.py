@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.convert.gguf_parts import check_gguf
-from inference.models.safetensors_header import BadHeader, read_header
+from inference.checkpoints.safetensors_header import BadHeader, read_header
+from inference.convert.gguf.parts import check_gguf
 from tests.inference.convert.hostile import gguf_bytes, key, safetensors_bytes, string
 
 F32, Q4_0 = 0, 2

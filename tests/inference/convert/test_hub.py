@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from inference.checkpoints.model_folder import check_folder
 from inference.convert import output
 from inference.convert.hub import __main__ as child
-from inference.models.model_folder import check_folder
 from tests.hub import COMMIT, Hub, Repository, serving
 from tests.inference.convert.hostile import model_folder
 

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from inference.convert import __main__ as child
 from inference.convert.output import CannotWrite, check_disk, whole_folder
-from inference.quantization import base as quantization
+from inference.quantization import registry as quantization
 from tests.inference.convert.hostile import model_folder, tiny_gguf
 
 

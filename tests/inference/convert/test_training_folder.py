@@ -12,9 +12,9 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from inference.checkpoints.model_folder import UnsafeModel, check_folder
 from inference.config import EngineConfig
 from inference.models.loader import load_model
-from inference.models.model_folder import UnsafeModel, check_folder
 from tests.inference.convert.hostile import model_folder
 from tests.inference.convert.test_process import Outcome, left_in, run
 
@@ -167,18 +167,18 @@ def test_what_a_library_says_stays_in_the_log(
 
 
 def test_the_trial_reads_no_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from inference.convert import trial
+    from inference.convert import load_trial
 
     seen = []
-    real = trial.read_model
+    real = load_trial.read_model
 
     def watched(*arguments: Any, **options: Any) -> Any:
         model = real(*arguments, **options)
         seen.extend(parameter.device for parameter in model.parameters())
         return model
 
-    monkeypatch.setattr(trial, "read_model", watched)
-    trial.tried(folder)
+    monkeypatch.setattr(load_trial, "read_model", watched)
+    load_trial.tried(folder)
     assert seen and set(seen) == {torch.device("meta")}
 
 

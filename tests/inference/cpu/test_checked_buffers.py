@@ -14,11 +14,11 @@ from torch import Tensor
 from inference.attention.base import Layout, Stretch
 from inference.cpu import compiler
 from inference.cpu.buffers import WrongBuffer, address_of, check_below
+from inference.cpu.matmul_single import multiply, multiply_int4, multiply_packed
 from inference.cpu.packing import pack
-from inference.cpu.whole_product import multiply, multiply_int4, multiply_packed
-from inference.engine.kv_cache import KVCache
-from inference.models.compiled_cpu import CompiledLayers
-from inference.models.fuse_cpu import FusedCpuModel
+from inference.execution.kv_cache import KVCache
+from inference.fused.cpu import FusedCpuModel
+from inference.fused.cpu_compiled import CompiledLayers
 from tests.inference.cpu import test_compiled_layers as layers
 
 pytestmark = pytest.mark.skipif(not compiler.works(), reason="nothing can be compiled here")

@@ -16,13 +16,13 @@ from inference.attention.base import NAME, Layout, Stretch, register
 from inference.attention.cpu import CpuStep
 from inference.attention.reference import ReferenceStep
 from inference.cpu import compiler
-from inference.cpu.products import ROUNDED
-from inference.engine.kv_cache import KVCache
-from inference.models.blocked_int4 import BlockedInt4Linear, lay_out
-from inference.models.compiled_cpu import CompiledLayers
-from inference.models.fuse_cpu import FusedCpuModel, can_compile
-from inference.quantization.base import quantization_config
+from inference.cpu.matmul import ROUNDED
+from inference.execution.kv_cache import KVCache
+from inference.fused.cpu import FusedCpuModel, can_compile
+from inference.fused.cpu_compiled import CompiledLayers
+from inference.fused.int4_blocked import BlockedInt4Linear, lay_out
 from inference.quantization.linear import allow_rounding
+from inference.quantization.registry import quantization_config
 from inference.quantization.w8a8 import MOST_EXACT_ROWS
 from tests.inference.cpu.guarded import guarded
 

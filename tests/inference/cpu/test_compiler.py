@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from inference.cpu import compiler
-from inference.models.fuse_cpu import FusedCpuModel
+from inference.fused.cpu import FusedCpuModel
 from inference.quantization import int8_cpu
 from tests.inference import tiny
 
@@ -36,7 +36,7 @@ def test_without_numba_torch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.usefixtures("fresh")
 def test_a_wrong_product_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inference.cpu.whole_product.is_right", lambda: False)
+    monkeypatch.setattr("inference.cpu.matmul_single.is_right", lambda: False)
     assert not compiler.works()
 
 
@@ -67,7 +67,7 @@ def test_where_nothing_can_be_written_a_folder_of_the_process_is_taken(
 def test_compiled_functions_are_kept_by_the_sum_of_all_sources_whoever_imports_them_first() -> None:
     """Beside its source it would be kept by that file's own age, and run when others have changed."""
     program = (
-        "import numba, inference.models.compiled_cpu, inference.cpu.step as step\n"
+        "import numba, inference.fused.cpu_compiled, inference.cpu.step as step\n"
         "from inference.cpu import compiler\n"
         "assert numba.config.CACHE_DIR == str(compiler.cache_folder(numba.__version__))\n"
         "assert step.run.stats.cache_path.startswith(numba.config.CACHE_DIR), step.run.stats.cache_path"

@@ -13,12 +13,12 @@ from transformers import PretrainedConfig
 
 from inference.attention.cpu import CpuStep
 from inference.cpu import buffers, compiler
+from inference.cpu.matmul_single import multiply, multiply_int4, multiply_packed
 from inference.cpu.packing import pack
-from inference.cpu.whole_product import multiply, multiply_int4, multiply_packed
-from inference.engine.kv_cache import KVCache
-from inference.models import packed
-from inference.models.blocked_int4 import lay_out
-from inference.models.fuse_cpu import FusedCpuModel
+from inference.execution.kv_cache import KVCache
+from inference.fused import bf16_linear
+from inference.fused.cpu import FusedCpuModel
+from inference.fused.int4_blocked import lay_out
 from inference.quantization import int4
 from inference.quantization.linear import allow_rounding
 from tests.inference.cpu import test_compiled_layers as layers
@@ -108,7 +108,7 @@ def test_layers_write_what_is_theirs(
 def model_of(kind: str, config: PretrainedConfig, folder: Path) -> Any:
     if kind == "packed":
         model = layers.plain_model(config).to(torch.bfloat16)
-        packed.widen(model)
+        bf16_linear.widen(model)
     else:
         model = layers.quantized_model(config, folder, kind)
         lay_out(model)

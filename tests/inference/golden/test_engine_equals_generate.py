@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from inference.config import EngineConfig, RevisionSpec
-from inference.engine.build import assemble
-from inference.engine.engine import Engine
-from inference.engine.runner import ModelRunner
-from inference.protocol import Delta, Event, Finish, FinishReason, GenerateRequest, Owner, Sampling
+from inference.execution.build import assemble
+from inference.execution.runner import ModelRunner
+from inference.protocol.events import Delta, Event, Finish, FinishReason
+from inference.protocol.requests import GenerateRequest, Owner, Sampling
+from inference.scheduling.engine import Engine
 from tests.inference import tiny
 
 NUM_TOKENS = 24

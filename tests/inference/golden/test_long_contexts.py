@@ -15,10 +15,11 @@ from inference.attention.base import Layout, Step, Stretch
 from inference.attention.cpu import CpuStep
 from inference.attention.reference import ReferenceStep
 from inference.config import EngineConfig, RevisionSpec
-from inference.engine.build import assemble
-from inference.engine.engine import Engine
-from inference.engine.kv_cache import KVCache
-from inference.protocol import Delta, Event, Finish, GenerateRequest, Owner, Sampling
+from inference.execution.build import assemble
+from inference.execution.kv_cache import KVCache
+from inference.protocol.events import Delta, Event, Finish
+from inference.protocol.requests import GenerateRequest, Owner, Sampling
+from inference.scheduling.engine import Engine
 from tests.inference import tiny
 
 CONTEXT, CHUNK, BLOCK_SIZE, NUM_TOKENS = 20_000, 512, 16, 8

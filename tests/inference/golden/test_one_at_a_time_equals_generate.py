@@ -10,15 +10,16 @@ import pytest
 import torch
 from transformers import PretrainedConfig
 
+from inference.checkpoints.model_folder import NotServed, check_folder
+from inference.checkpoints.model_kinds import PICTURES
 from inference.config import EngineConfig, RevisionSpec
-from inference.convert.trial import tried
-from inference.engine.kv_cache import token_bytes
+from inference.convert.load_trial import tried
+from inference.execution.kv_cache import token_bytes
+from inference.execution.sequential.engine import SequentialEngine
 from inference.models.generator import model_class
-from inference.models.kinds import PICTURES
 from inference.models.loader import load_model
-from inference.models.model_folder import NotServed, check_folder
-from inference.protocol import Event, Finish, GenerateRequest, Owner, Sampling
-from inference.tasks.sequential import SequentialEngine
+from inference.protocol.events import Event, Finish
+from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from tests.inference import tiny
 from tests.inference.golden.other_families import OF_IMAGES, OF_TEXT
 

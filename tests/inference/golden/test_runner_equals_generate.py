@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from inference.engine.runner import ModelRunner
-from inference.engine.sequence import Plan, Row, Sequence
+from inference.execution.runner import ModelRunner
+from inference.scheduling.sequence import Plan, Row, Sequence
 from tests.inference import tiny
 
 BLOCK_SIZE = 4

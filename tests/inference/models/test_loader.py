@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from inference.attention import base
+from inference.checkpoints.model_folder import CannotLoad
 from inference.config import EngineConfig
-from inference.models.layout import transpose_linear_weights
+from inference.fused.weight_layout import transpose_linear_weights
 from inference.models.loader import load_model
-from inference.models.model_folder import CannotLoad
-from inference.protocol import LoadProgress
+from inference.protocol.stats import LoadProgress
 from tests.inference import tiny
 
 CONFIG = EngineConfig(device="cpu", dtype="float32")

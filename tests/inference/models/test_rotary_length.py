@@ -11,9 +11,10 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, Phi3Config
 
 from inference.config import EngineConfig, RevisionSpec
-from inference.engine.build import build_engine
+from inference.execution.build import build_engine
 from inference.models.rotary_length import settle_frequencies
-from inference.protocol import Delta, Event, GenerateRequest, Owner, Sampling
+from inference.protocol.events import Delta, Event
+from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from tests.inference import tiny
 
 ORIGINAL, CONTEXT = 32, 256  # tokens that the short factors were made for, and that the long ones were

@@ -15,28 +15,16 @@ from typing import Any
 import pytest
 
 from inference.config import PlacementConfig, RevisionSpec
-from inference.engine.isolation import DeviceLost
-from inference.engine.sequence import Plan
-from inference.placements import engine_thread, inprocess
-from inference.placements.inprocess import InProcess
-from inference.protocol import (
-    ContextLengthExceeded,
-    Delta,
-    Event,
-    Finish,
-    FinishReason,
-    GenerateRequest,
-    InvalidValue,
-    LoadProgress,
-    NotReady,
-    Owner,
-    Prepared,
-    PrepareRequest,
-    PromptStats,
-    Sampling,
-    UnknownRevision,
-)
-from tests.inference.engine.fake_model import Bench, make_bench, oracle
+from inference.placements.inprocess import engine_thread
+from inference.placements.inprocess import placement as inprocess
+from inference.placements.inprocess.placement import InProcess
+from inference.protocol.errors import ContextLengthExceeded, InvalidValue, NotReady, UnknownRevision
+from inference.protocol.events import Delta, Event, Finish, FinishReason
+from inference.protocol.requests import GenerateRequest, Owner, Prepared, PrepareRequest, Sampling
+from inference.protocol.stats import LoadProgress, PromptStats
+from inference.scheduling.sequence import Plan
+from inference.scheduling.step_executor import DeviceLost
+from tests.inference.scheduling.fake_model import Bench, make_bench, oracle
 
 
 class Gate:
@@ -288,7 +276,7 @@ async def test_a_slow_reader_gets_merged_deltas_and_every_token(house: House) ->
 
 
 async def test_what_waits_for_a_reader_who_never_reads_stays_small() -> None:
-    from inference.placements.stream import MAX_PENDING, Stream
+    from inference.placements.event_stream import MAX_PENDING, Stream
 
     stream = Stream(asyncio.get_running_loop())
     for number in range(1000):
@@ -358,7 +346,7 @@ async def test_a_request_waits_at_its_allowance_for_more(house: House) -> None:
 
 
 async def test_a_deadline_ends_a_request_that_nothing_else_wakes_up(house: House) -> None:
-    from inference.protocol import Deadlines
+    from inference.protocol.requests import Deadlines
 
     events = house.generate("r", allowance=1, deadlines=Deadlines(total_seconds=0.2))
     _, finish = await asyncio.wait_for(read(events), 60)
@@ -502,7 +490,7 @@ async def test_a_second_process_on_the_same_data_directory_is_refused(house: Hou
         "from types import ModuleType\n"
         "host = sys.modules['inference.host'] = ModuleType('inference.host')\n"
         "host.Served = host.load = host.device = host.give_back = None\n"
-        "from inference.placements.inprocess import InProcess\n"
+        "from inference.placements.inprocess.placement import InProcess\n"
         "from inference.config import PlacementConfig\n"
         "asyncio.run(InProcess(PlacementConfig(pathlib.Path(sys.argv[1]))).start())\n"
     )

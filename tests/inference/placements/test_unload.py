@@ -17,8 +17,9 @@ import torch
 
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
 from inference.host import give_back
-from inference.placements.inprocess import InProcess
-from inference.protocol import Event, GenerateRequest, Owner, PrepareRequest, Sampling
+from inference.placements.inprocess.placement import InProcess
+from inference.protocol.events import Event
+from inference.protocol.requests import GenerateRequest, Owner, PrepareRequest, Sampling
 from tests.inference.quantization.wide import wide_folder
 
 # how a revision is served: by compiled layers, by torch's, by transformers' own, one request at a time

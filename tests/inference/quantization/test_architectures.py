@@ -8,15 +8,15 @@ import pytest
 from torch import nn
 
 from inference.attention import base
+from inference.checkpoints.model_folder import OWN_METHODS, CannotLoad
 from inference.config import EngineConfig, RevisionSpec
 from inference.convert.quantize import quantize_folder
-from inference.engine.build import assemble
+from inference.execution.build import assemble
 from inference.models.loader import load_model
-from inference.models.model_folder import OWN_METHODS, CannotLoad
 from inference.models.supported import has_experts
-from inference.quantization.base import METHODS
 from inference.quantization.int8 import Int8Linear
 from inference.quantization.quantizer import LinearConfig
+from inference.quantization.registry import METHODS
 from tests.inference import tiny
 from tests.inference.golden.test_engine_equals_generate import NUM_TOKENS, PROMPTS, run
 

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from inference.checkpoints.model_folder import CannotLoad
 from inference.config import EngineConfig
 from inference.kernels.rows import QuantizedRows, quantize_rows, saturated
 from inference.models.device import check_fp8
 from inference.models.loader import load_model
-from inference.models.model_folder import CannotLoad
-from inference.quantization.base import quantization_config
 from inference.quantization.fp8 import DTYPE, Fp8Linear
+from inference.quantization.registry import quantization_config
 from tests.inference.convert.hostile import model_folder
 from tests.inference.quantization.test_int8 import TEXT
 from tests.inference.tiny import tiny_model

@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from inference.benchmark.shapes import SHAPES
+from inference.checkpoints.model_folder import CannotLoad
 from inference.config import EngineConfig
 from inference.models.loader import load_model
-from inference.models.model_folder import CannotLoad
-from inference.quantization.base import METHODS, quantization_config, quantize_loaded
 from inference.quantization.linear import QuantizedLinear, StoredLinear
+from inference.quantization.registry import METHODS, quantization_config, quantize_loaded
 from tests.inference.quantization.wide import wide_folder, wide_model
 from tests.inference.tiny import tiny_tokenizer
 

@@ -13,13 +13,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from inference import corpus
+from inference.checkpoints.model_folder import CannotLoad, check_folder
 from inference.config import EngineConfig
 from inference.convert.facts import facts
 from inference.convert.importance import importance
 from inference.convert.quantize import quantize_folder
 from inference.models.loader import load_model
-from inference.models.model_folder import CannotLoad, check_folder
-from inference.quantization.base import quantization_config
 from inference.quantization.int4 import (
     GROUP,
     Int4Config,
@@ -30,6 +29,7 @@ from inference.quantization.int4 import (
     quantize,
     unpack,
 )
+from inference.quantization.registry import quantization_config
 from tests.inference.quantization.wide import wide_folder, wide_model
 
 TOKEN_IDS = torch.arange(48)[None]  # [1, tokens]

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from inference.quantization import int8_matmul
-from inference.quantization.base import quantization_config
 from inference.quantization.int8 import Int8Linear, dequantize, quantize
+from inference.quantization.registry import quantization_config
 from tests.inference.tiny import tiny_model
 
 TEXT = (

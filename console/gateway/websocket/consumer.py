@@ -1,0 +1,229 @@
+"""The WebSocket at /v1/responses: chat requests in frames shaped like OpenAI's Responses WebSocket mode, on
+the path that REST takes. Frames, authentication, limits and close codes: docs/websocket.md."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from channels.generic.websocket import AsyncWebsocketConsumer
+
+from console.environment import environment
+from console.gateway import drain
+from console.gateway.endpoints.chat.response import ChatAnswer
+from console.gateway.endpoints.chat.schema import ChatRequest
+from console.gateway.endpoints.response import encode, timings_json, usage_json
+from console.gateway.errors import ApiError, as_api_error, invalid, shutting_down, unexpected
+from console.gateway.http.body import MAX_BODY_BYTES, parse_object
+from console.gateway.http.handler import refuse_key_in_url
+from console.gateway.pipeline import pipeline
+from console.gateway.refusal_audit import claimed_owner, list_refused, source_of, write_down
+from console.gateway.websocket.authentication import SUBPROTOCOL, AskCaller, offered_key, who_is_there
+from console.gateway.websocket.frames import chat_body, chunk_frame, error_frame, open_envelope, server_frame
+from console.gateway.websocket.open_sockets import OPEN
+from console.gateway.websocket.stream_queues import Lanes, TooMuch
+from monitoring import semconv, tracing
+from monitoring.metrics import SOCKETS, observe_refusal
+
+logger = logging.getLogger(__name__)
+
+ROUTE = "/v1/responses"
+MAX_LANES = 8
+MAX_WAITING = 8  # requests waiting in one lane
+MAX_WAITING_BYTES = 4 * 1024 * 1024  # of all that wait in a socket's lanes, as they came
+IDLE_SECONDS = 600.0
+MAX_SECONDS = 3600.0  # OpenAI's sockets live an hour, too
+TICK_SECONDS = 5.0
+MAX_NUMBERED = 1024  # lanes whose frames are numbered
+# Applications may only use 1000 and 4000-4999; the last three digits are those of the standard's own codes.
+RESTART, TOO_OLD, TOO_BIG, UNAUTHENTICATED, TOO_MANY = 4012, 4008, 4009, 4401, 4429
+
+
+@dataclass(slots=True)
+class Asked:
+    """How far a request on the socket came: a refusal of one that was not accepted is listed."""
+
+    owner: str = ""
+    is_accepted: bool = False
+
+
+class ResponsesConsumer(AsyncWebsocketConsumer):
+    """One socket: its lanes, its limits, and a caller who is asked for again with each request."""
+
+    async def connect(self) -> None:
+        self._lanes: Lanes[dict[str, Any]] = Lanes(
+            self._respond,
+            max_lanes=MAX_LANES,
+            max_waiting=MAX_WAITING,
+            max_waiting_bytes=MAX_WAITING_BYTES,
+        )
+        self._is_open = False
+        self._num_sent: dict[str | None, int] = {}
+        try:
+            refuse_key_in_url(self.scope.get("query_string", b"").decode("latin-1"))
+            self._ask_caller: AskCaller = who_is_there(self.scope)
+            caller = await self._ask_caller()
+            if drain.is_draining():
+                raise shutting_down()
+        except Exception as error:
+            if (known := as_api_error(error)) is None:
+                logger.exception("a WebSocket was refused: request %s", self.scope.get("request_id"))
+            else:
+                self._write_down(known, error)
+            return await self.close()  # before accept: the handshake is answered with 403
+        await self.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in self.scope["subprotocols"] else None)
+        self._is_open = True
+        if not OPEN.enter(caller.id, most=environment().sockets_per_key):
+            await self._say_error(_too_many_sockets(), None)
+            self._is_open = False
+            return await self.close(TOO_MANY)
+        self._owner = caller.id
+        SOCKETS.inc()
+        drain.opened(self._land)
+        self._clock = asyncio.create_task(self._watch_time())
+
+    async def disconnect(self, code: int) -> None:
+        if not self._is_open:
+            return
+        self._is_open = False
+        OPEN.leave(self._owner)
+        SOCKETS.dec()
+        drain.closed(self._land)
+        self._clock.cancel()
+        await self._lanes.close()
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        stream_id: str | None = None
+        try:
+            raw = text_data.encode() if text_data is not None else bytes_data or b""
+            if len(raw) > MAX_BODY_BYTES:
+                return await self.close(TOO_BIG)
+            message = await parse_object(raw)
+            given = message.get("stream_id")
+            stream_id = given[:256] if isinstance(given, str) else None
+            envelope, body = open_envelope(message)
+            if envelope.type == "response.cancel":
+                await self._cancel(stream_id)
+            elif drain.is_draining():
+                raise shutting_down()
+            else:
+                self._lanes.add(stream_id, body, num_bytes=len(raw))
+        except TooMuch as limit:
+            await self._say_error(_too_much(limit), stream_id)
+        except ApiError as error:
+            await self._say_error(error, stream_id)
+
+    async def _cancel(self, stream_id: str | None) -> None:
+        if not await self._lanes.cancel(stream_id):
+            raise invalid("There is nothing to cancel here.", param="stream_id", code="no_active_response")
+
+    async def _respond(self, stream_id: str | None, body: dict[str, Any]) -> None:
+        about = {semconv.HTTP_ROUTE: ROUTE, semconv.REQUEST_ID: self.scope.get("request_id", "")}
+        with tracing.opened(f"WEBSOCKET {ROUTE}", kind="server", attributes=about):
+            await self._answer(stream_id, body)
+
+    async def _answer(self, stream_id: str | None, body: dict[str, Any]) -> None:
+        """One request, from its authentication to its last frame. It never raises but when cancelled at a
+        close.
+        """
+        asked = Asked()
+        try:
+            await self._generate(stream_id, body, asked)
+        except asyncio.CancelledError:
+            if not self._is_open:
+                raise
+            await self._say("chat.completion.cancelled", stream_id)
+        except Exception as error:
+            known = as_api_error(error)
+            if known is None:
+                logger.exception("stream failed: request %s", self.scope.get("request_id"))
+            known = known or unexpected()
+            self._write_down(known, error, asked=asked)
+            tracing.failed(known.code, status=known.status)
+            await self._say_error(known, stream_id)
+            if known.status == 401:  # the key was revoked, or the session ended
+                await self.close(UNAUTHENTICATED)
+
+    async def _generate(self, stream_id: str | None, body: dict[str, Any], asked: Asked) -> None:
+        arrived = time.monotonic()
+        caller = await self._ask_caller()
+        asked.owner = caller.id
+        wire = ChatRequest.parse(chat_body(body))
+        accepted = await pipeline.accept(
+            caller=caller, demand=wire.demand(), transport="websocket", arrived=arrived
+        )
+        asked.is_accepted = True
+        answer = ChatAnswer(accepted)
+        steps = pipeline.run(accepted)
+        async for chunk in answer.chunks(steps):
+            if chunk is not None:  # silence: the protocol has pings of its own
+                await self._send_text(chunk_frame(stream_id, self._next_number(stream_id), chunk))
+        ended = {"usage": usage_json(answer.usage), "timings": timings_json(answer.timings)}
+        await self._say("chat.completion.done", stream_id, id=accepted.request_id, **ended)
+
+    async def _say(self, kind: str, stream_id: str | None, **body: Any) -> None:
+        await self._send(server_frame(kind, stream_id, self._next_number(stream_id), **body))
+
+    async def _say_error(self, error: ApiError, stream_id: str | None) -> None:
+        await self._send(error_frame(error, stream_id, self._next_number(stream_id)))
+
+    def _write_down(self, error: ApiError, cause: Exception, *, asked: Asked | None = None) -> None:
+        authorization = offered_key(self.scope)
+        write_down(error, source=source_of(authorization), scope=self.scope)
+        if asked is not None and asked.is_accepted:
+            return
+        observe_refusal(endpoint="websocket", error_code=error.code)
+        owner = asked.owner if asked and asked.owner else claimed_owner(authorization)
+        about = {"endpoint": "chat.completions", "transport": "websocket"}
+        list_refused(error, cause, owner=owner, scope=self.scope, **about)
+
+    async def _send(self, frame: dict[str, Any]) -> None:
+        await self._send_text(encode(frame))
+
+    async def _send_text(self, text: str) -> None:
+        if self._is_open:
+            await self.send(text_data=text)
+
+    def _next_number(self, stream_id: str | None) -> int:
+        """Frames are numbered per lane, without gaps, for as long as the socket lives."""
+        number = self._num_sent.get(stream_id, 0)
+        if len(self._num_sent) < MAX_NUMBERED or stream_id in self._num_sent:
+            self._num_sent[stream_id] = number + 1
+        return number
+
+    async def _watch_time(self) -> None:
+        """Close a socket that idles, or that has lived its hour."""
+        idle = lived = 0.0
+        while idle < IDLE_SECONDS and lived < MAX_SECONDS:
+            await asyncio.sleep(TICK_SECONDS)
+            lived += TICK_SECONDS
+            idle = idle + TICK_SECONDS if self._lanes.are_idle else 0.0
+        if lived >= MAX_SECONDS:
+            message = "This connection has lived its hour; open a new one."
+            await self._say_error(ApiError(400, "websocket_connection_limit_reached", message), None)
+            await self._lanes.finish()
+        await self.close(TOO_OLD if lived >= MAX_SECONDS else 1000)
+
+    async def _land(self) -> None:
+        """The server drains: let what runs finish, then close so that the client connects elsewhere."""
+        await self._lanes.finish()
+        await self.close(RESTART)
+
+
+def _too_much(limit: TooMuch) -> ApiError:
+    if limit.what == "lanes":
+        message = f"A connection has {MAX_LANES} lanes; wait for one or open another connection."
+        return ApiError(400, "websocket_stream_limit_reached", message, "stream_id")
+    message = f"This lane has {MAX_WAITING} requests waiting already."
+    if limit.what == "bytes":
+        message = f"What waits in this connection's lanes is larger than {MAX_WAITING_BYTES} bytes."
+    return ApiError(429, "websocket_lane_full", message, "stream_id")
+
+
+def _too_many_sockets() -> ApiError:
+    most = environment().sockets_per_key
+    message = f"This key has {most} connections open already; use the lanes of one."
+    return ApiError(429, "too_many_connections", message)

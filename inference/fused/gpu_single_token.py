@@ -1,0 +1,88 @@
+"""A decode step of one sequence in few launches: norms, residuals and the gate go with the products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from torch import Tensor
+
+from inference.attention.triton import TritonStep
+from inference.fused.gpu_layer import FusedLayer, attend
+from inference.fused.gpu_products import PlainProduct, Product
+from inference.fused.supported import epsilon
+from inference.kernels.single_token import DTYPES, Norm, one_token_product
+
+
+@dataclass(frozen=True, slots=True)
+class OneTokenLayer:
+    """A fused layer whose weights are floats."""
+
+    fused: FusedLayer
+    input_norm: Norm
+    post_norm: Norm
+    qkv: PlainProduct
+    o: PlainProduct
+    gate_up: PlainProduct
+    down: PlainProduct
+
+
+class OneTokenModel:
+    """The layers, the last norm and the head of a fused model."""
+
+    def __init__(
+        self, layers: Sequence[OneTokenLayer], norm: Norm, head: PlainProduct, num_heads: int
+    ) -> None:
+        self._layers = layers
+        self._norm = norm
+        self._head = head
+        self._num_heads = num_heads
+
+    @classmethod
+    def of(cls, layers: Sequence[FusedLayer], norm: Any, head: Product, num_heads: int) -> Self | None:
+        """None where a weight is not of floats for which there is a kernel."""
+        own = [own for own in map(layer_of, layers) if own]
+        own_head = plain(head)
+        if own_head is None or len(own) < len(layers):
+            return None
+        return cls(own, norm_of(norm), own_head, num_heads)
+
+    def __call__(self, residual: Tensor, cos: Tensor, sin: Tensor, step: TritonStep) -> Tensor:
+        """Logits [1, vocab] after an embedded token [1, width], which is overwritten."""
+        for layer in self._layers:
+            self._attention(layer, residual, cos, sin, step)
+            gate_up, down = layer.gate_up, layer.down
+            gated = one_token_product(
+                residual, gate_up.weight, gate_up.bias, norm=layer.post_norm, gates=True
+            )
+            one_token_product(gated, down.weight, down.bias, residual=residual)
+        head = self._head
+        return one_token_product(residual, head.weight, head.bias, norm=self._norm, out_dtype=head.out_dtype)
+
+    def _attention(
+        self, layer: OneTokenLayer, residual: Tensor, cos: Tensor, sin: Tensor, step: TritonStep
+    ) -> None:
+        qkv, o = layer.qkv, layer.o
+        states = one_token_product(residual, qkv.weight, qkv.bias, norm=layer.input_norm)
+        out = attend(layer.fused, states, cos, sin, step, num_heads=self._num_heads)
+        one_token_product(out, o.weight, o.bias, residual=residual)
+
+
+def layer_of(fused: FusedLayer) -> OneTokenLayer | None:
+    """None where a weight has no such kernel."""
+    qkv, o, gate_up, down = plain(fused.qkv), plain(fused.o), plain(fused.gate_up), plain(fused.down)
+    if qkv is None or o is None or gate_up is None or down is None:
+        return None
+    return OneTokenLayer(fused, norm_of(fused.input_norm), norm_of(fused.post_norm), qkv, o, gate_up, down)
+
+
+def plain(product: Product) -> PlainProduct | None:
+    """The product itself, if the kernel of one token can read its weight."""
+    if not isinstance(product, PlainProduct) or product.weight.dtype not in DTYPES:
+        return None
+    return product if product.weight.is_contiguous() else None
+
+
+def norm_of(norm: Any) -> Norm:
+    return Norm(norm.weight, epsilon(norm))

@@ -1,0 +1,1 @@
+"""What crosses the engine's door: frozen values, standard library only."""

@@ -1,0 +1,106 @@
+"""Prefill beside decode: filled steps while many wait, short pauses in steady decode."""
+
+from __future__ import annotations
+
+import pytest
+
+from inference.protocol.requests import GenerateRequest, Owner
+from inference.scheduling.prefill_budget import LONGEST, SMALLEST, MixedSteps, share, within
+from inference.scheduling.sequence import Row, Sequence
+
+MAX_TOKENS = 4096
+
+
+def sequence(num_tokens: int = 8192) -> Sequence:
+    token_ids = (1,) * num_tokens
+    request = GenerateRequest(request_id="a", revision="r", token_ids=token_ids, owner=Owner("o", salt=""))
+    return Sequence(request, arrived_at=0.0, max_tokens=1, seed=0)
+
+
+def row(num_tokens: int) -> Row:
+    return Row(sequence(), 0, num_tokens)
+
+
+LONG = [sequence(16384)]
+
+
+def measured(*, decode: float, per_token: float, num_decoding: int = 64) -> MixedSteps:
+    """After steps of which each decode takes `decode` seconds, and each prompt token adds `per_token`."""
+    steps = MixedSteps(max_batch_tokens=MAX_TOKENS)
+    rows = [row(1)] * num_decoding
+    for _ in range(20):
+        steps.observe(rows, decode)
+        steps.observe([*rows, row(1024)], decode + 1024 * per_token)
+    return steps
+
+
+def test_nothing_is_held_back_before_anything_was_measured() -> None:
+    assert MixedSteps(max_batch_tokens=MAX_TOKENS).budget(num_decoding=64, waiting=LONG) == (
+        MAX_TOKENS - 64,
+        False,
+    )
+
+
+def test_in_steady_decode_a_step_takes_no_longer_than_promised() -> None:
+    steps = measured(decode=0.007, per_token=24e-6)
+    budget, shares = steps.budget(num_decoding=64, waiting=LONG)
+    assert shares
+    assert 0.007 + budget * 24e-6 == pytest.approx(LONGEST * 0.007, rel=0.02)
+
+
+def test_where_a_step_would_end_the_wait_of_many_it_is_filled() -> None:
+    steps = measured(decode=0.007, per_token=24e-6)
+    many, one = [sequence(350) for _ in range(128)], [sequence(350)]
+    assert steps.budget(num_decoding=150, waiting=many) == (11 * 350, False)
+    assert steps.budget(num_decoding=150, waiting=[*many[:10], *LONG]) == (10 * 350, False)
+    assert steps.budget(num_decoding=200, waiting=one)[0] < 1000
+    assert steps.budget(num_decoding=0, waiting=LONG) == (MAX_TOKENS, False)
+
+
+def test_no_step_is_filled_for_those_whom_a_few_short_ones_serve() -> None:
+    """Four of 64: each stream would pause for longer than promised, to save them three steps."""
+    steps = measured(decode=0.009, per_token=24e-6)
+    budget, shares = steps.budget(num_decoding=60, waiting=[sequence(512) for _ in range(4)])
+    assert shares
+    assert 0.009 + budget * 24e-6 == pytest.approx(LONGEST * 0.009, rel=0.02)
+    assert steps.budget(num_decoding=60, waiting=[sequence(512) for _ in range(6)]) == (6 * 512, False)
+
+
+def test_tokens_that_cost_more_and_more_are_counted_as_the_costlier_ones() -> None:
+    """Those of a long prompt do: each attends to all before it."""
+    steps = MixedSteps(max_batch_tokens=MAX_TOKENS)
+    rows = [row(1)] * 64
+    for index in range(15):
+        steps.observe(rows, 0.009)
+        steps.observe([*rows, row(512)], 0.009 + 512 * (20e-6 + index * 2e-6))
+    budget, _ = steps.budget(num_decoding=64, waiting=LONG)
+    assert 0.009 + budget * 48e-6 < 1.1 * LONGEST * 0.009
+
+
+def test_first_tokens_are_counted_in_order_and_only_where_a_whole_prompt_fits() -> None:
+    lengths = [sequence(300), sequence(600), sequence(400)]
+    assert [within(lengths, room) for room in (599, 600, 1299, 1300)] == [
+        (0, 0),
+        (1, 300),
+        (2, 900),
+        (3, 1300),
+    ]
+    assert within([*lengths, sequence(1000)], 1999) == (3, 1300)
+
+
+def test_a_prompt_always_moves_on() -> None:
+    slow = measured(decode=0.007, per_token=1e-3)
+    assert slow.budget(num_decoding=64, waiting=LONG) == (SMALLEST, True)
+    assert slow.budget(num_decoding=MAX_TOKENS - 10, waiting=LONG) == (10, True)
+
+
+def test_a_single_disturbed_step_changes_nothing() -> None:
+    steps = measured(decode=0.007, per_token=24e-6)
+    before, _ = steps.budget(num_decoding=64, waiting=LONG)
+    steps.observe([row(1)] * 64, 3.0)
+    steps.observe([*[row(1)] * 64, row(1024)], 9.0)
+    assert steps.budget(num_decoding=64, waiting=LONG)[0] == pytest.approx(before, rel=0.02)
+
+
+def test_a_prompt_leaves_half_of_a_short_step_to_the_next() -> None:
+    assert [share(budget) for budget in (600, 100, 64, 10, 0)] == [300, 64, 64, 10, 0]
