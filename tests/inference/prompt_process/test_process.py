@@ -13,9 +13,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from inference.prompt_process.frames import Pipe
 
 from inference.checkpoints.model_folder import UnsafeModel
+from inference.prompt_process.pipe import Pipe
 from inference.prompt_process.process import Died, PromptProcess, PromptSettings
 from inference.prompt_process.queue import PromptDesk
 from inference.protocol.errors import ContextLengthExceeded, InvalidValue, NotReady
