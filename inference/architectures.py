@@ -27,8 +27,8 @@ FUSED = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM",
 WIDER = frozenset({"F64", "F32", "F16"})  # what bfloat16 would round
 
 
-def stays_narrow(architecture: str, tensors: Iterable[tuple[str, str]]) -> bool:
-    """Whether a folder's matrices may stay bfloat16 beside float32 activations on CPUs.
+def can_keep_bf16(architecture: str, tensors: Iterable[tuple[str, str]]) -> bool:
+    """True if a folder's matrices may stay bfloat16 beside float32 activations on CPUs.
 
     Its layers must be known, and nothing in it wider. `tensors`: names, and dtypes as safetensors has them.
     """

@@ -11,7 +11,7 @@ from inference import transformers_index
 from inference.config import PlacementConfig, RevisionSpec
 from inference.protocol.events import Event, Finish
 from inference.protocol.requests import GenerateRequest, TokenizedPrompt, TokenizeRequest
-from inference.protocol.stats import Device, LoadProgress, ModelCard, Stats
+from inference.protocol.stats import Capabilities, Device, LoadProgress, ModelCard, Stats
 
 OnEvent = Callable[[Event | Exception], None]
 Cancel = Callable[[], object]
@@ -52,9 +52,9 @@ class EngineClient(ABC):
     def models(self) -> tuple[ModelCard, ...]:
         """The revisions that are served now."""
 
-    def card(self, revision: str) -> ModelCard | None:
-        """The card of one revision; None where it is not served now."""
-        return next((card for card in self.models() if card.revision == revision), None)
+    def capabilities(self, revision: str) -> Capabilities:
+        """What may be asked of a revision. Callers read these flags and look at no class."""
+        return Capabilities()
 
     @abstractmethod
     async def tokenize(self, request: TokenizeRequest) -> TokenizedPrompt:

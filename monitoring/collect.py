@@ -78,10 +78,10 @@ COUNTERS: tuple[tuple[str, str, Reading], ...] = (
     ("prefix_cache_hits", "Prompt tokens found cached.", lambda stats, _: stats.num_prefix_hits),
     (
         "drafted_tokens",
-        "Tokens guessed and computed ahead.",
+        "Draft tokens that were verified (speculative decoding).",
         lambda stats, _: stats.num_drafted_tokens,
     ),
-    ("accepted_tokens", "Guessed tokens that were right.", lambda stats, _: stats.num_accepted_tokens),
+    ("accepted_tokens", "Draft tokens that were accepted.", lambda stats, _: stats.num_accepted_tokens),
     (
         "prompt_processes_ended",
         "Processes for chat template and tokenizer that took too much and were ended, or died.",

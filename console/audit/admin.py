@@ -166,7 +166,7 @@ class EntryAdmin(ReadOnlyAdmin):
         try:
             clear_alarm(actor=actor, ip=address(request), reason=reason)
         except NoAlarm:
-            messages.info(request, _("No alarm stands."))
+            messages.info(request, _("There is no alarm."))
         except NoReason:
             messages.error(
                 request, _("A reason of 1 to %(most)d characters is needed.") % {"most": MAX_REASON}

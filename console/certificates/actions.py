@@ -151,4 +151,4 @@ def _check_here(revision: Revision, refusal: Callable[[str], Exception]) -> None
 def _check_idle(revision: Revision, refusal: Callable[[str], Exception]) -> None:
     at_work = Job.objects.filter(kind__in=("quantize", "certify"), subject=revision.pk, state__in=Job.OPEN)
     if job := at_work.first():
-        raise refusal(_("%(job)s is at work on it already.") % {"job": job.pk})
+        raise refusal(_("%(job)s is running for it already.") % {"job": job.pk})

@@ -201,7 +201,7 @@ def _why_outdated(certificate: Certificate, subject: Revision, *, served: Revisi
     if certificate.corpus_digest != corpus.digest():
         return _("It was measured on other texts than those of this version.")
     if certificate.thresholds != THRESHOLDS:
-        return _("Other thresholds hold by now.")
+        return _("The thresholds have changed since.")
     if measured["settings"] != numerics(subject) or measured["parent_settings"] != numerics(subject.parent):
         return _("It was measured with other settings than those in play now.")
     return _why_served_otherwise(measured, served.deployment.card)

@@ -50,7 +50,7 @@ class Check:
 
     @property
     def used_percent(self) -> float:
-        """How much of what may be lost is lost: 0 is the parent itself, 100 the limit."""
+        """Share of the allowed loss, in percent: 0 is the parent itself, 100 the limit."""
         allowed = abs(BEST.get(self.figure, 0.0) - self.limit)
         lost = self.value - BEST.get(self.figure, 0.0)
         lost = max(0.0, -lost if self.is_least else lost)

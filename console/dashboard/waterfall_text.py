@@ -125,8 +125,8 @@ def _preempted(waterfall: Waterfall) -> str:
     if not times:
         return ""
     text = ngettext(
-        "It lost its KV blocks %(times)d time and stood still for %(time)s.",
-        "It lost its KV blocks %(times)d times and stood still for %(time)s.",
+        "It was preempted %(times)d time and paused for %(time)s.",
+        "It was preempted %(times)d times and paused for %(time)s.",
         times,
     )
     return text % {"times": times, "time": seconds(waterfall.seconds("preempted"))}
@@ -135,7 +135,7 @@ def _preempted(waterfall: Waterfall) -> str:
 def _held(waterfall: Waterfall) -> str:
     if waterfall.percent("allowance") < 1:
         return ""
-    return _("It stood %(time)s at what its budget had granted so far.") % {
+    return _("It waited %(time)s for more tokens to be granted from its budget.") % {
         "time": seconds(waterfall.seconds("allowance"))
     }
 

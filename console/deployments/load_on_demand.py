@@ -85,7 +85,7 @@ async def wake(revision: str) -> bool:
 
 
 def is_loaded(revision: str) -> bool:
-    return client.current().card(revision) is not None
+    return any(card.revision == revision for card in client.current().models())
 
 
 async def _wait(revision: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from console.catalog.models import Revision
-from inference.architectures import stays_narrow
+from inference.architectures import can_keep_bf16
 from inference.config import EngineConfig
 from inference.kv_pool_size import Pool
 from inference.protocol.stats import Device
@@ -62,7 +62,7 @@ def _may_stay_narrow(config: EngineConfig, device: Device) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _bytes_of_files(folder: Path, size: int, quantizes: bool, may_stay_narrow: bool) -> int:
+def _bytes_of_files(folder: Path, size: int, quantizes: bool, may_keep_bf16: bool) -> int:
     files = list(folder.glob("*.safetensors"))
     if not files:
         raise FileNotFoundError(folder)
@@ -73,7 +73,7 @@ def _bytes_of_files(folder: Path, size: int, quantizes: bool, may_stay_narrow: b
         tensors = [tensor for tensor in tensors if "lm_head" not in tensor[0]]
     architecture = next(iter(settings.get("architectures") or []), "")
     names = ((name, dtype) for name, dtype, _ in tensors)
-    matrix_size = ITEM_BYTES["bfloat16"] if may_stay_narrow and stays_narrow(architecture, names) else size
+    matrix_size = ITEM_BYTES["bfloat16"] if may_keep_bf16 and can_keep_bf16(architecture, names) else size
     return sum(_bytes_of(*tensor, sizes=(size, matrix_size), quantizes=quantizes) for tensor in tensors)
 
 

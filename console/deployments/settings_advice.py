@@ -304,13 +304,13 @@ def num_draft_tokens(plan: Plan) -> Advice:
     config, number = plan.config, plan.config.num_draft_tokens
     runs_alone = config.batch_invariant and (config.attention == "reference" or not plan.is_on_gpu)
     if not number:
-        return Advice(_("Nothing is guessed: each step computes one token of an answer."))
+        return Advice(_("No speculation: each step computes one token of an answer."))
     if not config.batching or runs_alone:
-        text = _("Guesses are computed in one batch with the answer, which is switched off: take 0 here.")
+        text = _("Drafts are verified in a batch with the answer, and batching is off: take 0 here.")
         return Advice(text, "bad")
     text = _(
-        "Where an answer repeats the prompt or itself, up to %(number)d of its next tokens are guessed and "
-        "checked in one step: the same answer, sooner. With failing guesses or many answers there are none."
+        "Where an answer repeats the prompt or itself, up to %(number)d draft tokens are proposed and "
+        "verified in one step: the same answer, sooner. With failing drafts or many answers there are none."
     )
     return Advice(text % {"number": number})
 

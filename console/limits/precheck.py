@@ -1,5 +1,5 @@
-"""Asked before any work is done for a request: whether its key has room for one at all, and for one more in
-this minute. What the prompt takes is known later, and reserved then.
+"""Limits that are checked before any work is done for a request: its key's budget, and its rate of requests.
+The tokens of its prompt are known later, and reserved then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from console.limits.reserve import LimitExceeded, limit_of_key, no_room, too_fas
 LEAST_TOKENS = 2  # of prompt and output, that any request needs
 
 
-async def check(caller: Caller) -> Limit | None:
+async def require_room(caller: Caller) -> Limit | None:
     """The limit of the caller's key, which has room as it stands. Counts nothing; raises `LimitExceeded`."""
     key = caller.key_pk
     if key is None:
@@ -25,11 +25,11 @@ async def check(caller: Caller) -> Limit | None:
     return limit
 
 
-async def ask(caller: Caller) -> bool:
+async def count_request(caller: Caller) -> bool:
     """Count a request against its key's rate, whatever becomes of it: a prompt that is refused has cost work,
     too. False: it has no such rate. Raises `LimitExceeded`.
     """
-    limit = await check(caller)
+    limit = await require_room(caller)
     if limit is None or limit.requests_per_minute is None:
         return False
     pk = limit.pk

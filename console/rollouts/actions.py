@@ -233,12 +233,12 @@ def _switch(
 
 
 def _free_route(route: Route, version: int | None) -> Route:
-    """The route, unless it has changed or a rollout is at work on it."""
+    """The route, unless it has changed or a rollout is active on it."""
     if version is not None and version != route.version:
         raise RolloutChanged(_("The route has changed meanwhile: look at its shares again."))
     if Rollout.objects.filter(route=route, state__in=[state.value for state in ACTIVE]).exists():
         raise RolloutRefused(
-            "rollout_active", _("A rollout is at work on this route: promote or abort it first.")
+            "rollout_active", _("A rollout is active on this route: promote or abort it first.")
         )
     return route
 

@@ -49,7 +49,7 @@ def move(
     row = locked(rollout, version)
     before = shares(row.route)
     if answering(before) != row.reached:
-        raise RolloutChanged(_("The shares of this route have been changed past the rollout."))
+        raise RolloutChanged(_("The shares of this route were changed outside the rollout."))
     try:
         standing = transition(row.standing(), event, now)
     except NotPossible as error:
@@ -124,5 +124,5 @@ def prove(before: dict[str, int], after: dict[str, int]) -> None:
 def _not_possible(row: Rollout) -> str:
     words = {"state": row.get_state_display()}
     if State(row.state) in ACTIVE:
-        return _("This is not possible where the rollout stands: it is %(state)s.") % words
+        return _("This is not possible in the current state of the rollout: %(state)s.") % words
     return _("This is not possible any more: the rollout is %(state)s.") % words

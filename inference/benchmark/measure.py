@@ -19,7 +19,7 @@ from inference.protocol.events import Event, Finish
 from inference.protocol.requests import Deadlines, GenerateRequest, Owner, Sampling
 from inference.protocol.stats import RevisionStats
 from inference.scheduling.engine import Engine
-from inference.scheduling.sequence import StepPlan
+from inference.scheduling.step_input import StepInput
 
 NO_DEADLINES = Deadlines(
     queue_seconds=None, first_token_seconds=None, between_tokens_seconds=None, total_seconds=None
@@ -30,7 +30,7 @@ PERCENTS = (50, 90, 99)
 class Meter:
     """Watches an engine and runs lists through it.
 
-    Each run has a salt of its own: what the prefix cache kept of an earlier run is nobody's.
+    Each run has a salt of its own: the prefix cache finds nothing of an earlier run.
     """
 
     def __init__(self, engine: Engine, ceilings: Ceilings) -> None:
@@ -67,8 +67,8 @@ class Meter:
             "peak_bytes": torch.cuda.max_memory_allocated() if is_cuda else _peak_resident_bytes(),
         }
 
-    def _note(self, plan: StepPlan) -> None:
-        self._roofline.add(plan)
+    def _note(self, step: StepInput) -> None:
+        self._roofline.add(step)
 
 
 def generate_all(engine: Engine, items: Sequence[Item], owner: Owner) -> list[Finish]:

@@ -12,7 +12,7 @@ from torch import nn
 
 from inference.benchmark.ceilings import Ceilings
 from inference.scheduling.engine import Engine
-from inference.scheduling.sequence import StepPlan
+from inference.scheduling.step_input import StepInput
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
@@ -51,17 +51,15 @@ class Roofline:
         self.seconds = self.memory_seconds = 0.0
         self.num_bytes = self.num_flops = 0.0
 
-    def add(self, plan: StepPlan) -> None:
-        """A step runs this plan."""
-        num_tokens = num_sampling = 0
+    def add(self, step: StepInput) -> None:
+        """A step is run."""
         num_keys = num_pairs = 0.0
-        for row in plan.chunks:
-            num_tokens += row.num_tokens
-            num_sampling += row.end >= row.sequence.num_prompt_tokens
+        for num_tokens, end in zip(step.lengths, step.ends, strict=True):
             for window, share in self._windows:
-                seen = min(row.end, row.num_tokens + window) if window else row.end
+                seen = min(end, num_tokens + window) if window else end
                 num_keys += share * seen
-                num_pairs += share * row.num_tokens * (seen - (row.num_tokens - 1) / 2)
+                num_pairs += share * num_tokens * (seen - (num_tokens - 1) / 2)
+        num_tokens, num_sampling = step.num_tokens, len(step.sampling.params)
         num_bytes = self._body_bytes + self._token_bytes * (num_keys + num_tokens)
         num_flops = self._token_flops * num_tokens + self._pair_flops * num_pairs
         if num_sampling:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from inference.scheduling.engine import Engine
-from inference.scheduling.sequence import StepPlan
+from inference.scheduling.step_input import StepInput
 
 HOST_STAGES = ("schedule", "launch", "run", "sample", "wait", "post")
 BEGIN, COMPUTED, CHOSEN = "begin", "computed", "chosen"  # a step's marks on the device
@@ -89,7 +89,7 @@ class DeviceClock:
         return seconds
 
 
-class Launch:
+class TimedLaunch:
     """A launched step whose reading is timed: that is the host's wait for the device."""
 
     def __init__(self, launched: Any, stopwatch: Stopwatch) -> None:
@@ -104,9 +104,9 @@ class Launch:
 
 
 class Breakdown:
-    """Watches an engine's steps from now on. `on_step` is given every plan that is run."""
+    """Watches an engine's steps from now on. `on_step` is given every step that is run."""
 
-    def __init__(self, engine: Engine, on_step: Callable[[StepPlan], None] = lambda _: None) -> None:
+    def __init__(self, engine: Engine, on_step: Callable[[StepInput], None] = lambda _: None) -> None:
         self.num_steps = 0
         self._on_step = on_step
         self._stopwatch = Stopwatch()
@@ -114,7 +114,7 @@ class Breakdown:
         watch = self._stopwatch.watch
         watch("step", engine, "step")
         watch("schedule", engine.scheduler, "schedule")
-        watch("step_runner", engine.step_runner, "step")
+        watch("step_runner", engine.step_runner, "execute")
         watch("run", engine.runner, "run", before=self._begin)
         watch("sample", engine.sampler, "sample", after=self._end)
         launcher = getattr(engine.step_runner, "launcher", None)
@@ -152,9 +152,9 @@ class Breakdown:
     def _each(self, seconds: dict[str, float]) -> dict[str, float]:
         return {stage: round(1000 * spent / max(1, self.num_steps), 3) for stage, spent in seconds.items()}
 
-    def _begin(self, plan: StepPlan) -> None:
+    def _begin(self, step: StepInput) -> None:
         self.num_steps += 1
-        self._on_step(plan)
+        self._on_step(step)
         if self._clock is not None:
             self._clock.mark(BEGIN)
 
@@ -168,5 +168,5 @@ class Breakdown:
             self._clock.mark(CHOSEN)
         return result
 
-    def _launched(self, launched: Any) -> Launch:
-        return Launch(self._end(launched), self._stopwatch)
+    def _launched(self, launched: Any) -> TimedLaunch:
+        return TimedLaunch(self._end(launched), self._stopwatch)

@@ -22,7 +22,7 @@ from inference.config import EngineConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from inference.certify.figures import Comparison, Kept
+    from inference.certify.figures import Comparison, ParentLogprobs
     from inference.certify.serving import Serving
     from inference.models.loader import LoadedModel
 
@@ -38,7 +38,7 @@ class NotComparable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text as the parent's tokenizer sees it, cut to what both can hold."""
+    """A text as tokens of the parent's tokenizer, truncated to the shorter context."""
 
     kind: str
     token_ids: list[int]
@@ -49,7 +49,7 @@ class Parent:
     """The parent's results, kept once it has left memory."""
 
     texts: list[Text]
-    kept: list[Kept]
+    kept: list[ParentLogprobs]
     continuations: list[list[int]]
     sketch: dict[str, Tensor]
     vocab_size: int
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Measures the parent, lets go of it, measures the revision; what a certificate is made of."""
+    """Measures the parent, unloads it, measures the revision: the contents of a certificate."""
     started = time.monotonic()
     progress("starting torch", 0.0)
     import torch
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _measure_parent(folder: Path, config: EngineConfig, *, longest: int) -> Parent:
-    from inference.certify.figures import keep
+    from inference.certify.figures import parent_logprobs
     from inference.quantization.layer_error import sketch
 
     with _loaded(folder, config, stage="loading the parent", share=(0.02, 0.1)) as loaded:
@@ -105,7 +105,7 @@ def _measure_parent(folder: Path, config: EngineConfig, *, longest: int) -> Pare
         kept = []
         for index, text in enumerate(texts):
             progress("measuring the parent", 0.1 + 0.3 * index / len(texts))
-            kept.append(keep(served.logits(text.token_ids), text.token_ids))
+            kept.append(parent_logprobs(served.logits(text.token_ids), text.token_ids))
         progress("continuing texts with the parent", 0.4)
         continuations = served.continuations(_prompts(texts), _num_greedy(texts))
         return Parent(
@@ -160,8 +160,8 @@ def _of_all(compared: list[Comparison]) -> dict[str, Any]:
 
     num_tokens = sum(one.num_tokens for one in compared)
     num_predicted = num_tokens - len(compared)  # nothing follows a text's last token
-    own = perplexity(sum(one.surprise for one in compared), num_predicted)
-    before = perplexity(sum(one.parent_surprise for one in compared), num_predicted)
+    own = perplexity(sum(one.nll for one in compared), num_predicted)
+    before = perplexity(sum(one.parent_nll for one in compared), num_predicted)
     divergences = [value for one in compared for value in one.divergences]
     return {
         "num_tokens": num_tokens,
@@ -197,7 +197,7 @@ def _of_continuations(parents: list[list[int]], own: list[list[int]], *, num_tok
 def _loaded(
     folder: Path, config: EngineConfig, *, stage: str, share: tuple[float, float]
 ) -> Iterator[LoadedModel]:
-    """The model in memory, and out of it again: there is room for one."""
+    """Loads the model for the block and unloads it: memory holds one at a time."""
     import torch
 
     from inference.execution.dtype_choice import load
@@ -243,7 +243,7 @@ def _prompts(texts: list[Text]) -> list[list[int]]:
 
 
 def _num_greedy(texts: list[Text]) -> int:
-    """Less than usual where the context is too short for it."""
+    """Tokens of a greedy continuation; fewer than NUM_GREEDY where the context is short."""
     return max(1, min(NUM_GREEDY, max(len(text.token_ids) for text in texts) - NUM_PROMPT))
 
 

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-NUM_KEPT = 20  # of the parent's tokens at each place, the likeliest
+NUM_TOP_TOKENS = 20  # of the parent's tokens at each place, the likeliest
 LEAST_REST = 1e-9  # probability of "another token" below which its logarithm means nothing
 
 
 @dataclass(slots=True)
-class Kept:
+class ParentLogprobs:
     """The parent's results on one text, a row for each position."""
 
-    token_ids: Tensor  # int64 [num_tokens, NUM_KEPT], the likeliest first
-    logprobs: Tensor  # float32 [num_tokens, NUM_KEPT]
-    surprise: float  # sum over the text's own tokens of -log p
+    token_ids: Tensor  # int64 [num_tokens, NUM_TOP_TOKENS], the likeliest first
+    logprobs: Tensor  # float32 [num_tokens, NUM_TOP_TOKENS]
+    nll: float  # sum over the text's own tokens of -log p
 
 
 @dataclass(slots=True)
@@ -29,33 +29,33 @@ class Comparison:
     num_tokens: int  # places that were compared
     num_broken: int  # places where the child's logits were not finite
     num_agreed: int  # places where both find the same token the likeliest
-    surprise: float
-    parent_surprise: float
+    nll: float
+    parent_nll: float
     divergences: list[float] = field(default_factory=list)  # KL(parent || child), nats
 
 
-def keep(pieces: Iterable[Tensor], token_ids: list[int]) -> Kept:
-    """Reads the parent's logits, `[num_tokens, vocab]` in pieces."""
-    ids, logprobs, surprise, done = [], [], 0.0, 0
+def parent_logprobs(pieces: Iterable[Tensor], token_ids: list[int]) -> ParentLogprobs:
+    """Reduces the parent's logits, `[num_tokens, vocab]` in pieces, to its top tokens."""
+    ids, logprobs, nll, done = [], [], 0.0, 0
     for piece in pieces:
         found = _logprobs(piece)
-        surprise += _surprise(found, token_ids, done)
-        values, places = found.topk(min(NUM_KEPT, found.shape[-1]), dim=-1)
+        nll += _nll(found, token_ids, done)
+        values, places = found.topk(min(NUM_TOP_TOKENS, found.shape[-1]), dim=-1)
         ids.append(places.cpu())
         logprobs.append(values.cpu())
         done += len(piece)
-    return Kept(torch.cat(ids), torch.cat(logprobs), surprise)
+    return ParentLogprobs(torch.cat(ids), torch.cat(logprobs), nll)
 
 
-def compare(kept: Kept, pieces: Iterable[Tensor], token_ids: list[int]) -> Comparison:
-    """Reads the child's logits against what was kept of its parent's."""
-    result = Comparison(len(kept.token_ids), 0, 0, 0.0, kept.surprise)
+def compare(kept: ParentLogprobs, pieces: Iterable[Tensor], token_ids: list[int]) -> Comparison:
+    """Compares the child's logits, in pieces, with its parent's top tokens."""
+    result = Comparison(len(kept.token_ids), 0, 0, 0.0, kept.nll)
     done = 0
     for piece in pieces:
         places = slice(done, done + len(piece))
         result.num_broken += int((~piece.isfinite().all(dim=-1)).sum())
         found = _logprobs(piece)
-        result.surprise += _surprise(found, token_ids, done)
+        result.nll += _nll(found, token_ids, done)
         ids = kept.token_ids[places].to(found.device)
         result.num_agreed += int((found.argmax(dim=-1) == ids[:, 0]).sum())
         child = found.gather(-1, ids).cpu()
@@ -65,7 +65,7 @@ def compare(kept: Kept, pieces: Iterable[Tensor], token_ids: list[int]) -> Compa
 
 
 def divergence(parent: Tensor, child: Tensor) -> Tensor:
-    """KL(parent || child) of log-probabilities `[places, NUM_KEPT]`, over those tokens and "another token".
+    """KL(parent || child) of logprobs `[places, NUM_TOP_TOKENS]`, over those tokens and "another token".
 
     The rest stays in as one outcome: renormalising over the kept tokens alone would hide what moved out.
     """
@@ -73,9 +73,9 @@ def divergence(parent: Tensor, child: Tensor) -> Tensor:
     return (p * (p.log() - q.log())).sum(dim=-1).clamp_min(0)
 
 
-def perplexity(surprise: float, num_tokens: int) -> float:
-    """Bounded, so that a broken model has a figure, too."""
-    return math.exp(min(surprise / max(1, num_tokens), 50.0))
+def perplexity(nll: float, num_tokens: int) -> float:
+    """exp(nll / num_tokens), bounded so that a broken model has a finite one."""
+    return math.exp(min(nll / max(1, num_tokens), 50.0))
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -93,13 +93,13 @@ def common_prefix(first: list[int], second: list[int], *, num_tokens: int) -> in
 
 
 def _logprobs(logits: Tensor) -> Tensor:
-    """Float32 whatever is served; NaN and infinities become plain numbers and are counted elsewhere."""
+    """float32 log-probabilities; NaN and infinities become finite and are counted elsewhere."""
     finite = torch.nan_to_num(logits.float(), nan=0.0, posinf=1e4, neginf=-1e4)
     return finite.log_softmax(dim=-1)
 
 
-def _surprise(logprobs: Tensor, token_ids: list[int], done: int) -> float:
-    """Of the tokens that follow the places of a piece that begins at `done`; the last place has none."""
+def _nll(logprobs: Tensor, token_ids: list[int], done: int) -> float:
+    """Sum of -log p of the tokens that follow the positions `done ..`; nothing follows the last."""
     following = token_ids[done + 1 : done + 1 + len(logprobs)]
     wanted = torch.tensor(following, device=logprobs.device, dtype=torch.int64)[:, None]
     return -float(logprobs[: len(following)].gather(-1, wanted).double().sum())

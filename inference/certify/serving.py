@@ -14,14 +14,15 @@ from inference.config import EngineConfig
 from inference.execution.build import DEFAULT_BATCH_TOKENS, runner_for
 from inference.models.loader import LoadedModel
 from inference.protocol.requests import GenerateRequest, Owner, Sampling
-from inference.scheduling.sequence import ScheduledChunk, Sequence, StepPlan
+from inference.scheduling.sequence import Sequence
+from inference.scheduling.step_plan import ScheduledChunk, StepPlan
 
 MAX_CHUNK = 512  # tokens whose logits are held at once
 MAX_SEQUENCES = 64  # that are continued together
 
 
 class Serving(Protocol):
-    """One of the two ways a revision is served."""
+    """Batched (paged) or sequential serving of a loaded model."""
 
     def logits(self, token_ids: Seq[int]) -> Iterator[Tensor]:
         """The logits after each token, `[num_tokens, vocab]`, in pieces."""
@@ -32,10 +33,10 @@ class Serving(Protocol):
 
 def serving(loaded: LoadedModel, config: EngineConfig, *, longest: int) -> Serving:
     """As `host.load` would decide; `longest` is the longest text with its continuation, in tokens."""
-    return Paged(loaded, config, longest=longest) if loaded.batching else Sequential(loaded)
+    return PagedServing(loaded, config, longest=longest) if loaded.batching else SequentialServing(loaded)
 
 
-class Paged:
+class PagedServing:
     """The batched engine's runner: prompts in chunks over a small pool, then all decoding together."""
 
     def __init__(self, loaded: LoadedModel, config: EngineConfig, *, longest: int) -> None:
@@ -52,23 +53,23 @@ class Paged:
         sequence = self._sequence(token_ids, index=0)
         for start in range(0, len(token_ids), self._chunk):
             num_tokens = min(self._chunk, len(token_ids) - start)
-            yield self._runner.score(StepPlan((ScheduledChunk(sequence, start, num_tokens),)))
+            yield self._runner.score(StepPlan((ScheduledChunk(sequence, start, num_tokens),)).input)
 
     def continuations(self, prompts: Seq[Seq[int]], num_tokens: int) -> list[list[int]]:
         runner = self._over(len(prompts), self._loaded)
         sequences = [self._sequence(prompt, index=index) for index, prompt in enumerate(prompts)]
         for _ in range(num_tokens):
-            rows = [
+            chunks = [
                 ScheduledChunk(sequence, sequence.num_computed_tokens, sequence.num_uncomputed_tokens)
                 for sequence in sequences
                 if self._eos.isdisjoint(sequence.output_token_ids)
             ]
-            if not rows:
+            if not chunks:
                 break
-            chosen = runner.run(StepPlan(tuple(rows))).argmax(dim=-1).tolist()
-            for row, token_id in zip(rows, chosen, strict=True):
-                row.sequence.num_computed_tokens = row.end
-                row.sequence.token_ids.append(token_id)
+            chosen = runner.run(StepPlan(tuple(chunks)).input).argmax(dim=-1).tolist()
+            for chunk, token_id in zip(chunks, chosen, strict=True):
+                chunk.sequence.num_computed_tokens = chunk.end
+                chunk.sequence.token_ids.append(token_id)
         return [sequence.output_token_ids for sequence in sequences]
 
     @property
@@ -87,11 +88,11 @@ class Paged:
             sampling=Sampling(temperature=0.0),
         )
         # Last block first: a backend that took blocks for consecutive would be found out.
-        table = list(range((index + 1) * self._blocks_each - 1, index * self._blocks_each - 1, -1))
+        table = tuple(range((index + 1) * self._blocks_each - 1, index * self._blocks_each - 1, -1))
         return Sequence(request, arrived_at=0.0, max_tokens=self._longest, seed=0, block_table=table)
 
 
-class Sequential:
+class SequentialServing:
     """Serving as in `execution/sequential/`: the model's own forward and `generate`."""
 
     def __init__(self, loaded: LoadedModel) -> None:

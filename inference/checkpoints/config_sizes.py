@@ -10,7 +10,7 @@ MAX_EXPERTS = 16_384
 LAYERS = ("layers", "n_layer", "num_layer", "depth")  # how such names end
 
 
-def too_many(config: Any) -> str:
+def excessive_size(config: Any) -> str:
     """The reason to refuse its sizes; "" where all are in bounds. transformers would allocate any of them."""
     for name, value in _numbers(config):
         bound = MAX_LAYERS if name.endswith(LAYERS) else MAX_EXPERTS if "experts" in name else None

@@ -1,4 +1,4 @@
-"""A plan as one packed batch: built in numpy on the host, moved to the device in one copy."""
+"""A step as one packed batch: built in numpy on the host, moved to the device in one copy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from inference.attention.base import AttentionMetadata, IntArray, SequenceSlice
-from inference.scheduling.sequence import StepPlan
+from inference.scheduling.step_input import StepInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,37 +18,35 @@ class Batch:
 
     input_ids: Tensor  # [num_tokens]
     position_ids: Tensor  # [num_tokens], restarting with each sequence
-    logit_rows: Tensor  # [num_sampling], tokens whose logits are wanted, in the plan's order
+    logit_rows: Tensor  # [num_sampling], tokens whose logits are wanted, in the chunks' order
     metadata: AttentionMetadata
 
 
-def pack(plan: StepPlan, *, block_size: int, device: torch.device) -> Batch:
-    """Lay the plan's rows end to end."""
-    num_tokens = plan.num_tokens
+def pack(step: StepInput, *, block_size: int, device: torch.device) -> Batch:
+    """Lay the step's chunks end to end."""
+    num_tokens = step.num_tokens
     host: IntArray = np.empty((3, num_tokens), dtype=np.int64)  # one buffer, one transfer
-    input_ids, positions, slots = host
+    host[0] = step.token_ids
+    _, positions, slots = host
     slices: list[SequenceSlice] = []
     logit_rows: list[int] = []
     offset = 0
-    for row in plan.chunks:
-        sequence = row.sequence
-        end = offset + row.num_tokens
-        table = sequence.block_table
-        if row.num_tokens == 1:
-            block, within = divmod(row.start, block_size)
-            input_ids[offset] = row.first_token
-            positions[offset] = row.start
+    columns = zip(step.starts, step.lengths, step.block_tables, step.samples, strict=True)
+    for start, length, table, samples in columns:
+        end = offset + length
+        if length == 1:
+            block, within = divmod(start, block_size)
+            positions[offset] = start
             slots[offset] = table[block] * block_size + within
         else:
-            span = np.arange(row.start, row.end, dtype=np.int64)
-            input_ids[offset:end] = sequence.token_ids[row.start : row.end]
+            span = np.arange(start, start + length, dtype=np.int64)
             positions[offset:end] = span
             blocks = np.array(table, dtype=np.int64)[span // block_size]
             slots[offset:end] = blocks * block_size + span % block_size
         slices.append(
-            SequenceSlice(offset=offset, num_tokens=row.num_tokens, kv_len=row.end, block_table=table)
+            SequenceSlice(offset=offset, num_tokens=length, kv_len=start + length, block_table=table)
         )
-        if row.samples:
+        if samples:
             logit_rows.append(end - 1)
         offset = end
     packed = torch.from_numpy(np.concatenate([host.reshape(-1), logit_rows]).astype(np.int64)).to(device)

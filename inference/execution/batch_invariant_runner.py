@@ -11,11 +11,11 @@ from torch import Tensor
 from inference.execution.runner import ModelRunner
 from inference.models.loader import LoadedModel
 from inference.scheduling.batch_invariance import ChunkAlignment
-from inference.scheduling.sequence import ScheduledChunk, StepPlan
+from inference.scheduling.step_input import StepInput
 
 
 class BatchInvariantRunner(ModelRunner):
-    """A runner whose products have the same shape whatever else the plan holds."""
+    """A runner whose products have the same shape whatever else the step holds."""
 
     def __init__(
         self,
@@ -27,20 +27,19 @@ class BatchInvariantRunner(ModelRunner):
         fuses: bool = True,
     ) -> None:
         super().__init__(loaded, num_blocks=num_blocks, block_size=block_size, kv_dtype=kv_dtype, fuses=fuses)
-        self.alignment = ChunkAlignment(block_size)
+        self.chunk_policy = self._alignment = ChunkAlignment(block_size)
 
     @torch.inference_mode()
-    def run(self, plan: StepPlan) -> Tensor:
-        return torch.cat(
-            [super(BatchInvariantRunner, self).run(StepPlan((piece,))) for piece in self._pieces(plan)]
-        )
+    def run(self, step: StepInput) -> Tensor:
+        return torch.cat([super(BatchInvariantRunner, self).run(piece) for piece in self._pieces(step)])
 
     @torch.inference_mode()
-    def score(self, plan: StepPlan) -> Tensor:
-        return torch.cat(
-            [super(BatchInvariantRunner, self).score(StepPlan((piece,))) for piece in self._pieces(plan)]
-        )
+    def score(self, step: StepInput) -> Tensor:
+        return torch.cat([super(BatchInvariantRunner, self).score(piece) for piece in self._pieces(step)])
 
-    def _pieces(self, plan: StepPlan) -> list[ScheduledChunk]:
-        assert self.alignment is not None
-        return [piece for row in plan.chunks for piece in self.alignment.cut(row)]
+    def _pieces(self, step: StepInput) -> list[StepInput]:
+        return [
+            step.piece(index, start, length)
+            for index, chunk in enumerate(zip(step.starts, step.lengths, strict=True))
+            for start, length in self._alignment.cut(*chunk)
+        ]

@@ -32,7 +32,7 @@ from inference.kv_pool_size import Pool
 from inference.models.loader import LoadedModel
 from inference.protocol.stats import LoadProgress
 from inference.sampling.sampler import BatchSampler
-from inference.scheduling.batch_invariance import ChunkAlignment
+from inference.scheduling.batch_invariance import ChunkPolicy
 from inference.scheduling.engine import Engine
 from inference.scheduling.speculation import ROW_COSTS, Speculation, num_draft_rows
 from inference.scheduling.step_loop import AsyncStepRunner, StepRunner, SyncStepRunner
@@ -80,7 +80,7 @@ def assemble(
         sampler=sampler,
         step_runner=step_runner,
         speculation=_speculation(runner, config),
-        alignment=_alignment(runner, config),
+        chunk_policy=_chunk_policy(runner, config),
         detokenizer_factory=partial(StreamDetokenizer, loaded.vocabulary),
     )
 
@@ -201,15 +201,15 @@ def runner_for(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) ->
     )
 
 
-def _alignment(runner: ModelRunner | CudaRunner, config: EngineConfig) -> ChunkAlignment | None:
-    alignment = runner.alignment
+def _chunk_policy(runner: ModelRunner | CudaRunner, config: EngineConfig) -> ChunkPolicy:
+    policy = runner.chunk_policy
     assert config.max_batch_tokens is not None
-    if alignment and config.max_batch_tokens < alignment.multiple:
+    if config.max_batch_tokens < policy.multiple:
         raise CannotLoad(
             f"max_batch_tokens is {config.max_batch_tokens}, but batch_invariant needs at least "
-            f"{alignment.multiple} for this model"
+            f"{policy.multiple} for this model"
         )
-    return alignment
+    return policy
 
 
 def _step_runner(runner: ModelRunner | CudaRunner, sampler: BatchSampler, config: EngineConfig) -> StepRunner:

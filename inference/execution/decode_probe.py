@@ -27,7 +27,7 @@ from inference.fused import bf16_linear
 from inference.fused.cpu import CpuFusedModel
 from inference.fused.supported import can_fuse
 from inference.models.generator import model_class
-from inference.models.loader import lay_out, quantization_of
+from inference.models.loader import prepare_weights, quantization_of
 from inference.models.supported import has_experts
 from inference.quantization.registry import quantization_config
 
@@ -53,8 +53,8 @@ def read_as(
 ) -> torch.dtype:
     """The dtype in which matrices would be kept by a model that computes in `dtype`."""
     is_known = is_batched and config.fused_layers and dtype == torch.float32
-    is_narrow = is_known and bf16_linear.can_stay_narrow(model_config.architectures, files)
-    return torch.bfloat16 if is_narrow else dtype
+    keeps_bf16 = is_known and bf16_linear.can_load_as_bf16(model_config.architectures, files)
+    return torch.bfloat16 if keeps_bf16 else dtype
 
 
 class Probe:
@@ -83,9 +83,9 @@ class Probe:
                 short._experts_implementation = "grouped_mm"
         self._model = _model(short, model_config, config, kept_as)
         if kept_as != dtype:
-            bf16_linear.widen(self._model)
+            bf16_linear.upcast_or_pack(self._model)
         is_fused = is_batched and config.fused_layers
-        lay_out(self._model, config, torch.device("cpu"), is_fused=is_fused)
+        prepare_weights(self._model, config, torch.device("cpu"), is_fused=is_fused)
         is_fused = is_fused and can_fuse(self._model)
         self._fused = CpuFusedModel(self._model) if is_fused else None
         self._head: Any = self._fused.head if self._fused else self._model.get_output_embeddings()

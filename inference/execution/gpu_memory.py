@@ -20,7 +20,8 @@ import torch
 from inference.checkpoints.model_folder import CannotLoad
 from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from inference.scheduling.interfaces import Runner, Sampler
-from inference.scheduling.sequence import ScheduledChunk, Sequence, StepPlan
+from inference.scheduling.sequence import Sequence
+from inference.scheduling.step_plan import ScheduledChunk, StepPlan
 
 MEBIBYTE = 2**20
 # Left free for what no measurement sees: kernels that are compiled later, and steps of other sizes, whose
@@ -166,9 +167,9 @@ def run_largest(
         block_size=runner.block_size,
         num_blocks=runner.num_blocks,
     )
-    logits = runner.run(plan)
+    logits = runner.run(plan.input)
     logits.zero_()  # equal scores: top_p leaves nearly all of them, so the sampler has to sort them all
-    sampler.sample(logits, plan.sampling_sequences)
+    sampler.sample(logits, plan.input.sampling)
 
 
 def largest_plan(
@@ -183,12 +184,12 @@ def largest_plan(
     num_decode = num_rows - num_prefill
     left = max_batch_tokens - num_decode
     lengths = [min(max_len, left - index * max_len) for index in range(num_prefill)]
-    decode = [_row(index, 1, 1, block_size, num_blocks) for index in range(num_decode)]
-    prefill = [_row(num_decode, 0, length, block_size, num_blocks) for length in lengths]
+    decode = [_chunk(index, 1, 1, block_size, num_blocks) for index in range(num_decode)]
+    prefill = [_chunk(num_decode, 0, length, block_size, num_blocks) for length in lengths]
     return StepPlan((*decode, *prefill))
 
 
-def _row(first_block: int, start: int, num_tokens: int, block_size: int, num_blocks: int) -> ScheduledChunk:
+def _chunk(first_block: int, start: int, num_tokens: int, block_size: int, num_blocks: int) -> ScheduledChunk:
     """One that reaches its sequence's end; after a prompt of `start` tokens, if there is one."""
     end = start + num_tokens
     request = GenerateRequest(
@@ -198,7 +199,7 @@ def _row(first_block: int, start: int, num_tokens: int, block_size: int, num_blo
         owner=Owner("largest", salt=""),
         sampling=COSTLIEST,
     )
-    table = [(first_block + index) % num_blocks for index in range(-(-end // block_size))]
+    table = tuple([(first_block + index) % num_blocks for index in range(-(-end // block_size))])
     sequence = Sequence(request, arrived_at=0.0, max_tokens=end, seed=0, block_table=table)
     sequence.token_ids += [0] * (end - len(sequence.token_ids))
     return ScheduledChunk(sequence, start, num_tokens)

@@ -1,4 +1,4 @@
-"""Runs plans through a model: one packed forward over the KV pool that it owns."""
+"""Runs steps through a model: one packed forward over the KV pool that it owns."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from inference.execution.kv_cache import KVCache
 from inference.fused.cpu import CpuFusedModel
 from inference.fused.supported import can_fuse
 from inference.models.loader import LoadedModel
-from inference.scheduling.batch_invariance import ChunkAlignment
-from inference.scheduling.sequence import StepPlan
+from inference.scheduling.batch_invariance import ORDINARY, ChunkPolicy
+from inference.scheduling.step_input import StepInput
 
 NewAttention = Callable[[Cache, AttentionMetadata], AttentionBackend]
 ATTENTIONS: dict[str, Callable[[], NewAttention]] = {
@@ -31,7 +31,7 @@ ATTENTIONS: dict[str, Callable[[], NewAttention]] = {
 class ModelRunner:
     """A loaded model with its KV pool."""
 
-    alignment: ChunkAlignment | None = None  # where rows are cut, in batch-invariant mode
+    chunk_policy: ChunkPolicy = ORDINARY  # how the scheduler is to cut what runs here
 
     def __init__(
         self,
@@ -68,15 +68,15 @@ class ModelRunner:
         return is_compiled and compiler.is_new_here()
 
     @torch.inference_mode()
-    def run(self, plan: StepPlan) -> Tensor:
-        """Logits `[num_sampling, vocab]` in the plan's order; writes the rows' KV into their blocks."""
-        batch = pack(plan, block_size=self.block_size, device=self.loaded.device)
+    def run(self, step: StepInput) -> Tensor:
+        """Logits `[num_sampling, vocab]` in the chunks' order; writes keys and values into their blocks."""
+        batch = pack(step, block_size=self.block_size, device=self.loaded.device)
         return self._forward(batch, batch.logit_rows)
 
     @torch.inference_mode()
-    def score(self, plan: StepPlan) -> Tensor:
-        """As `run`, but the logits after every token of the plan: to measure, not to serve."""
-        return self._forward(pack(plan, block_size=self.block_size, device=self.loaded.device), None)
+    def score(self, step: StepInput) -> Tensor:
+        """As `run`, but the logits after every token of the step: to measure, not to serve."""
+        return self._forward(pack(step, block_size=self.block_size, device=self.loaded.device), None)
 
     @torch.inference_mode()
     def zero_blocks(self, block_ids: Sequence[int]) -> None:

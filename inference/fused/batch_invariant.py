@@ -24,7 +24,7 @@ class InvariantProduct:
     tiles: tuple[Tile, ...]
     out_dtype: torch.dtype | None = None  # of the product; None: of what is multiplied
 
-    def takes(self, num_rows: int) -> torch.dtype | None:
+    def activation_dtype(self, num_rows: int) -> torch.dtype | None:
         return None
 
     def __call__(self, x: Rows) -> Tensor:

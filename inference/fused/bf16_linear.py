@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inference.architectures import stays_narrow
+from inference.architectures import can_keep_bf16
 from inference.checkpoints.safetensors_header import read_header
 from inference.cpu import compiler
-from inference.cpu.packing import BLOCK, outputs, pack, room, unpack
+from inference.cpu.packing import BLOCK, empty_packed, outputs, pack, unpack
 from inference.fused.supported import can_fuse
 from inference.quantization.linear import Stored, StoredLinear, frozen
 
@@ -74,7 +74,7 @@ class PackedHead(PackedLinear):
         return lambda x: multiply(x.float())
 
 
-class NarrowEmbedding(Stored):
+class Bf16Embedding(Stored):
     """A bfloat16 embedding with rows in `dtype`; packed where the head shares its weight."""
 
     def __init__(
@@ -98,17 +98,17 @@ class NarrowEmbedding(Stored):
         return rows.to(self._dtype)
 
 
-def can_stay_narrow(architectures: Sequence[str] | None, files: Iterable[Path]) -> bool:
+def can_load_as_bf16(architectures: Sequence[str] | None, files: Iterable[Path]) -> bool:
     """True for bfloat16 files of a known family on a CPU whose compiled code reads them."""
     headers = (read_header(path) for path in files if path.suffix == ".safetensors")
     tensors = [(one.name, one.dtype) for header in headers for one in header.values()]
     architecture = architectures[0] if architectures else ""
-    return stays_narrow(architecture, tensors) and compiler.works()  # which is loaded for it, if needed
+    return can_keep_bf16(architecture, tensors) and compiler.works()  # which is loaded for it, if needed
 
 
-def widen(model: Any) -> None:
-    """Of a model that was read as bfloat16: packs what is large, and makes the rest float32; all of it where
-    the layers cannot be fused.
+def upcast_or_pack(model: Any) -> None:
+    """Packs the matrices of a model read as bfloat16 and upcasts the rest to float32; upcasts all where the
+    layers cannot be fused.
     """
     if can_fuse(model) and all(_fits(linear) for linear in _linears(model.model.layers)):
         _pack_all(model)
@@ -119,7 +119,7 @@ def widen(model: Any) -> None:
 
 
 def pack_head(model: Any) -> None:
-    """Of a model that computes in bfloat16 on a CPU: the head alone, whose sums then stay float32.
+    """Packs the head of a model that computes in bfloat16 on a CPU; its sums then stay float32.
 
     An embedding of another class that shares the head's weight would have to be kept twice: there it stays.
     """
@@ -132,7 +132,7 @@ def pack_head(model: Any) -> None:
     packed = PackedHead.of(head)
     model.set_output_embeddings(packed)
     if is_tied:
-        narrow = NarrowEmbedding(
+        narrow = Bf16Embedding(
             packed.weight, num_rows=rows.num_embeddings, is_packed=True, dtype=torch.bfloat16
         )
         model.set_input_embeddings(narrow)
@@ -143,7 +143,7 @@ def _stored(model: Any) -> Iterator[nn.Parameter]:
     for module in model.modules():
         if isinstance(module, StoredLinear):
             yield from (getattr(module, name) for name in module.PARAMETERS)
-        elif isinstance(module, NarrowEmbedding):
+        elif isinstance(module, Bf16Embedding):
             yield module.weight
 
 
@@ -166,7 +166,7 @@ def _pack_all(model: Any) -> None:
         model.lm_head = PackedLinear.of(head)
     rows = body.embed_tokens
     weight = model.lm_head.weight if is_tied else rows.weight
-    body.embed_tokens = NarrowEmbedding(weight, num_rows=rows.num_embeddings, is_packed=is_tied)
+    body.embed_tokens = Bf16Embedding(weight, num_rows=rows.num_embeddings, is_packed=is_tied)
 
 
 def _pack_together(part: nn.Module, names: Sequence[str]) -> None:
@@ -174,7 +174,7 @@ def _pack_together(part: nn.Module, names: Sequence[str]) -> None:
     linears = [(name, one) for name in names if type(one := getattr(part, name)) is nn.Linear]
     if not linears:
         return
-    whole = room(sum(one.out_features for _, one in linears), linears[0][1].in_features)
+    whole = empty_packed(sum(one.out_features for _, one in linears), linears[0][1].in_features)
     done = 0
     for name, one in linears:
         end = done + one.out_features // BLOCK

@@ -20,7 +20,7 @@ from inference.cpu.thread_pool import WorkerPool
 from inference.fused.bf16_linear import PackedLinear
 from inference.fused.int4_blocked import BlockedInt4Linear
 from inference.quantization.int8 import Int8Linear
-from inference.quantization.int8_matmul import Fastest
+from inference.quantization.int8_matmul import FastestMatmul
 
 if TYPE_CHECKING:
     from inference.fused.cpu import CpuFusedLayer
@@ -126,7 +126,7 @@ class CompiledLayers:
             form = torch.bfloat16, blocks, num_inputs // group, BLOCK
             scale = self._keep(linear.weight_scale, "int4 scales", *form)
         elif isinstance(linear, Int8Linear):
-            assert isinstance(linear.matmul, Fastest)
+            assert isinstance(linear.matmul, FastestMatmul)
             kind = ROUNDED if linear.matmul.rounds else EXACT
             weight = self._keep(linear.weight, "an int8 weight", torch.int8, num_outputs, num_inputs)
             scale = self._keep(linear.weight_scale, "int8 scales", torch.float32, num_outputs, 1)
@@ -146,7 +146,7 @@ class CompiledLayers:
     def _sequences(
         self, metadata: AttentionMetadata, heads: Records, *, num_tokens: int, num_blocks: int
     ) -> tuple[Records, list[object]]:
-        """The sequences of so many tokens as records, and what these hold addresses of."""
+        """Records of the batch's sequences, and the buffers whose addresses they hold."""
         sequences = np.zeros(len(metadata.sequences), dtype=SEQUENCE)
         tables = [np.asarray(sequence.block_table, dtype=np.int64) for sequence in metadata.sequences]
         share, room, done, block_size = 0, 0, 0, int(heads["block_size"][0])
@@ -173,7 +173,7 @@ class CompiledLayers:
         return sequences, [*tables, partials]
 
     def _job(self, num_tokens: int, num_threads: int, heads: Records) -> tuple[Records, Tensor]:
-        """A job of so many tokens and threads, and the room that its addresses point to."""
+        """The job record, and the buffer that its addresses point into."""
         widest = int(self.products["num_inputs"].max())
         sizes = {
             "rows": num_tokens * (widest * 4 + ALIGNMENT),

@@ -57,7 +57,7 @@ class BlockedInt4Linear(StoredLinear):
         return multiply
 
 
-def lay_out(model: Any) -> None:
+def to_blocked(model: Any) -> None:
     """Puts `BlockedInt4Linear` where `Int4Linear` was, of a model on a CPU that can use it.
 
     Layers that are to be joined stay where one of them would end within a block.

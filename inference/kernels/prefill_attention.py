@@ -52,30 +52,30 @@ def _prefill(
     if HAS_WINDOW:
         begin = tl.maximum(0, kv_len - num_tokens + first_token + 1 - window) // TILE * TILE
         seen_by_all = begin
-    best = tl.full([NUM_ROWS], -1e30, tl.float32)
-    total = tl.zeros([NUM_ROWS], tl.float32)
+    row_max = tl.full([NUM_ROWS], -1e30, tl.float32)
+    row_sum = tl.zeros([NUM_ROWS], tl.float32)
     if HAS_SINKS:  # a key without a value
-        best = tl.load(sinks + head * GROUP + row % GROUP).to(tl.float32) * 1.4426950408889634
-        total += 1.0
-    mixed = tl.zeros([NUM_ROWS, DIM_TILE], tl.float32)
+        row_max = tl.load(sinks + head * GROUP + row % GROUP).to(tl.float32) * 1.4426950408889634
+        row_sum += 1.0
+    acc = tl.zeros([NUM_ROWS, DIM_TILE], tl.float32)
     for first in range(begin, seen_by_all, TILE):
-        best, total, mixed = _attend_tile(
-            q, keys, values, table, first, own, last, window, best, total, mixed, scale, cap, head, DIM,
+        row_max, row_sum, acc = _attend_tile(
+            q, keys, values, table, first, own, last, window, row_max, row_sum, acc, scale, cap, head, DIM,
             DIM_TILE, NUM_KV_HEADS, BLOCK_SIZE, TILE, HAS_CAP, HAS_WINDOW, False, PRECISION,
         )  # fmt: skip
     for first in range(seen_by_all, last, TILE):
-        best, total, mixed = _attend_tile(
-            q, keys, values, table, first, own, last, window, best, total, mixed, scale, cap, head, DIM,
+        row_max, row_sum, acc = _attend_tile(
+            q, keys, values, table, first, own, last, window, row_max, row_sum, acc, scale, cap, head, DIM,
             DIM_TILE, NUM_KV_HEADS, BLOCK_SIZE, TILE, HAS_CAP, HAS_WINDOW, True, PRECISION,
         )  # fmt: skip
-    mixed = mixed / tl.where(total > 0, total, 1.0)[:, None]
+    acc = acc / tl.where(row_sum > 0, row_sum, 1.0)[:, None]
     to = (offset + token).to(tl.int64) * (NUM_HEADS * DIM) + (head * GROUP + row % GROUP) * DIM
-    tl.store(out + to[:, None] + dim[None, :], mixed.to(out.dtype.element_ty), mask=q_mask)
+    tl.store(out + to[:, None] + dim[None, :], acc.to(out.dtype.element_ty), mask=q_mask)
 
 
 @triton.jit
 def _attend_tile(
-    q, keys, values, table, first, own, last, window, best, total, mixed, scale, cap, head,
+    q, keys, values, table, first, own, last, window, row_max, row_sum, acc, scale, cap, head,
     DIM: tl.constexpr, DIM_TILE: tl.constexpr, NUM_KV_HEADS: tl.constexpr, BLOCK_SIZE: tl.constexpr,
     TILE: tl.constexpr, HAS_CAP: tl.constexpr, HAS_WINDOW: tl.constexpr, IS_MASKED: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -101,13 +101,13 @@ def _attend_tile(
         if HAS_WINDOW:
             is_seen = is_seen & (position[None, :] > own[:, None] - window)
         scores = tl.where(is_seen, scores, -1e30)
-    new_best = tl.maximum(best, tl.max(scores, 1))
-    weights = tl.exp2(scores - new_best[:, None])
+    new_max = tl.maximum(row_max, tl.max(scores, 1))
+    weights = tl.exp2(scores - new_max[:, None])
     if IS_MASKED and HAS_WINDOW:  # a tile may hide every key from a row, whose best is then no score
         weights = tl.where(scores > -1e29, weights, 0.0)
-    shrink = tl.exp2(best - new_best)
-    mixed = mixed * shrink[:, None] + tl.dot(weights.to(q.dtype), v.to(q.dtype), input_precision=PRECISION)
-    return new_best, total * shrink + tl.sum(weights, 1), mixed
+    alpha = tl.exp2(row_max - new_max)
+    acc = acc * alpha[:, None] + tl.dot(weights.to(q.dtype), v.to(q.dtype), input_precision=PRECISION)
+    return new_max, row_sum * alpha + tl.sum(weights, 1), acc
 
 
 def prefill_attention(

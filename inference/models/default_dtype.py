@@ -19,7 +19,7 @@ from transformers import modeling_utils
 
 # transformers patches its own classes and torch.nn while it loads: of two loads at once, each would take away
 # what the other has patched.
-_one_at_a_time = threading.RLock()
+_load_lock = threading.RLock()
 
 # Makers of tensors of floats, unless a dtype is named, and makers of tensors that may be of floats.
 FLOATS = frozenset(
@@ -37,9 +37,9 @@ NUMBERS = frozenset(
 
 
 @contextmanager
-def kept_from_others() -> Iterator[None]:
-    """Inside, what transformers loads or makes leaves torch's default dtype alone."""
-    with _one_at_a_time:
+def thread_local_default_dtype() -> Iterator[None]:
+    """Inside, loads by transformers set a default dtype for this thread alone."""
+    with _load_lock:
         theirs = modeling_utils.local_torch_dtype
         modeling_utils.local_torch_dtype = default_dtype
         try:

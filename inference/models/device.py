@@ -24,14 +24,14 @@ def choose_device(config: EngineConfig) -> torch.device:
 
 @dataclass(frozen=True, slots=True)
 class ChosenDtype:
-    """A dtype that was left to us, and by what it was chosen, for people."""
+    """The dtype chosen for "auto", and the reason, for people."""
 
     dtype: torch.dtype
     why: str
 
 
 def choose_dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
-    """bfloat16 on GPUs; on CPUs float32, unless steps were measured (engine/dtype_choice.py)."""
+    """bfloat16 on GPUs; on CPUs float32, unless steps were measured (execution/dtype_choice.py)."""
     if config.dtype != "auto":
         return DTYPES[config.dtype]
     return torch.bfloat16 if device.type == "cuda" else torch.float32

@@ -1,4 +1,4 @@
-"""The class of transformers that continues a model's texts, and its library's errors in words of ours."""
+"""Reads configs and models by transformers' text generation classes; their errors become `CannotLoad`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from transformers import (
 
 from inference.checkpoints.model_folder import CannotLoad, NotServed, TooLittleMemory
 from inference.checkpoints.model_kinds import PICTURES, TRANSLATOR
-from inference.models.default_dtype import kept_from_others
+from inference.models.default_dtype import thread_local_default_dtype
 from inference.protocol.errors import RequestRejected
 from inference.quantization.errors import CannotQuantize
 
@@ -33,7 +33,7 @@ NO_MEMORY = "there is too little memory for the weights: unload another revision
 
 def read_config(folder: Path) -> PretrainedConfig:
     """config.json as transformers understands it. Raises `CannotLoad`."""
-    with in_our_words(
+    with library_errors(
         f"config.json is not one that transformers {transformers.__version__} knows: a newer model may need"
         " a newer transformers; if you wrote it, compare it with the original's"
     ):
@@ -65,7 +65,7 @@ def read_model(folder: Path, config: PretrainedConfig, **options: Any) -> Any:
         "transformers cannot make a model of these weights: config.json and the safetensors may be of"
         " different models, or incomplete; fetch or save them anew"
     )
-    with in_our_words(not_a_model), kept_from_others():
+    with library_errors(not_a_model), thread_local_default_dtype():
         model, report = auto.from_pretrained(
             folder,
             config=config,
@@ -84,7 +84,7 @@ def read_model(folder: Path, config: PretrainedConfig, **options: Any) -> Any:
 
 
 @contextmanager
-def in_our_words(what_to_do: str) -> Iterator[None]:
+def library_errors(what_to_do: str) -> Iterator[None]:
     """Logs any exception of a library, and raises `CannotLoad` with `what_to_do` in its place."""
     try:
         yield

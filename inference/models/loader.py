@@ -21,8 +21,8 @@ from inference.fused import bf16_linear, int4_blocked
 from inference.fused.supported import can_fuse
 from inference.fused.weight_layout import transpose_linear_weights
 from inference.models.device import ChosenDtype, check_fp8, choose_attention, choose_device, choose_dtype
-from inference.models.generator import in_our_words, read_config, read_model
-from inference.models.rotary_length import settle_frequencies
+from inference.models.generator import library_errors, read_config, read_model
+from inference.models.rotary_length import fix_rope_frequencies
 from inference.models.supported import has_experts, why_not_batched, why_not_captured
 from inference.protocol.stats import LoadProgress, ModelCard
 from inference.quantization.linear import allow_rounding
@@ -124,7 +124,7 @@ def load_model(
 ) -> LoadedModel:
     """Load a folder as `config` says; no network, no code of the folder. Raises `CannotLoad`.
 
-    `chosen`: the dtype, where somebody measured what `config` leaves open.
+    `chosen`: the dtype measured to be the best where `config` says "auto".
     """
     files = check_folder(folder)
     if config.num_threads is not None:
@@ -135,26 +135,26 @@ def load_model(
     device = choose_device(config)
     dtype = chosen.dtype if chosen else choose_dtype(config, device)
     check_fp8(config, device, quantization=quantization_of(model_config))
-    note = _why_alone(model_config, config)
+    note = _why_sequential(model_config, config)
     can_fuse_layers = config.fused_layers and not note
-    is_narrow = (
+    keeps_bf16 = (
         can_fuse_layers
         and (device.type, dtype) == ("cpu", torch.float32)
-        and bf16_linear.can_stay_narrow(model_config.architectures, files.values())
+        and bf16_linear.can_load_as_bf16(model_config.architectures, files.values())
     )
-    read_as = torch.bfloat16 if is_narrow else dtype
+    read_as = torch.bfloat16 if keeps_bf16 else dtype
     with ThreadPoolExecutor(1, thread_name_prefix="tokenizer") as beside:
         reading = beside.submit(read_tokenizer, folder)  # leaves Python to the weights as it parses
         model = _read_weights(folder, model_config, config, device, read_as, batching=not note)
     progress(LoadProgress("reading weights", 0.8))
-    if is_narrow:
-        bf16_linear.widen(model)
-    lay_out(model, config, device, is_fused=can_fuse_layers)
+    if keeps_bf16:
+        bf16_linear.upcast_or_pack(model)
+    prepare_weights(model, config, device, is_fused=can_fuse_layers)
     context = context_length.of_folder(model_config, folder)
     max_model_len = choose_max_model_len(context, config)
     if not note:
-        settle_frequencies(model, max_model_len)
-    with in_our_words(NO_TOKENIZER):
+        fix_rope_frequencies(model, max_model_len)
+    with library_errors(NO_TOKENIZER):
         tokenizer = reading.result()
     progress(LoadProgress("reading weights", 1.0))
     return LoadedModel(
@@ -174,10 +174,10 @@ def load_model(
     )
 
 
-def lay_out(model: Any, config: EngineConfig, device: torch.device, *, is_fused: bool) -> None:
+def prepare_weights(model: Any, config: EngineConfig, device: torch.device, *, is_fused: bool) -> None:
     """Weights as the device reads them fastest, and nothing that only training needs."""
     if device.type == "cpu" and config.fused_layers:
-        int4_blocked.lay_out(model)
+        int4_blocked.to_blocked(model)
         bf16_linear.pack_head(model)
     if config.dtype == "auto":
         allow_rounding(model)
@@ -188,7 +188,7 @@ def lay_out(model: Any, config: EngineConfig, device: torch.device, *, is_fused:
         transpose_linear_weights(model)
 
 
-def _why_alone(model_config: PretrainedConfig, config: EngineConfig) -> str:
+def _why_sequential(model_config: PretrainedConfig, config: EngineConfig) -> str:
     """Why requests are served one at a time; "" in batches. Raises `CannotLoad` where settings need those."""
     note = why_not_batched(model_config) if config.batching else "batching is off"
     if note and config.kv_dtype != "auto":
@@ -214,7 +214,7 @@ def quantization_of(model_config: PretrainedConfig) -> str | None:
 
 
 def choose_max_model_len(own: ContextLength, config: EngineConfig) -> int:
-    """The context that is served: the model's own, or less where the settings say so."""
+    """The context length served: the model's own, or less by the settings."""
     asked = config.max_model_len
     if own.source == "config" and asked is not None and asked > own.tokens:
         raise CannotLoad(f"max_model_len is {asked}, but the model's own context holds {own.tokens} tokens")

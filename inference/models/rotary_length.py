@@ -1,7 +1,7 @@
-"""Rotary embeddings that turn by how much is computed: here by the longest context served, once and for all.
+"""Length-dependent rotary embeddings, fixed at the longest context served.
 
 transformers chooses the frequencies of these kinds (longrope, dynamic) by the largest position of each
-forward pass. In a batch one long sequence would turn its neighbours' tokens otherwise than those before them.
+forward pass. In a batch one long sequence would change the rotation of its neighbours' tokens.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ BY_LENGTH = ("longrope", "dynamic")
 FIXED = "default"  # a kind whose frequencies transformers leaves as they are
 
 
-def settle_frequencies(model: Any, max_model_len: int) -> None:
-    """Gives each rotary embedding the frequencies of sequences of that many tokens, and has it keep them."""
+def fix_rope_frequencies(model: Any, max_model_len: int) -> None:
+    """Gives each rotary embedding the frequencies of sequences of that many tokens, and keeps them fixed."""
     for module in model.modules():
         kinds = getattr(module, "rope_type", None)
         if isinstance(kinds, dict):  # by the type of layer
             for layer_type in kinds:
-                _settle(module, kinds, layer_type, max_model_len)
+                _fix_layer_type(module, kinds, layer_type, max_model_len)
         elif kinds in BY_LENGTH:
             module.inv_freq, module.attention_scaling = _frequencies(module, kinds, None, max_model_len)
             module.rope_type = FIXED
 
 
-def _settle(module: Any, kinds: dict[str, str], layer_type: str, max_model_len: int) -> None:
+def _fix_layer_type(module: Any, kinds: dict[str, str], layer_type: str, max_model_len: int) -> None:
     if kinds[layer_type] in BY_LENGTH:
         frequencies, scaling = _frequencies(module, kinds[layer_type], layer_type, max_model_len)
         setattr(module, f"{layer_type}_inv_freq", frequencies)

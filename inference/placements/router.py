@@ -12,7 +12,7 @@ from inference.config import PlacementConfig, RevisionSpec
 from inference.placements.registry import placement_class
 from inference.protocol.errors import InvalidValue, NotReady
 from inference.protocol.requests import GenerateRequest, TokenizedPrompt, TokenizeRequest
-from inference.protocol.stats import Device, LoadProgress, ModelCard, Stats
+from inference.protocol.stats import Capabilities, Device, LoadProgress, ModelCard, Stats
 
 
 class RoutingClient(EngineClient):
@@ -60,6 +60,9 @@ class RoutingClient(EngineClient):
 
     def models(self) -> tuple[ModelCard, ...]:
         return tuple(chain.from_iterable(placement.models() for placement in self._all()))
+
+    def capabilities(self, revision: str) -> Capabilities:
+        return self._route(revision).capabilities(revision)
 
     async def tokenize(self, request: TokenizeRequest) -> TokenizedPrompt:
         return await self._route(request.revision).tokenize(request)
@@ -120,7 +123,7 @@ class RoutingClient(EngineClient):
         self._started.add(name)
 
     def _forget_unless_served(self, revision: str) -> None:
-        if self._route(revision).card(revision) is None:
+        if not any(card.revision == revision for card in self._route(revision).models()):
             self._routes.pop(revision, None)
 
 

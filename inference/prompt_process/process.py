@@ -37,7 +37,7 @@ FOREIGN = {
         " completions need none. The server's log has the details"
     ),
 }
-REFUSALS = {kind.__name__: kind for kind in (InvalidValue, ContextLengthExceeded, PromptTooCostly)}
+REJECTIONS = {kind.__name__: kind for kind in (InvalidValue, ContextLengthExceeded, PromptTooCostly)}
 
 
 class Overrun(Exception):
@@ -125,9 +125,9 @@ class PromptProcess:
             request.token_ids or (),
             seconds=self._settings.seconds + num_characters / CHARACTERS_PER_SECOND,
         )
-        refused = said.get("refused")
-        if refused is not None:
-            raise _refusal(refused, param="messages" if messages is not None else "prompt")
+        rejected = said.get("rejected")
+        if rejected is not None:
+            raise _rejection(rejected, param="messages" if messages is not None else "prompt")
         return TokenizedPrompt(
             token_ids=ids,
             max_output_tokens=said["max_output_tokens"],
@@ -154,11 +154,11 @@ class PromptProcess:
             raise UnsafeModel(f"{what}: trying it {error}, so it is not served") from error
         except Crashed as error:
             raise UnsafeModel(f"{what}: trying it ended the process ({error})") from error
-        refused = said.get("refused")
-        if refused is not None:
+        rejected = said.get("rejected")
+        if rejected is not None:
             self.end()
-            reason = refused["message"]
-            if refused.get("is_foreign"):  # a library's words, for the log
+            reason = rejected["message"]
+            if rejected.get("is_foreign"):  # a library's words, for the log
                 logger.error("%s of %s: %s", what, self._folder, reason)
                 reason = FOREIGN[what]
             raise UnsafeModel(f"{what}: it cannot be used: {reason}")
@@ -189,11 +189,11 @@ class PromptProcess:
         return self._log.read().decode(errors="replace").strip() or "it said nothing"
 
 
-def _refusal(refused: dict[str, Any], *, param: str) -> RequestRejected:
-    kind, message = REFUSALS[refused["kind"]], str(refused["message"])
-    if refused["param"] is None:  # what foreign code raised, or memory that it was refused
+def _rejection(rejected: dict[str, Any], *, param: str) -> RequestRejected:
+    kind, message = REJECTIONS[rejected["kind"]], str(rejected["message"])
+    if rejected["param"] is None:  # what foreign code raised, or memory that it was refused
         message = f"the model's {_maker(param)} fails on this prompt: {message}"
-    return kind(message, param=refused["param"] or param)
+    return kind(message, param=rejected["param"] or param)
 
 
 def _maker(param: str) -> str:

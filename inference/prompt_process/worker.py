@@ -62,7 +62,7 @@ class Worker:
         try:
             return kinds[said["do"]]()
         except BaseException as error:  # a panic of the tokenizers' library is no Exception
-            return {"refused": _refusal(error)}, ()
+            return {"rejected": _rejection(error)}, ()
         finally:
             if num_characters > MANY_CHARACTERS:
                 process_limits.give_back()
@@ -107,7 +107,7 @@ class Worker:
         return self._tokenizer
 
 
-def _refusal(error: BaseException) -> dict[str, Any]:
+def _rejection(error: BaseException) -> dict[str, Any]:
     if isinstance(error, RequestRejected):
         return {"kind": type(error).__name__, "message": error.message, "param": error.param}
     if isinstance(error, MemoryError):

@@ -20,6 +20,13 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a revision can be asked for, which depends on its placement."""
+
+    can_grant: bool = True  # output tokens slice by slice; where not, it gets all at once
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
     """What a served revision can do."""
 

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from inference.quantization.int8_matmul import Fastest, Matmul, multiply_into
+from inference.quantization.int8_matmul import FastestMatmul, Matmul, multiply_into
 from inference.quantization.linear import ChannelQuantizedLinear
 from inference.quantization.quantizer import register_method
 
@@ -25,7 +25,7 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dequantize(weight: Tensor, scale: Tensor) -> Tensor:
-    """The float32 weight that a pair stands for."""
+    """int8 weight and scale -> the float32 weight."""
     return weight.float() * scale
 
 
@@ -36,7 +36,7 @@ class Int8Linear(ChannelQuantizedLinear):
 
     def __init__(self, in_features: int, out_features: int, **options: Any) -> None:
         super().__init__(in_features, out_features, **options)
-        self.matmul: Matmul = Fastest()
+        self.matmul: Matmul = FastestMatmul()
 
     @staticmethod
     def quantize(weight: Tensor) -> dict[str, Tensor]:
@@ -45,12 +45,12 @@ class Int8Linear(ChannelQuantizedLinear):
     @classmethod
     def joined(cls, linears: Sequence[Any]) -> Self:
         whole = super().joined(linears)
-        if isinstance(whole.matmul, Fastest):  # each layer has its own
-            whole.matmul = Fastest(rounds=whole.matmul.rounds)
+        if isinstance(whole.matmul, FastestMatmul):  # each layer has its own
+            whole.matmul = FastestMatmul(rounds=whole.matmul.rounds)
         return whole
 
     def allow_rounding(self) -> None:
-        self.matmul = Fastest(rounds=True)
+        self.matmul = FastestMatmul(rounds=True)
 
     def product(self) -> Callable[[Tensor], Tensor]:
         if self.bias is not None or type(self) is not Int8Linear:

@@ -21,7 +21,7 @@ def dequantized(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def on_cuda(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """By kernels that read the weights as int8; float32 activations, which they refuse, the plain way."""
+    """By kernels that read the weights as int8; float32 activations by dequantizing."""
     from inference.quantization import weight_only_cuda
 
     kernel = weight_only_cuda.multiply_int8 if x.dtype in weight_only_cuda.DTYPES else dequantized
@@ -38,7 +38,7 @@ def multiply_into(out_dtype: torch.dtype, x: Tensor, weight: Tensor, scale: Tens
     return dequantized(x.to(out_dtype), weight, scale)
 
 
-class Fastest:
+class FastestMatmul:
     """The fastest product for one layer; on CPUs it keeps the weight in prepared form.
 
     `rounds`: float32 activations may be rounded on their way, as bfloat16 ones are anyway.

@@ -12,7 +12,7 @@ from inference.protocol.requests import Sampling
 from inference.sampling.logits_processors import adjust
 from inference.sampling.randomness import uniform
 from inference.scheduling.interfaces import Sampled
-from inference.scheduling.sequence import Sequence, is_adjusted
+from inference.scheduling.step_input import SamplingInput, is_adjusted
 from inference.text.vocabulary import TokenBytes
 
 # Below it a division would overflow float32, and the largest logit wins anyway.
@@ -39,28 +39,23 @@ class BatchSampler:
         self._vocabulary = vocabulary
 
     @torch.inference_mode()
-    def sample(
-        self, logits: Tensor, sequences: Seq[Sequence], positions: Seq[int] | None = None
-    ) -> list[Sampled]:
+    def sample(self, logits: Tensor, sampling: SamplingInput) -> list[Sampled]:
         """One outcome a row of `logits`, `[num_rows, vocab]`; `token_id=None` where they are not finite."""
-        chosen, usable = self.choose(logits, sequences, positions)
+        chosen, usable = self.choose(logits, sampling)
         return [
-            Sampled(token_id=token_id, logprob=self._logprob(logits[row], token_id, sequences[row]))
+            Sampled(token_id=token_id, logprob=self._logprob(logits[row], token_id, sampling.params[row]))
             if is_usable
             else Sampled(token_id=None)
             for row, (token_id, is_usable) in enumerate(zip(chosen.tolist(), usable.tolist(), strict=True))
         ]
 
     @torch.inference_mode()
-    def choose(
-        self, logits: Tensor, sequences: Seq[Sequence], positions: Seq[int] | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def choose(self, logits: Tensor, sampling: SamplingInput) -> tuple[Tensor, Tensor]:
         """Token ids `[num_rows]`, and where they can be used; both on the logits' device."""
-        if positions is None:
-            positions = [sequence.num_output_tokens for sequence in sequences]
+        params, positions = sampling.params, sampling.positions
         largest, chosen = logits.max(dim=-1)  # NaN and infinity both show in the maximum
-        adjusted = [row for row, sequence in enumerate(sequences) if is_adjusted(sequence)]
-        drawn = [row for row, sequence in enumerate(sequences) if is_drawn(sequence.request.sampling)]
+        adjusted = [row for row, one in enumerate(params) if is_adjusted(one, positions[row])]
+        drawn = [row for row, one in enumerate(params) if is_drawn(one)]
         usable = largest.isfinite()
         if not (adjusted or drawn):
             return chosen, usable
@@ -68,16 +63,22 @@ class BatchSampler:
         if adjusted and scores is logits:
             scores = scores.clone()
         for row in adjusted:
-            adjust(scores[row], sequences[row], eos_token_ids=self.eos_token_ids)
+            adjust(
+                scores[row],
+                params[row],
+                position=positions[row],
+                token_ids=sampling.token_ids[row],
+                eos_token_ids=self.eos_token_ids,
+            )
             best, chosen[row] = scores[row].max(dim=-1)
             usable[row] &= best.isfinite()  # not where every token is forbidden by now
         if drawn:
-            owners, places = [sequences[row] for row in drawn], [positions[row] for row in drawn]
-            chosen[drawn] = draw(scores[drawn], owners, places)
+            randoms = [uniform(seed=sampling.seeds[row], position=positions[row]) for row in drawn]
+            chosen[drawn] = draw(scores[drawn], [params[row] for row in drawn], randoms)
         return chosen, usable
 
-    def _logprob(self, raw: Tensor, token_id: int, sequence: Sequence) -> TokenLogprob | None:
-        num_top = sequence.request.sampling.logprobs
+    def _logprob(self, raw: Tensor, token_id: int, params: Sampling) -> TokenLogprob | None:
+        num_top = params.logprobs
         if num_top is None:
             return None
         logprobs = raw.to(torch.float32, copy=True).log_softmax(dim=-1)  # [vocab]; where it lies is the same
@@ -86,7 +87,7 @@ class BatchSampler:
             self._entry(top_id, logprob)
             for top_id, logprob in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
-        is_hidden = sequence.request.sampling.skip_special_tokens and token_id in self._vocabulary.special_ids
+        is_hidden = params.skip_special_tokens and token_id in self._vocabulary.special_ids
         return self._entry(token_id, float(logprobs[token_id]), tuple(top), is_shown=not is_hidden)
 
     def _entry(
@@ -107,9 +108,8 @@ def is_drawn(sampling: Sampling) -> bool:
     return sampling.temperature >= SMALLEST_TEMPERATURE
 
 
-def draw(scores: Tensor, sequences: Seq[Sequence], positions: Seq[int]) -> Tensor:
-    """Token ids `[num_rows]`, each drawn from its row's filtered distribution by one random number."""
-    samplings = [sequence.request.sampling for sequence in sequences]
+def draw(scores: Tensor, samplings: Seq[Sampling], randoms: Seq[float]) -> Tensor:
+    """Token ids `[num_rows]`, each drawn from its row's filtered distribution by its one random number."""
     device = scores.device
     temperatures = column([sampling.temperature for sampling in samplings], torch.float32, device)
     scores = scores / temperatures
@@ -119,10 +119,6 @@ def draw(scores: Tensor, sequences: Seq[Sequence], positions: Seq[int]) -> Tenso
         kept = scores[filtered]
         scores[filtered] = kept.masked_fill(kept < thresholds[:, None], float("-inf"))
     cumulative = whole_shares(scores, scores.amax(dim=-1)).cumsum(dim=-1)  # [num_rows, vocab]
-    randoms = [
-        uniform(seed=sequence.seed, position=position)
-        for sequence, position in zip(sequences, positions, strict=True)
-    ]
     points = column(randoms, torch.float64, device) * cumulative[:, -1:]
     chosen = torch.searchsorted(cumulative, points.long(), right=True)[:, 0]
     return chosen.clamp_(max=scores.shape[-1] - 1)

@@ -118,7 +118,7 @@ class BlockPool:
             block.hash = None
             block.content = b""
 
-    def release(self, block_table: list[int]) -> None:
+    def release(self, block_table: Seq[int]) -> None:
         """Give back a sequence's blocks: its tail is forgotten first, since others share prefixes."""
         for block_id in reversed(block_table):
             block = self.blocks[block_id]
@@ -129,9 +129,8 @@ class BlockPool:
                     self.num_cached += 1
                 else:
                     self._free.move_to_end(block_id, last=False)
-        block_table.clear()
 
-    def check_integrity(self, block_tables: list[list[int]]) -> None:
+    def check_integrity(self, block_tables: Seq[Seq[int]]) -> None:
         """Compare the books with the tables that sequences hold. Raises `PoolCorrupted`."""
         references = [0] * self.num_blocks
         for table in block_tables:

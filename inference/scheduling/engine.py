@@ -1,9 +1,8 @@
-"""The loop: schedule -> run -> sample -> deliver. Knows requests and tokens, no tensors and no web."""
+"""The loop: schedule -> execute (the model, then its sampler) -> deliver. No tensors and no web."""
 
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 import time
 import traceback
@@ -12,10 +11,10 @@ from collections.abc import Sequence as Seq
 
 from inference.config import EngineConfig
 from inference.protocol.errors import InvalidValue
-from inference.protocol.events import EngineError, Event, Finish, FinishReason, Usage, WaitReason
+from inference.protocol.events import EngineError, Event, Finish, FinishReason, Usage
 from inference.protocol.requests import GenerateRequest, Sampling
 from inference.protocol.stats import ModelCard, RevisionStats
-from inference.scheduling.batch_invariance import ChunkAlignment
+from inference.scheduling.batch_invariance import ORDINARY, ChunkPolicy
 from inference.scheduling.block_pool import BlockPool
 from inference.scheduling.deadlines import DeadlineWatch
 from inference.scheduling.interfaces import Detokenizer, Runner, Sampled, Sampler
@@ -27,6 +26,7 @@ from inference.scheduling.sequence import Sequence, Status
 from inference.scheduling.speculation import Speculation
 from inference.scheduling.step_executor import StepResult, is_out_of_memory
 from inference.scheduling.step_loop import StepRunner, SyncStepRunner
+from inference.scheduling.step_recorder import StepRecorder
 from inference.scheduling.validation import validate
 from inference.scheduling.waiting_queue import WaitingQueue
 
@@ -54,7 +54,7 @@ class Engine:
         detokenizer_factory: Callable[[Sampling, Seq[int]], Detokenizer],  # what follows which prompt
         step_runner: StepRunner | None = None,
         speculation: Speculation | None = None,
-        alignment: ChunkAlignment | None = None,
+        chunk_policy: ChunkPolicy = ORDINARY,
         clock: Callable[[], float] = time.monotonic,
         draw_seed: Callable[[], int] = lambda: secrets.randbits(63),
     ) -> None:
@@ -69,7 +69,9 @@ class Engine:
         self.clock = clock
         self.draw_seed = draw_seed
         self.pool = BlockPool(num_blocks=runner.num_blocks, block_size=runner.block_size)
-        self.prefix_cache = PrefixCache(self.pool, is_enabled=config.prefix_caching, alignment=alignment)
+        self.prefix_cache = PrefixCache(
+            self.pool, is_enabled=config.prefix_caching, chunk_policy=chunk_policy
+        )
         self.waiting = WaitingQueue(
             max_requests=config.max_queued_requests, max_tokens=config.max_queued_tokens
         )
@@ -80,7 +82,7 @@ class Engine:
             max_batch_tokens=config.max_batch_tokens,
             max_num_seqs=config.max_num_seqs,
             speculation=speculation,
-            alignment=alignment,
+            chunk_policy=chunk_policy,
         )
         self.speculation = speculation
         self.max_context = min(card.max_model_len, runner.num_blocks * runner.block_size)
@@ -88,13 +90,7 @@ class Engine:
         self.requests: dict[str, RequestState] = {}
         self._num_arrivals = 0
         self._num_held = 0  # requests that wait for a grant
-        self._num_prompt_tokens = 0
-        self._num_generated_tokens = 0
-        self._num_steps = 0
-        self._last_step_at: float | None = None
-        self._last_step_seconds = 0.0
-        self._scheduled_at = -math.inf
-        self._measured_from = -math.inf  # since when what `step_runner.step` tells of has computed
+        self.recorder = StepRecorder(self.scheduler.prefill_budget)
 
     def submit(self, request: GenerateRequest, on_event: Callable[[Event], None]) -> None:
         """Queue a request. Raises `RequestRejected`; then `on_event` is never called."""
@@ -160,23 +156,16 @@ class Engine:
         started_at = self.clock()
         for state, error in self.deadlines.expired(self.requests.values(), started_at):
             self._finish(state, FinishReason.FAILED, error=error)
-        waited_for = self.scheduler.waits_for  # as the step before left it
-        plan = self.scheduler.schedule()
-        self._note_moves(started_at, waited_for)
-        if not plan.chunks and self.step_runner.is_idle:
-            return bool(self.scheduler.preempted)
-        if self.step_runner.is_idle:
-            self._measured_from = started_at
-        result = self.step_runner.step(plan)
+        scheduled = self.scheduler.schedule()
+        self.recorder.note_schedule(scheduled, self.requests, started_at)
+        is_idle = self.step_runner.is_idle
+        if is_idle and not scheduled.plan.chunks:
+            return bool(scheduled.preempted)
+        self.recorder.note_start(is_idle=is_idle)
+        result = self.step_runner.execute(scheduled.plan)
         now = self.clock()
-        if result.done:
-            self.scheduler.prefill_budget.observe(
-                [chunk for chunk, _ in result.done], now - self._measured_from
-            )
-            self._measured_from = now
+        self.recorder.note_result(result, now)
         self._deliver(result, now)
-        self._num_steps += 1
-        self._last_step_at, self._last_step_seconds = now, now - started_at
         return True
 
     @property
@@ -202,14 +191,14 @@ class Engine:
             num_preemptions=self.scheduler.num_preemptions,
             num_drafted_tokens=self.speculation.num_drafted if self.speculation else 0,
             num_accepted_tokens=self.speculation.num_accepted if self.speculation else 0,
-            num_prompt_tokens=self._num_prompt_tokens,
-            num_generated_tokens=self._num_generated_tokens,
-            num_steps=self._num_steps,
-            last_step_at=self._last_step_at,
-            last_step_seconds=self._last_step_seconds,
+            num_prompt_tokens=self.recorder.num_prompt_tokens,
+            num_generated_tokens=self.recorder.num_generated_tokens,
+            num_steps=self.recorder.num_steps,
+            last_step_at=self.recorder.last_step_at,
+            last_step_seconds=self.recorder.last_step_seconds,
             has_work=len(self.requests) > self._num_held,
             running=self.scheduler.running_ids,
-            waits_for=self.scheduler.waits_for,
+            waits_for=self.recorder.waits_for,
         )
 
     def check_integrity(self) -> None:
@@ -223,20 +212,7 @@ class Engine:
     def _note_work(self, now: float) -> None:
         """The heartbeat counts from the moment at which there is something to compute."""
         if len(self.requests) == self._num_held:
-            self._last_step_at = now
-
-    def _note_moves(self, now: float, waited_for: WaitReason | None) -> None:
-        for sequence in self.scheduler.admitted:
-            timeline = self.requests[sequence.id].timeline
-            was_there = timeline.phase_started_at <= self._scheduled_at
-            timeline.admit(now, waited_for if was_there else None)
-            if sequence.num_preemptions == 0:
-                self._num_prompt_tokens += sequence.num_prompt_tokens
-        for sequence in self.scheduler.preempted:
-            state = self.requests[sequence.id]
-            if state.timeline.phase is not Phase.GRANT:
-                state.timeline.enter(Phase.PREEMPTED, now)
-        self._scheduled_at = now
+            self.recorder.note_work(now)
 
     def _deliver(self, result: StepResult, now: float) -> None:
         batch = len(result.done) - result.num_accepted
@@ -265,8 +241,7 @@ class Engine:
         except Exception as error:  # one request's text must not stop the others
             self._fail(state, error)
             return
-        state.timeline.add_token(now, batch=batch)
-        self._num_generated_tokens += 1
+        self.recorder.note_token(state, now, batch=batch)
         if stop is not None:
             self._finish(state, stop[0], matched_stop=stop[1])
         elif state.sequence.has_used_grant:

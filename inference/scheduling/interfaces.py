@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from inference.protocol.events import TokenLogprob
-from inference.scheduling.sequence import Sequence, StepPlan
+from inference.scheduling.step_input import SamplingInput, StepInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +19,13 @@ class Sampled:
 
 
 class Runner(Protocol):
-    """Runs a plan through the model. `num_blocks` and `block_size` describe the KV pool that it owns."""
+    """Runs a step through the model. `num_blocks` and `block_size` describe the KV pool that it owns."""
 
     num_blocks: int
     block_size: int
 
-    def run(self, plan: StepPlan) -> Any:
-        """Logits `[num_sampling, vocab]`, in the plan's order; writes the chunks' keys and values."""
+    def run(self, step: StepInput) -> Any:
+        """Logits `[num_sampling, vocab]`, in the chunks' order; writes the chunks' keys and values."""
 
     def zero_blocks(self, block_ids: Seq[int]) -> None:
         """Zero blocks that may hold NaN: attention masks what is past a sequence's end; 0 x NaN is NaN."""
@@ -34,13 +34,8 @@ class Runner(Protocol):
 class Sampler(Protocol):
     """Chooses the next token of every row of logits, each by its own parameters."""
 
-    def sample(
-        self, logits: Any, sequences: Seq[Sequence], positions: Seq[int] | None = None
-    ) -> list[Sampled]:
-        """One token a row. Depends on the row alone: its logits, parameters, seed and position.
-
-        `positions`: which output token of its sequence each row is; None: the one after those that are there.
-        """
+    def sample(self, logits: Any, sampling: SamplingInput) -> list[Sampled]:
+        """One token a row. Depends on the row alone: its logits, parameters, seed and position."""
 
 
 class Detokenizer(Protocol):

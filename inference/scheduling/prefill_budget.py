@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 from statistics import median
 
-from inference.scheduling.sequence import ScheduledChunk, Sequence
+from inference.scheduling.sequence import Sequence
+from inference.scheduling.step_plan import ScheduledChunk
 
 STREAMS_PER_FIRST_TOKEN = 24  # that may pause for it
 FEW_STEPS = 4  # in which those who wait may as well be served without such a pause
@@ -22,6 +24,18 @@ LONGEST = 2.5  # what a step with prefill may take, in steps without
 SMALLEST = 256  # prompt tokens: less would waste the device's width
 SMALLEST_SHARE = 64  # of a prompt that shares a step with others
 NUM_REMEMBERED = 15  # steps of each kind
+
+
+@dataclass(slots=True)
+class StepBudget:
+    """Prompt tokens that one step may still take."""
+
+    num_tokens: int
+    is_shared: bool = False  # among those who wait
+
+    def share(self, *, is_last: bool) -> int:
+        """What the next prompt may take; `is_last`: nobody waits behind it."""
+        return self.num_tokens if is_last or not self.is_shared else share(self.num_tokens)
 
 
 class PrefillBudget:
@@ -32,21 +46,21 @@ class PrefillBudget:
         self._decode_seconds: deque[float] = deque(maxlen=NUM_REMEMBERED)
         self._token_seconds: deque[float] = deque(maxlen=NUM_REMEMBERED)  # that a prompt token adds to a step
 
-    def budget(self, *, num_decoding: int, waiting: Iterable[Sequence]) -> tuple[int, bool]:
-        """Prompt tokens that may join `num_decoding` sequences, and whether those who wait share them.
+    def budget(self, *, num_decoding: int, waiting: Iterable[Sequence]) -> StepBudget:
+        """What may join `num_decoding` sequences, for those who wait.
 
         `waiting` have no token yet, in their order.
         """
         room = self._max_batch_tokens - num_decoding
         if num_decoding == 0 or not (self._decode_seconds and self._token_seconds):
-            return room, False
+            return StepBudget(room)
         seconds = (LONGEST - 1.0) * median(self._decode_seconds)
         budget = max(SMALLEST, int(seconds / max(exceeded_by_few(self._token_seconds), 1e-9)))
         num_first_tokens, num_tokens = within(waiting, room)
         is_worth_it = STREAMS_PER_FIRST_TOKEN * num_first_tokens >= num_decoding
         if is_worth_it and num_tokens > FEW_STEPS * budget:
-            return min(room, max(budget, num_tokens)), False
-        return min(room, budget), True
+            return StepBudget(min(room, max(budget, num_tokens)))
+        return StepBudget(min(room, budget), is_shared=True)
 
     def observe(self, chunks: Seq[ScheduledChunk], seconds: float) -> None:
         """A step of these chunks took so long."""

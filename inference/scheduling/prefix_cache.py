@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inference.scheduling.batch_invariance import ChunkAlignment
+from inference.scheduling.batch_invariance import ORDINARY, ChunkPolicy
 from inference.scheduling.block_pool import BlockPool, block_content, chain_hash, root_hash
 from inference.scheduling.sequence import Sequence
 
@@ -11,11 +11,11 @@ class PrefixCache:
     """The prefixes of one pool, apart by the owners' salts. Counts prompt tokens looked up and found."""
 
     def __init__(
-        self, pool: BlockPool, *, is_enabled: bool = True, alignment: ChunkAlignment | None = None
+        self, pool: BlockPool, *, is_enabled: bool = True, chunk_policy: ChunkPolicy = ORDINARY
     ) -> None:
         self.pool = pool
         self.is_enabled = is_enabled
-        self.alignment = alignment  # in batch-invariant mode, up to which of them blocks are shared
+        self.chunk_policy = chunk_policy
         self.num_queries = 0
         self.num_hits = 0
         self._computing: dict[bytes, Sequence] = {}  # full blocks that a running sequence is about to compute
@@ -34,9 +34,7 @@ class PrefixCache:
             if block_id is None:
                 break
             found.append(block_id)
-        if self.alignment:
-            del found[len(found) - len(found) % (self.alignment.multiple // self.pool.block_size) :]
-        return found
+        return found[: self.chunk_policy.num_usable_blocks(len(found), block_size=self.pool.block_size)]
 
     def is_worth_waiting(self, sequence: Sequence, *, num_found: int) -> bool:
         """Whether the first block not found is being computed by a sequence of no lower priority.
@@ -85,15 +83,11 @@ class PrefixCache:
 
     def _num_findable(self, sequence: Sequence) -> int:
         """Blocks at the sequence's beginning that others may have computed."""
-        if self.alignment:
-            return self.alignment.num_findable_blocks(sequence, block_size=self.pool.block_size)
-        return (len(sequence.token_ids) - 1) // self.pool.block_size
+        return self.chunk_policy.num_findable_blocks(sequence, block_size=self.pool.block_size)
 
     def _num_shareable(self, sequence: Sequence, num_full: int) -> int:
         """Of the sequence's `num_full` full blocks, those that others may take."""
-        if self.alignment:
-            return min(num_full, sequence.num_prompt_tokens // self.pool.block_size)
-        return num_full
+        return self.chunk_policy.num_shareable_blocks(sequence, num_full, block_size=self.pool.block_size)
 
     def _forget_leader(self, block_hash: bytes, sequence: Sequence) -> None:
         if self._computing.get(block_hash) is sequence:

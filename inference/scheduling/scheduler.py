@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from bisect import insort
+from dataclasses import dataclass, field
 from itertools import chain
 
 from inference.protocol.events import WaitReason
-from inference.scheduling.batch_invariance import ChunkAlignment, is_prefill
+from inference.scheduling.batch_invariance import ORDINARY, ChunkPolicy
 from inference.scheduling.block_pool import BlockPool
-from inference.scheduling.prefill_budget import PrefillBudget, share
+from inference.scheduling.prefill_budget import PrefillBudget, StepBudget
 from inference.scheduling.prefix_cache import PrefixCache
-from inference.scheduling.sequence import ScheduledChunk, Sequence, Status, StepPlan
+from inference.scheduling.sequence import Sequence, Status
 from inference.scheduling.speculation import Speculation
+from inference.scheduling.step_plan import ScheduledChunk, StepPlan
 from inference.scheduling.waiting_queue import WaitingQueue
 
 MAX_SKIPPED = (
     32  # waiting sequences that are looked up and passed over in one step: bounds the step's own cost
 )
+NOTHING = StepPlan(())
+
+
+@dataclass(slots=True)
+class ScheduleResult:
+    """What one call decided."""
+
+    plan: StepPlan = NOTHING  # every sequence waits for a grant, or there is none
+    admitted: list[Sequence] = field(default_factory=list)
+    preempted: list[Sequence] = field(default_factory=list)
+    waits_for: WaitReason | None = None  # why somebody is left in the queue
 
 
 class Scheduler:
@@ -35,8 +48,7 @@ class Scheduler:
         *,
         max_batch_tokens: int,
         max_num_seqs: int,
-        alignment: ChunkAlignment
-        | None = None,  # of chunks, in batch-invariant mode; None: wherever the budget ends
+        chunk_policy: ChunkPolicy = ORDINARY,
         speculation: Speculation | None = None,
     ) -> None:
         self.pool = pool
@@ -45,34 +57,32 @@ class Scheduler:
         self.speculation = speculation
         self.max_batch_tokens = max_batch_tokens
         self.prefill_budget = PrefillBudget(max_batch_tokens=max_batch_tokens)
-        self._budget = max_batch_tokens  # prompt tokens that the step may still take
-        self._shares = False  # among those who wait
-        self.alignment = alignment
-        self._least_chunk = alignment.multiple if alignment else 1
+        self.chunk_policy = chunk_policy
         # So that decode never crowds out all prefill.
-        self.max_num_seqs = min(max_num_seqs, max_batch_tokens - self._least_chunk + 1)
+        self.max_num_seqs = min(max_num_seqs, max_batch_tokens - chunk_policy.multiple + 1)
         self.running: list[Sequence] = []  # in order of rank
         self._running_ids: tuple[str, ...] | None = ()  # None: changed since they were asked for
-        self.admitted: list[Sequence] = []  # by the last `schedule`
-        self.preempted: list[Sequence] = []  # by the last `schedule`
-        self.waits_for: WaitReason | None = None  # why the last `schedule` left somebody in the queue
         self.num_preemptions = 0
 
-    def schedule(self) -> StepPlan:
-        """What to run now. Empty: every sequence waits for a grant, or there is none."""
-        self.admitted = []
-        self.preempted = []
-        self.waits_for = None
-        chunks = self._continue_running()
+    def schedule(self) -> ScheduleResult:
+        """What to run now."""
+        result = ScheduleResult()
+        chunks, prefilling = self._decode(result)
+        waiting = chain(prefilling, self.waiting)
+        budget = self.prefill_budget.budget(num_decoding=len(chunks), waiting=waiting)
+        self.chunk_policy.widen(budget)
+        self._prefill(prefilling, chunks, budget)
         if self.waiting:
-            chunks = self._admit(chunks)
-        if self.alignment:
-            chunks.sort(key=is_prefill)  # one that begins with output to compute again stands among the last
-        return (
+            self._admit(chunks, budget, result)
+        if result.preempted:
+            chunks = [chunk for chunk in chunks if chunk.sequence.status is Status.RUNNING]
+        self.chunk_policy.order(chunks)
+        result.plan = (
             StepPlan(tuple(chunks))
             if self.speculation is None
             else self._add_drafts(chunks, self.speculation)
         )
+        return result
 
     def advance(self, chunk: ScheduledChunk) -> None:
         """A chunk was computed: its keys and values are in the pool."""
@@ -111,37 +121,38 @@ class Scheduler:
         """Raise `PoolCorrupted` where the books of blocks disagree."""
         self.pool.check_integrity([sequence.block_table for sequence in self.running])
 
-    def _continue_running(self) -> list[ScheduledChunk]:
+    def _decode(self, result: ScheduleResult) -> tuple[list[ScheduledChunk], list[Sequence]]:
+        """The next tokens of those that decode, and who is still prefilling."""
         chunks: list[ScheduledChunk] = []
         prefilling: list[Sequence] = []
+        is_decode, block_size = self.chunk_policy.is_decode, self.pool.block_size
         for sequence in tuple(self.running):
             if sequence.status is not Status.RUNNING or sequence.is_at_grant or sequence.is_complete:
                 continue
-            num_tokens, start = len(sequence.token_ids), sequence.num_computed_tokens
-            is_decode = start >= sequence.num_prompt_tokens if self.alignment else num_tokens - start <= 1
-            if not is_decode:
+            if not is_decode(sequence):
                 prefilling.append(sequence)
-            elif num_tokens <= len(sequence.block_table) * self.pool.block_size or self._grow(sequence):
-                chunks.append(ScheduledChunk(sequence, start, 1))
-        waiting = chain(prefilling, self.waiting)
-        self._budget, self._shares = self.prefill_budget.budget(num_decoding=len(chunks), waiting=waiting)
-        if self.alignment:
-            self._budget = max(self._budget, self._least_chunk)
+                continue
+            has_room = len(sequence.token_ids) <= len(sequence.block_table) * block_size
+            if has_room or self._grow(sequence, result):
+                chunks.append(ScheduledChunk(sequence, sequence.num_computed_tokens, 1))
+        return chunks, prefilling
+
+    def _prefill(self, prefilling: list[Sequence], chunks: list[ScheduledChunk], budget: StepBudget) -> None:
         for sequence in prefilling:
             is_last = sequence is prefilling[-1] and not self.waiting
-            size = self._chunk_size(sequence, is_last=is_last)
-            if size == 0:
+            if not self._add_chunk(sequence, chunks, budget, is_last=is_last):
                 break
-            chunks.append(ScheduledChunk(sequence, sequence.num_computed_tokens, size))
-            self._budget -= size
-        return chunks
 
-    def _chunk_size(self, sequence: Sequence, *, is_last: bool) -> int:
-        """Tokens of the sequence that this step computes. `is_last`: nobody waits behind it."""
-        if self.alignment:
-            return self.alignment.num_tokens(sequence, budget=self._budget)
-        own = share(self._budget) if self._shares and not is_last else self._budget
-        return min(own, sequence.num_uncomputed_tokens)
+    def _add_chunk(
+        self, sequence: Sequence, chunks: list[ScheduledChunk], budget: StepBudget, *, is_last: bool
+    ) -> bool:
+        """Whether the budget took any of the sequence's tokens. `is_last`: nobody waits behind it."""
+        size = self.chunk_policy.chunk_size(sequence, budget, is_last=is_last)
+        if size == 0:
+            return False
+        chunks.append(ScheduledChunk(sequence, sequence.num_computed_tokens, size))
+        budget.num_tokens -= size
+        return True
 
     def _add_drafts(self, chunks: list[ScheduledChunk], speculation: Speculation) -> StepPlan:
         """The step with drafts behind their sequences' chunks, as far as budget and blocks to spare go."""
@@ -164,25 +175,25 @@ class Scheduler:
         if position >= len(sequence.block_table) * self.pool.block_size:
             if self.pool.num_free <= len(self.running):
                 return False
-            sequence.block_table += self.pool.allocate(1)
+            sequence.block_table = (*sequence.block_table, *self.pool.allocate(1))
         return True
 
-    def _grow(self, sequence: Sequence) -> bool:
+    def _grow(self, sequence: Sequence, result: ScheduleResult) -> bool:
         """One more block. Who loses one ranks behind the sequence, or is held: no chunk is lost by it."""
         while self.pool.num_free == 0:
             paused = [other for other in self.running if other.is_at_grant]
             victim = paused[-1] if paused else self.running[-1]
             if victim is sequence:
                 return False  # the last in rank waits with its blocks until others end
-            self._preempt(victim)
-        sequence.block_table += self.pool.allocate(1)
+            self._preempt(victim, result)
+        sequence.block_table = (*sequence.block_table, *self.pool.allocate(1))
         return True
 
-    def _admit(self, chunks: list[ScheduledChunk]) -> list[ScheduledChunk]:
+    def _admit(self, chunks: list[ScheduledChunk], budget: StepBudget, result: ScheduleResult) -> None:
         num_skipped = 0
         for sequence in self.waiting:
-            if self._budget < self._least_chunk:
-                self.waits_for = WaitReason.STEP
+            if budget.num_tokens < self.chunk_policy.multiple:
+                result.waits_for = WaitReason.STEP
                 break
             if num_skipped == MAX_SKIPPED:
                 break
@@ -191,27 +202,23 @@ class Scheduler:
             found = self.prefix_cache.find(sequence)
             if self.prefix_cache.is_worth_waiting(sequence, num_found=len(found)):
                 num_skipped += 1
-                self.waits_for = WaitReason.PREFIX
+                result.waits_for = WaitReason.PREFIX
                 continue
-            if not self._make_room(sequence, found, is_idle=not chunks):
+            if not self._make_room(sequence, found, result, is_idle=not chunks):
                 is_full = len(self.running) >= self.max_num_seqs
-                self.waits_for = WaitReason.BATCH if is_full else WaitReason.BLOCKS
+                result.waits_for = WaitReason.BATCH if is_full else WaitReason.BLOCKS
                 break  # nobody overtakes: a long prompt is not starved by short ones
             self._start(sequence, found)
-            size = self._chunk_size(sequence, is_last=not self.waiting)
-            chunks.append(ScheduledChunk(sequence, sequence.num_computed_tokens, size))
-            self._budget -= size
-        if self.preempted:
-            chunks = [chunk for chunk in chunks if chunk.sequence.status is Status.RUNNING]
-        return chunks
+            result.admitted.append(sequence)
+            self._add_chunk(sequence, chunks, budget, is_last=not self.waiting)
 
     def _start(self, sequence: Sequence, found: list[int]) -> None:
         self.waiting.remove(sequence)
         for block_id in found:
             self.pool.share(block_id)
         num_new_blocks = self._num_blocks(sequence) - len(found)
-        sequence.block_table = found + self.pool.allocate(num_new_blocks)
-        sequence.num_computed_tokens = len(found) * self.pool.block_size
+        blocks = found + self.pool.allocate(num_new_blocks)
+        sequence.take_blocks(blocks, num_computed_tokens=len(found) * self.pool.block_size)
         sequence.status = Status.RUNNING
         insort(self.running, sequence, key=lambda other: other.rank)
         self._running_ids = None
@@ -219,9 +226,10 @@ class Scheduler:
             sequence.num_cached_tokens = sequence.num_computed_tokens
             self.prefix_cache.count(sequence)
         self.prefix_cache.announce(sequence)
-        self.admitted.append(sequence)
 
-    def _make_room(self, sequence: Sequence, found: list[int], *, is_idle: bool) -> bool:
+    def _make_room(
+        self, sequence: Sequence, found: list[int], result: ScheduleResult, *, is_idle: bool
+    ) -> bool:
         """Whether a place and the blocks are there, after preempting what is of lower priority.
 
         `is_idle`: nothing runs in this step, so sequences that wait for a grant give way as well.
@@ -239,7 +247,7 @@ class Scheduler:
             return False
         victims.sort(key=lambda victim: (victim.is_at_grant, victim.rank))
         while victims and not self._has_room(sequence, found):
-            self._preempt(victims.pop())
+            self._preempt(victims.pop(), result)
         return self._has_room(sequence, found)
 
     def _has_room(self, sequence: Sequence, found: list[int]) -> bool:
@@ -253,9 +261,9 @@ class Scheduler:
     def _num_blocks(self, sequence: Sequence) -> int:
         return -(-len(sequence.token_ids) // self.pool.block_size)
 
-    def _preempt(self, sequence: Sequence) -> None:
+    def _preempt(self, sequence: Sequence, result: ScheduleResult) -> None:
         self._put_back(sequence)
-        self.preempted.append(sequence)
+        result.preempted.append(sequence)
 
     def _put_back(self, sequence: Sequence) -> None:
         self._leave_batch(sequence)
@@ -269,4 +277,5 @@ class Scheduler:
         self._running_ids = None
         self.prefix_cache.withdraw(sequence)
         self.pool.release(sequence.block_table)
+        sequence.block_table = ()
         sequence.num_computed_tokens = 0

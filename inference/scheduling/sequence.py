@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import count
 
-from inference.protocol.requests import GenerateRequest, Sampling
+from inference.protocol.requests import GenerateRequest
 from inference.scheduling.ngram_drafter import NgramDrafter
+from inference.scheduling.step_input import has_penalty
+
+_table_ids = count()  # never the same twice: request ids come again
 
 PENDING = -1  # stands for a token that the device has chosen and the host has not read yet
 
@@ -29,7 +33,8 @@ class Sequence:
     seed: int  # the request's own, or drawn when it arrived
     rank: tuple[int, int] = (0, 0)  # smaller runs earlier: (-priority, arrival number)
     token_ids: list[int] = field(default_factory=list)  # prompt, then output
-    block_table: list[int] = field(default_factory=list)  # KV block ids, in order
+    block_table: tuple[int, ...] = ()  # KV block ids, in order
+    table_id: int = field(default_factory=_table_ids.__next__)  # another one each time it gets its blocks
     block_hashes: list[bytes] = field(default_factory=list)  # of its full blocks, as far as needed
     num_computed_tokens: int = 0  # tokens whose keys and values are in the pool
     num_cached_tokens: int = 0  # of the prompt's, those that the prefix cache gave at first admission
@@ -40,8 +45,12 @@ class Sequence:
     is_grant_final: bool = False
     drafter: NgramDrafter | None = None  # proposes what it says next, once that was asked for
     may_draft: bool = True
+    num_prompt_tokens: int = field(init=False)
+    has_penalty: bool = field(init=False)  # its next logits depend on the tokens before
 
     def __post_init__(self) -> None:
+        self.num_prompt_tokens = len(self.request.token_ids)
+        self.has_penalty = has_penalty(self.request.sampling)
         if not self.token_ids:
             self.token_ids = list(self.request.token_ids)
         self.granted_tokens = self.request.granted_tokens
@@ -49,10 +58,6 @@ class Sequence:
     @property
     def id(self) -> str:
         return self.request.request_id
-
-    @property
-    def num_prompt_tokens(self) -> int:
-        return len(self.request.token_ids)
 
     @property
     def num_output_tokens(self) -> int:
@@ -71,10 +76,6 @@ class Sequence:
     def num_uncomputed_tokens(self) -> int:
         """Tokens that must run before the next one can be sampled; 1 in steady decode."""
         return len(self.token_ids) - self.num_computed_tokens
-
-    @property
-    def is_prefilling(self) -> bool:
-        return self.num_uncomputed_tokens > 1
 
     @property
     def is_at_grant(self) -> bool:
@@ -97,6 +98,12 @@ class Sequence:
         limit = self.max_tokens if self.granted_tokens is None else min(self.max_tokens, self.granted_tokens)
         return limit - self.num_output_tokens
 
+    def take_blocks(self, block_ids: list[int], *, num_computed_tokens: int) -> None:
+        """It gets a block table, which is not the one that it may have had before."""
+        self.block_table = tuple(block_ids)
+        self.table_id = next(_table_ids)
+        self.num_computed_tokens = num_computed_tokens
+
     def add_token(self, token_id: int) -> None:
         """The next token is known: it takes the place of the first pending one, if there is one."""
         if self.num_pending:
@@ -115,77 +122,3 @@ class Sequence:
         if self.num_pending:
             del self.token_ids[-self.num_pending :]
             self.num_pending = 0
-
-
-def is_adjusted(sequence: Sequence) -> bool:
-    """Whether the sequence's next logits are to be changed at all."""
-    sampling = sequence.request.sampling
-    return bool(
-        sampling.logit_bias or has_penalty(sampling) or sequence.num_output_tokens < sampling.min_tokens
-    )
-
-
-def has_penalty(sampling: Sampling) -> bool:
-    """Whether tokens seen before count for or against themselves."""
-    return (
-        sampling.presence_penalty != 0.0
-        or sampling.frequency_penalty != 0.0
-        or sampling.repetition_penalty != 1.0
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduledChunk:
-    """A stretch of one sequence in a step: tokens `start .. start + num_tokens` run together.
-
-    A chunk with a draft runs one proposed token: it follows what the chunks before it have, and what is
-    sampled after it counts where the draft was right.
-    """
-
-    sequence: Sequence
-    start: int
-    num_tokens: int
-    draft: int | None = None
-
-    @property
-    def end(self) -> int:
-        return self.start + self.num_tokens
-
-    @property
-    def samples(self) -> bool:
-        """Whether the chunk reaches its sequence's last token or goes beyond: one is sampled after it."""
-        return self.draft is not None or self.end == len(self.sequence.token_ids)
-
-    @property
-    def first_token(self) -> int:
-        """The token at `start`: PENDING where only the device knows it yet."""
-        return self.sequence.token_ids[self.start] if self.draft is None else self.draft
-
-
-@dataclass(frozen=True, slots=True)
-class StepPlan:
-    """What one step runs: chunks of prefill and single decode tokens in one packed batch."""
-
-    chunks: tuple[ScheduledChunk, ...]
-    is_speculative: bool = False  # drafts are in it, or will be once the tokens under way are known
-
-    @property
-    def num_tokens(self) -> int:
-        return sum(chunk.num_tokens for chunk in self.chunks)
-
-    @property
-    def sampling_sequences(self) -> list[Sequence]:
-        """The sequences that get a token from this step, in the order of the logits' rows.
-
-        One with drafts stands there once for each of them, too.
-        """
-        return [chunk.sequence for chunk in self.chunks if chunk.samples]
-
-    @property
-    def sampled_positions(self) -> list[int]:
-        """Beside `sampling_sequences`: which of the sequence's output tokens is sampled, from 0."""
-        return [chunk.end - chunk.sequence.num_prompt_tokens for chunk in self.chunks if chunk.samples]
-
-    def without_drafts(self) -> StepPlan:
-        """The same step without speculation."""
-        return StepPlan(tuple(chunk for chunk in self.chunks if chunk.draft is None))

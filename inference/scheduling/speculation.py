@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 
 from inference.scheduling.ngram_drafter import NgramDrafter
-from inference.scheduling.sequence import ScheduledChunk, Sequence, is_adjusted
+from inference.scheduling.sequence import Sequence
+from inference.scheduling.step_input import is_adjusted
+from inference.scheduling.step_plan import ScheduledChunk
 
 LEAST_CHANCE = 0.3  # a draft that is right less often is not computed, however little a row costs
 LEAST_GAIN = 0.1  # tokens hoped for, per decoding sequence: less does not pay for a step that cannot overlap
@@ -77,8 +79,8 @@ class Speculation:
 
     def _drafts(self, sequence: Sequence, least_chance: float) -> tuple[list[int], float]:
         """What the sequence may say next, and how many tokens of it are to be hoped for."""
-        if not sequence.may_draft or is_adjusted(sequence):  # the latter's scores depend on the tokens before
-            return [], 0.0
+        if not sequence.may_draft or is_adjusted(sequence.request.sampling, sequence.num_output_tokens):
+            return [], 0.0  # adjusted scores depend on the tokens before
         if sequence.drafter is None:
             sequence.drafter = NgramDrafter()
         drafter = sequence.drafter

@@ -1,11 +1,12 @@
-"""Runs a step so that a chunk that cannot be computed fails alone: what raised is halved and run again."""
+"""Runs a step and verifies its drafts. A chunk that cannot be computed fails alone: what raises is halved."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from inference.scheduling.interfaces import Runner, Sampled, Sampler
-from inference.scheduling.sequence import ScheduledChunk, Sequence, StepPlan
+from inference.scheduling.sequence import Sequence
+from inference.scheduling.step_plan import ScheduledChunk, StepPlan
 
 
 class DeviceLost(RuntimeError):
@@ -22,9 +23,7 @@ class StepResult:
     done: list[tuple[ScheduledChunk, Sampled | None]] = field(default_factory=list)
     preempted: set[Sequence] = field(default_factory=set)  # since: tokens count, keys are lost
     failed: dict[Sequence, Exception] = field(default_factory=dict)
-    invalid_drafts: set[Sequence] = field(
-        default_factory=set
-    )  # a draft's scores were not finite: none of it counts
+    invalid_drafts: set[Sequence] = field(default_factory=set)  # their scores were not finite: nothing counts
     num_drafted: int = 0
     num_accepted: int = 0
 
@@ -36,22 +35,27 @@ def execute(runner: Runner, sampler: Sampler, plan: StepPlan) -> StepResult:
     """
     if any(chunk.draft is not None for chunk in plan.chunks):
         try:
-            return verify_drafts(runner, sampler, plan)
+            return verify_drafts(plan, _run(runner, sampler, plan))
         except Exception as error:
             if is_device_lost(error):
                 raise DeviceLost(type(error).__name__) from error
             plan = plan.without_drafts()
     result = StepResult()
-    _run(runner, sampler, plan, result)
+    _run_parts(runner, sampler, plan, result)
     return result
 
 
-def _run(runner: Runner, sampler: Sampler, plan: StepPlan, result: StepResult) -> None:
+def _run(runner: Runner, sampler: Sampler, plan: StepPlan) -> list[Sampled | None]:
+    """What is sampled after each chunk."""
+    step = plan.input
+    logits = runner.run(step)
+    sampled = iter(sampler.sample(logits, step.sampling) if step.sampling.params else ())
+    return [next(sampled) if samples else None for samples in step.samples]
+
+
+def _run_parts(runner: Runner, sampler: Sampler, plan: StepPlan, result: StepResult) -> None:
     try:
-        sequences = plan.sampling_sequences
-        logits = runner.run(plan)
-        sampled = iter(sampler.sample(logits, sequences) if sequences else ())
-        result.done += [(chunk, next(sampled) if chunk.samples else None) for chunk in plan.chunks]
+        result.done += zip(plan.chunks, _run(runner, sampler, plan), strict=True)
     except Exception as error:
         if is_device_lost(error):
             raise DeviceLost(type(error).__name__) from error
@@ -60,34 +64,28 @@ def _run(runner: Runner, sampler: Sampler, plan: StepPlan, result: StepResult) -
             result.failed[plan.chunks[0].sequence] = error
         for part in parts:
             if part[0].sequence not in result.failed:  # a later chunk needs the earlier one
-                _run(runner, sampler, StepPlan(part), result)
+                _run_parts(runner, sampler, StepPlan(part), result)
 
 
-def verify_drafts(runner: Runner, sampler: Sampler, plan: StepPlan) -> StepResult:
-    """Run a plan with drafts, and keep of each sequence what follows from tokens that it really has."""
-    logits = runner.run(plan)
-    sampled = iter(sampler.sample(logits, plan.sampling_sequences, plan.sampled_positions))
+def verify_drafts(plan: StepPlan, sampled: list[Sampled | None]) -> StepResult:
+    """Accept of each sequence's drafts those that follow from tokens that it really has."""
     result = StepResult()
-    before: Sampled | None = (
-        None  # of the chunk before, which is the same sequence's where this one is a draft
-    )
-    is_kept = True
-    for chunk in plan.chunks:
-        found = next(sampled) if chunk.samples else None
+    before: Sampled | None = None  # of the chunk before: the same sequence's where this one is a draft
+    is_accepted = True
+    for chunk, found in zip(plan.chunks, sampled, strict=True):
         if chunk.draft is None:
-            is_kept = True
+            is_accepted = True
         else:
-            is_kept = is_kept and before is not None and before.token_id == chunk.draft
+            is_accepted = is_accepted and before is not None and before.token_id == chunk.draft
             result.num_drafted += 1
             if found is None or found.token_id is None:
                 result.invalid_drafts.add(chunk.sequence)
-        if is_kept:
+        if is_accepted:
             result.done.append((chunk, found))
         before = found
     if result.invalid_drafts:
-        result.done = [
-            (chunk, found) for chunk, found in result.done if chunk.sequence not in result.invalid_drafts
-        ]
+        invalid = result.invalid_drafts
+        result.done = [(chunk, found) for chunk, found in result.done if chunk.sequence not in invalid]
     result.num_accepted = sum(chunk.draft is not None for chunk, _ in result.done)
     return result
 
@@ -101,10 +99,8 @@ def _split(chunks: tuple[ScheduledChunk, ...], *, is_out_of_memory: bool) -> lis
     if not is_out_of_memory or chunk.num_tokens == 1:
         return []
     half = chunk.num_tokens // 2
-    first, second = (
-        ScheduledChunk(chunk.sequence, chunk.start, half),
-        ScheduledChunk(chunk.sequence, chunk.start + half, chunk.num_tokens - half),
-    )
+    first = ScheduledChunk(chunk.sequence, chunk.start, half)
+    second = ScheduledChunk(chunk.sequence, chunk.start + half, chunk.num_tokens - half)
     return [(first,), (second,)]
 
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from inference.scheduling.interfaces import Runner, Sampled, Sampler
-from inference.scheduling.sequence import ScheduledChunk, Status, StepPlan
+from inference.scheduling.sequence import Status
 from inference.scheduling.step_executor import DeviceLost, StepResult, execute, is_device_lost
+from inference.scheduling.step_input import StepInput
+from inference.scheduling.step_plan import ScheduledChunk, StepPlan
 
 
 class StepRunner(Protocol):
@@ -15,10 +17,10 @@ class StepRunner(Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is under way that a later `step` would tell of."""
+        """Whether nothing is under way that a later `execute` would tell of."""
 
-    def step(self, plan: StepPlan) -> StepResult:
-        """Run a plan; what became of it, or of an earlier one. One that was not begun is planned anew."""
+    def execute(self, plan: StepPlan) -> StepResult:
+        """Run and sample; what became of this plan or of one before. What was not begun is planned anew."""
 
 
 class SyncStepRunner:
@@ -30,7 +32,7 @@ class SyncStepRunner:
         self._runner = runner
         self._sampler = sampler
 
-    def step(self, plan: StepPlan) -> StepResult:
+    def execute(self, plan: StepPlan) -> StepResult:
         return execute(self._runner, self._sampler, plan)
 
 
@@ -38,17 +40,17 @@ class Launched(Protocol):
     """A step that the device computes."""
 
     def read(self) -> list[int | None]:
-        """Wait for the tokens of the plan's sampling chunks; None where the logits were not finite."""
+        """Wait for the tokens of the step's sampling chunks; None where the logits were not finite."""
 
 
 class Launcher(Protocol):
     """Starts a step without waiting for it. Tokens that are PENDING are on the device already."""
 
-    def takes(self, plan: StepPlan) -> bool:
-        """Whether the plan can be launched without knowing on the host what is PENDING."""
+    def takes(self, step: StepInput) -> bool:
+        """Whether the step can be launched without knowing on the host what is PENDING."""
 
-    def launch(self, plan: StepPlan) -> Launched:
-        """Start a plan that it takes."""
+    def launch(self, step: StepInput) -> Launched:
+        """Start a step that it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,27 +79,30 @@ class AsyncStepRunner:
     def is_idle(self) -> bool:
         return self._in_flight is None
 
-    def step(self, plan: StepPlan) -> StepResult:
+    def execute(self, plan: StepPlan) -> StepResult:
         before, self._in_flight = self._in_flight, None
-        if plan.chunks and not (plan.is_speculative or self._is_suspect) and self.launcher.takes(plan):
+        if plan.chunks and not (plan.is_speculative or self._is_suspect) and self.launcher.takes(plan.input):
             self._in_flight = self._launch(plan)
         elif plan.chunks and before is None:
             self._is_suspect = False
-            return self._sync.step(plan)
+            return self._sync.execute(plan)
         return StepResult() if before is None else read(before)
 
     def _launch(self, plan: StepPlan) -> InFlightStep | None:
-        chunks = [(chunk, chunk.samples, chunk.sequence.num_preemptions) for chunk in plan.chunks]
+        chunks = [
+            (chunk, is_sampled, chunk.sequence.num_preemptions)
+            for chunk, is_sampled in zip(plan.chunks, plan.input.samples, strict=True)
+        ]
         try:
-            launched = self.launcher.launch(plan)
+            launched = self.launcher.launch(plan.input)
         except Exception as error:
             if is_device_lost(error):
                 raise DeviceLost(type(error).__name__) from error
             self._is_suspect = True
             return None
-        for chunk, samples, _ in chunks:
+        for chunk, is_sampled, _ in chunks:
             chunk.sequence.num_computed_tokens = chunk.end
-            if samples:
+            if is_sampled:
                 chunk.sequence.add_pending()
         return InFlightStep(launched, chunks)
 
@@ -109,8 +114,8 @@ def read(in_flight: InFlightStep) -> StepResult:
     except Exception as error:
         raise DeviceLost(type(error).__name__) from error
     result = StepResult()
-    for chunk, samples, num_preemptions in in_flight.chunks:
-        sampled = Sampled(next(tokens)) if samples else None
+    for chunk, is_sampled, num_preemptions in in_flight.chunks:
+        sampled = Sampled(next(tokens)) if is_sampled else None
         if chunk.sequence.status is Status.FINISHED:
             continue
         result.done.append((chunk, sampled))

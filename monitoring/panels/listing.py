@@ -130,12 +130,12 @@ ENGINE = Group(
         Panel(
             "speculation",
             _("Speculation acceptance rate"),
-            _("The part of tokens guessed and computed ahead that the model then said (speculation)."),
+            _("The part of the draft tokens that the model accepted."),
             Unit.SHARE,
             (
                 Line(
                     Ratio(Rate(of("accepted_tokens_total")), Rate(of("drafted_tokens_total"))),
-                    _("right"),
+                    _("accepted"),
                 ),
             ),
         ),

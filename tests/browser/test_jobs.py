@@ -93,7 +93,7 @@ def test_a_filter_is_in_the_address_and_leads_back(visit: Visit, failed: str) ->
     expect(page.locator("tbody .badge").first).to_have_text("failed")
     assert set(page.locator("tbody .badge").all_inner_texts()) == {"failed"}
     page.get_by_label("State").select_option("queued")
-    page.get_by_text("No job is in that state").wait_for()
+    page.get_by_text("No matching jobs").wait_for()
     page.get_by_role("link", name="Show all").click()
     page.locator("tbody tr").first.wait_for()
 

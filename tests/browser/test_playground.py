@@ -200,7 +200,7 @@ def test_the_composer_shows_as_code_what_it_would_send(playground: Playground) -
 @pytest.mark.parametrize(
     ("words", "says", "code"),
     [
-        ("refuse", "The queue is full. Worth another try in 2 s.", "engine_overloaded"),
+        ("refuse", "The queue is full. Retry in 2 s.", "engine_overloaded"),
         ("fail-after-3", "The engine failed at this request", "engine_error"),
         ("x" * 5000, "longer than the model's context", "context_length_exceeded"),
     ],

@@ -19,7 +19,7 @@ from inference.config import EngineConfig, RevisionSpec
 from inference.execution.build import build_engine, runner_for
 from inference.models.loader import load_model
 from inference.models.supported import has_experts
-from inference.scheduling.sequence import ScheduledChunk, StepPlan
+from inference.scheduling.step_plan import ScheduledChunk, StepPlan
 from tests.gpu.device import DEVICE, IS_DRY_RUN
 from tests.gpu.test_cuda import NUM_TOKENS, PROMPTS, run
 from tests.inference import tiny
@@ -102,14 +102,14 @@ def decoded(folder: Path) -> Tensor:
             assert list(runner.capture())
     sequences = [tiny.sequence(TEXT[:NUM_PREFILLED]), tiny.sequence(TEXT[:7]), tiny.sequence(TEXT[:20])]
     for index, sequence in enumerate(sequences):
-        sequence.block_table.extend(range(index, 90, 3))
+        sequence.block_table = tuple(range(index, 90, 3))
     found = []
     for end in range(NUM_PREFILLED, len(TEXT)):
         rows = tuple(
             ScheduledChunk(one, one.num_computed_tokens, len(one.token_ids) - one.num_computed_tokens)
             for one in sequences
         )
-        found.append(runner.run(StepPlan(rows))[0].float().cpu())
+        found.append(runner.run(StepPlan(rows).input)[0].float().cpu())
         for sequence in sequences:
             sequence.num_computed_tokens = len(sequence.token_ids)
             sequence.token_ids.append(TEXT[end])

@@ -1,4 +1,4 @@
-"""Batch-invariant mode on an NVIDIA GPU, in bfloat16 with CUDA graphs: every bit the same in any company."""
+"""Batch-invariant mode on an NVIDIA GPU, in bfloat16 with CUDA graphs: every bit the same in any batch."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from inference.config import EngineConfig, RevisionSpec
 from inference.execution.build import build_engine
 from inference.protocol.events import Delta, Event, Finish
 from inference.protocol.requests import GenerateRequest, Owner, Sampling
+from inference.sampling.randomness import uniform
 from inference.sampling.sampler import draw
 from inference.scheduling.engine import Engine
 from tests.gpu.device import DEVICE, needs_gpu, sized
@@ -219,13 +220,11 @@ def test_a_draw_is_the_same_among_any_others() -> None:
     torch.manual_seed(1)
     for vocab_size in sized((1000, 32003, 128256), dry=(1000,)):
         scores = 2 * torch.randn(256, vocab_size, device=DEVICE)
-        sequences = [
-            tiny.sequence(sampling=Sampling(temperature=1.0, top_p=0.9 if row % 2 else 1.0), seed=row)
-            for row in range(256)
-        ]
-        together = draw(scores, sequences, [0] * 256).tolist()
+        samplings = [Sampling(temperature=1.0, top_p=0.9 if row % 2 else 1.0) for row in range(256)]
+        randoms = [uniform(seed=row, position=0) for row in range(256)]
+        together = draw(scores, samplings, randoms).tolist()
         for num_rows in (1, 3, 32):
             for first in range(0, 256 - num_rows, 17):
                 rows = slice(first, first + num_rows)
-                found = draw(scores[rows].clone(), sequences[rows], [0] * num_rows).tolist()
+                found = draw(scores[rows].clone(), samplings[rows], randoms[rows]).tolist()
                 assert found == together[rows]

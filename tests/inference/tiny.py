@@ -18,6 +18,8 @@ from inference.attention import base
 from inference.models.loader import LoadedModel
 from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from inference.scheduling.sequence import Sequence
+from inference.scheduling.step_input import SamplingInput
+from inference.scheduling.step_plan import ScheduledChunk, StepPlan
 from inference.text.vocabulary import TokenBytes, byte_level_alphabet
 from tests.inference.tiny_configs import CONFIGS, LLAMA_LIKE, OTHERS, SHAPE, VOCAB_SIZE
 
@@ -102,3 +104,9 @@ def sequence(
     made = Sequence(request, arrived_at=0.0, max_tokens=1000, seed=seed)
     made.token_ids.extend(output)
     return made
+
+
+def next_tokens(sequences: Seq[Sequence]) -> SamplingInput:
+    """What choosing each sequence's next token takes."""
+    chunks = [ScheduledChunk(one, len(one.token_ids) - 1, 1) for one in sequences]
+    return StepPlan(tuple(chunks)).input.sampling

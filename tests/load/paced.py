@@ -27,7 +27,7 @@ from inference.protocol.events import Event
 from inference.protocol.requests import GenerateRequest, TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import LoadProgress, ModelCard
 from inference.scheduling.engine import Engine
-from inference.scheduling.sequence import StepPlan
+from inference.scheduling.step_input import StepInput
 from inference.scheduling.step_loop import AsyncStepRunner
 from inference.text.detokenizer import StreamDetokenizer
 from inference.text.vocabulary import TokenBytes
@@ -91,17 +91,19 @@ class PacedDevice:
         self._host_seconds = host_seconds
         self._busy_until = 0.0
 
-    def takes(self, plan: StepPlan) -> bool:
+    def takes(self, step: StepInput) -> bool:
         return True
 
-    def launch(self, plan: StepPlan) -> PacedStep:
+    def launch(self, step: StepInput) -> PacedStep:
         self._log.thread = threading.get_native_id()
         self._work()
         now = time.monotonic()
-        num_prompt_tokens = sum(row.num_tokens for row in plan.chunks if row.num_tokens > 1)
+        num_prompt_tokens = sum(length for length in step.lengths if length > 1)
         seconds = self._step_seconds + num_prompt_tokens * PREFILL_SECONDS
         self._busy_until = max(now, self._busy_until) + seconds
-        tokens: list[int | None] = [(row.end * 7) % VOCAB_SIZE for row in plan.chunks if row.samples]
+        tokens: list[int | None] = [
+            end * 7 % VOCAB_SIZE for end, samples in zip(step.ends, step.samples, strict=True) if samples
+        ]
         return PacedStep(now, self._busy_until, tokens, self._log)
 
     def _work(self) -> None:
@@ -118,8 +120,8 @@ class PacedRunner:
 
     num_blocks, block_size = NUM_BLOCKS, BLOCK_SIZE
 
-    def run(self, plan: StepPlan) -> Any:
-        raise AssertionError("every plan is launched")
+    def run(self, step: StepInput) -> Any:
+        raise AssertionError("every step is launched")
 
     def zero_blocks(self, block_ids: Sequence[int]) -> None:
         """There is nothing to wipe."""
@@ -128,8 +130,8 @@ class PacedRunner:
 class PacedSampler:
     """Never asked: the device samples."""
 
-    def sample(self, logits: Any, sequences: Any) -> list[Any]:
-        raise AssertionError("every plan is launched")
+    def sample(self, logits: Any, sampling: Any) -> list[Any]:
+        raise AssertionError("every step is launched")
 
 
 class PacedEngine(Engine):

@@ -30,7 +30,7 @@ def next_step(job: Job) -> str:
             )
         case "internal_error":
             return _(
-                "This is a fault in Pilothouse. The server's log has the whole story under the job's id; "
+                "This is a fault in Pilothouse. The server's log has the details under the job's id; "
                 "trying again is safe."
             )
         case "unknown_kind":

@@ -1,6 +1,4 @@
-"""What both kinds of answer share: the envelope, usage, finish reasons, and how steps become chunks or a
-whole.
-"""
+"""Base of responses with generated text: envelope, usage, finish reasons; events -> chunks, or one object."""
 
 from __future__ import annotations
 
@@ -11,8 +9,8 @@ from contextlib import aclosing
 from typing import Any, ClassVar, Self
 
 from console.gateway.endpoints.generation_fields import GenerationRequest
-from console.gateway.pipeline.generation import Accepted
-from console.gateway.pipeline.pipeline import ChoiceEvent, KeepAlive, PipelineEvents, Settled
+from console.gateway.pipeline.accepted import Accepted
+from console.gateway.pipeline.events import ChoiceEvent, KeepAlive, PipelineEvents, Settled
 from console.gateway.pipeline.request import UsageInStream
 from inference.protocol.events import Delta, Finish, FinishReason, Timings, Usage
 
@@ -34,7 +32,7 @@ def encode(value: Any) -> Text:
 
 
 class GenerationResponse(ABC):
-    """Turns the steps of one accepted request into OpenAI's JSON, as chunks or as a whole."""
+    """Turns the events of one accepted request into OpenAI's JSON, as chunks or as a whole."""
 
     OBJECT: ClassVar[str]
     CHUNK_OBJECT: ClassVar[str]
@@ -50,7 +48,7 @@ class GenerationResponse(ABC):
         self._after = '],"usage":null}' if usage.at_end else "]}"
 
     @classmethod
-    def to(cls, accepted: Accepted, wire: GenerationRequest) -> Self:
+    def for_request(cls, accepted: Accepted, wire: GenerationRequest) -> Self:
         """The response to an accepted request, as its wire form asks for it."""
         return cls(accepted, usage=wire.usage_in_stream)
 
@@ -70,21 +68,21 @@ class GenerationResponse(ABC):
     def choice(self, index: int, delta: Delta, finish: Finish) -> Json:
         """A whole choice."""
 
-    async def chunks(self, steps: PipelineEvents) -> AsyncGenerator[Text | None, None]:
+    async def chunks(self, events: PipelineEvents) -> AsyncGenerator[Text | None, None]:
         """Chunks in order; None where the connection only needs a sign of life."""
-        async with aclosing(steps):
+        async with aclosing(events):
             is_opening = True
-            async for step in steps:
+            async for event in events:
                 if is_opening:
                     is_opening = False
                     for choice in self.opening():
                         yield self._chunk(encode(choice))
-                match step:
-                    case ChoiceEvent(index=index, event=Delta() as delta):
+                match event:
+                    case ChoiceEvent(choice=index, event=Delta() as delta):
                         self._num_tokens += len(delta.token_ids)
                         if (part := self.delta(index, delta)) is not None:
                             yield self._chunk(part)
-                    case ChoiceEvent(index=index, event=Finish() as finish):
+                    case ChoiceEvent(choice=index, event=Finish() as finish):
                         self.timings.append(finish.timings)
                         yield self._chunk(encode(self.finish(index, finish)))
                     case KeepAlive():
@@ -94,16 +92,16 @@ class GenerationResponse(ABC):
                         if self._usage_in_stream.at_end:
                             yield f'{self._before}],"usage":{encode(usage_json(usage))}}}'
 
-    async def whole(self, steps: PipelineEvents) -> Json:
+    async def whole(self, events: PipelineEvents) -> Json:
         """The one JSON object of a plain request."""
         deltas: dict[int, Delta] = {}
         finishes: dict[int, Finish] = {}
-        async with aclosing(steps):
-            async for step in steps:
-                match step:
-                    case ChoiceEvent(index=index, event=Delta() as delta):
+        async with aclosing(events):
+            async for event in events:
+                match event:
+                    case ChoiceEvent(choice=index, event=Delta() as delta):
                         deltas[index] = deltas[index].merged(delta) if index in deltas else delta
-                    case ChoiceEvent(index=index, event=Finish() as finish):
+                    case ChoiceEvent(choice=index, event=Finish() as finish):
                         finishes[index] = finish
                     case Settled(usage=usage):
                         self.usage = usage
@@ -117,7 +115,7 @@ class GenerationResponse(ABC):
         return f"{self._before}{choice}{self._after}"
 
     def _usage_so_far(self) -> Json:
-        prompt_tokens = sum(len(one.token_ids) for one in self._accepted.prompts)
+        prompt_tokens = self._accepted.num_prompt_tokens
         return {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": self._num_tokens,

@@ -19,7 +19,7 @@ class Command(BaseCommand):
         try:
             seq = clear_alarm(actor="command line", reason=reason)
         except NoAlarm as error:
-            raise CommandError("No alarm stands.") from error
+            raise CommandError("There is no alarm.") from error
         except NoReason as error:
             raise CommandError(f"--reason takes 1 to {MAX_REASON} characters.") from error
         self.stdout.write(f"The alarm is cleared: entry {seq} says why.")

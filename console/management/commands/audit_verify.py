@@ -1,5 +1,5 @@
 """`manage.py audit_verify [--export FILE] [--checkpoint FILE]`: check the audit log, or an export of it; exit
-code 0 when it is intact and no alarm stands, 1 otherwise.
+code 0 when it is intact and there is no alarm, 1 otherwise.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Command(BaseCommand):
         self._say(verdict)
         alarm = ALARMS.standing()
         if alarm is not None and verdict.is_intact and export is None:
-            since = f"An alarm stands since {alarm.at}: {alarm.reason}."
+            since = f"There is an alarm since {alarm.at}: {alarm.reason}."
             self.stdout.write(f"{since} `manage.py audit_clear_alarm` ends it, with a reason.")
             sys.exit(1)
 

@@ -1,4 +1,4 @@
-"""A plan as device tensors for the Triton kernels: one pinned buffer, one copy, decode rows first."""
+"""A step as device tensors for the Triton kernels: one pinned buffer, one copy, decode rows first."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from inference.attention.split_kv import SplitKV
 from inference.attention.triton import PagedBatch
 from inference.execution.cuda.block_tables import BlockTables
 from inference.execution.cuda.pinned_buffer import PinnedBuffer
-from inference.scheduling.batch_invariance import is_prefill
-from inference.scheduling.sequence import ScheduledChunk, StepPlan
+from inference.scheduling.step_input import StepInput
 
 NOTHING: IntArray = np.empty((0, 4), dtype=np.int64)
 
@@ -29,29 +28,30 @@ class CudaBatch:
     paged: PagedBatch
 
 
-def num_decode_rows(rows: tuple[ScheduledChunk, ...], *, is_invariant: bool = False) -> int:
-    """How many rows at the front run a single token; in batch-invariant mode, one of the output."""
-    for index, row in enumerate(rows):
-        if row.num_tokens > 1 or (is_invariant and is_prefill(row)):
+def num_decode_rows(step: StepInput, *, is_invariant: bool = False) -> int:
+    """How many chunks at the front run a single token; in batch-invariant mode, one of the output."""
+    for index, length in enumerate(step.lengths):
+        if length > 1 or (is_invariant and step.starts[index] < step.num_prompt_tokens[index]):
             return index
-    return len(rows)
+    return step.num_chunks
 
 
-def decode_numbers(rows: tuple[ScheduledChunk, ...], table_rows: list[int], block_size: int) -> IntArray:
-    """`[5, num_rows]`: token, position, slot, row of the block tables, keys of each sequence's token."""
-    numbers = np.empty((5, len(rows)), dtype=np.int64)
-    starts = [row.start for row in rows]
-    numbers[0] = [row.first_token for row in rows]
+def decode_numbers(step: StepInput, table_rows: list[int], num_decode: int, block_size: int) -> IntArray:
+    """`[5, num_decode]`: token, position, slot, row of the block tables, keys of each sequence's token."""
+    numbers = np.empty((5, num_decode), dtype=np.int64)
+    starts = step.starts[:num_decode]
+    numbers[0] = step.token_ids[:num_decode]
     numbers[1] = starts
-    blocks = [row.sequence.block_table[row.start // block_size] for row in rows]
+    tables = step.block_tables[:num_decode]
+    blocks = [table[start // block_size] for table, start in zip(tables, starts, strict=True)]
     numbers[2] = np.array(blocks, dtype=np.int64) * block_size + numbers[1] % block_size
-    numbers[3] = table_rows
+    numbers[3] = table_rows[:num_decode]
     numbers[4] = numbers[1] + 1
     return numbers
 
 
 def pack_mixed(
-    plan: StepPlan,
+    step: StepInput,
     tables: BlockTables,
     buffer: PinnedBuffer,
     split_kv: SplitKV,
@@ -60,27 +60,27 @@ def pack_mixed(
     block_size: int,
     tokens_per_tile: int,
 ) -> CudaBatch:
-    """Lay any plan end to end, its `num_decode` first rows as decode."""
-    rows = plan.chunks
-    table_rows = tables.rows_of([row.sequence for row in rows])
+    """Lay any step end to end, its `num_decode` first chunks as decode."""
+    table_rows = tables.rows_of(step.table_ids, step.block_tables)
     tables.flush()
-    decode = decode_numbers(rows[:num_decode], table_rows[:num_decode], block_size)
-    tokens = np.empty((3, plan.num_tokens), dtype=np.int64)  # ids, positions, slots
-    tokens[:, :num_decode] = decode[:3]
+    decode = decode_numbers(step, table_rows, num_decode, block_size)
+    tokens = np.empty((3, step.num_tokens), dtype=np.int64)  # ids, positions, slots
+    tokens[0] = step.token_ids
+    tokens[1:, :num_decode] = decode[1:3]
     offset, sequences, tiles = num_decode, list[tuple[int, ...]](), list[IntArray]()
-    logit_rows = [index for index, row in enumerate(rows[:num_decode]) if row.samples]
-    sampling = [table_row for table_row, row in zip(table_rows, rows, strict=True) if row.samples]
-    for index, row in enumerate(rows[num_decode:]):
-        end, span = offset + row.num_tokens, np.arange(row.start, row.end, dtype=np.int64)
-        tokens[0, offset:end] = row.sequence.token_ids[row.start : row.end]
+    logit_rows = [index for index, samples in enumerate(step.samples[:num_decode]) if samples]
+    sampling = [row for row, samples in zip(table_rows, step.samples, strict=True) if samples]
+    for index in range(num_decode, step.num_chunks):
+        start, length = step.starts[index], step.lengths[index]
+        end, span = offset + length, np.arange(start, start + length, dtype=np.int64)
         tokens[1, offset:end] = span
-        table = np.array(row.sequence.block_table, dtype=np.int64)
+        table = np.array(step.block_tables[index], dtype=np.int64)
         tokens[2, offset:end] = table[span // block_size] * block_size + span % block_size
-        sequences.append((table_rows[num_decode + index], offset, row.num_tokens, row.end))
-        firsts = np.arange(0, row.num_tokens, tokens_per_tile, dtype=np.int64)
-        num_seen = row.start + firsts
-        tiles.append(np.stack([np.full_like(firsts, index), firsts, num_seen], axis=1))
-        if row.samples:
+        sequences.append((table_rows[index], offset, length, start + length))
+        firsts = np.arange(0, length, tokens_per_tile, dtype=np.int64)
+        num_seen = start + firsts
+        tiles.append(np.stack([np.full_like(firsts, index - num_decode), firsts, num_seen], axis=1))
+        if step.samples[index]:
             logit_rows.append(end - 1)
         offset = end
     all_tiles = np.concatenate(tiles) if tiles else np.empty((0, 3), dtype=np.int64)

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from inference.execution.cuda.runner import CudaRunner
 from inference.kernels.greedy import choose_greedily
+from inference.protocol.requests import Sampling
 from inference.sampling.sampler import BatchSampler, is_drawn
-from inference.scheduling.sequence import Sequence, StepPlan, is_adjusted
+from inference.scheduling.step_input import SamplingInput, StepInput, is_adjusted
 
 NUM_BUFFERS = 3  # steps whose tokens may be unread at the same time, and one to spare
 
@@ -37,31 +38,32 @@ class CudaLauncher:
         ]
         self._num_launched = 0
 
-    def takes(self, plan: StepPlan) -> bool:
-        return not any(looks_back(sequence) for sequence in plan.sampling_sequences)
+    def takes(self, step: StepInput) -> bool:
+        sampling = step.sampling
+        return not any(map(looks_back, sampling.params, sampling.positions))
 
     @torch.inference_mode()
-    def launch(self, plan: StepPlan) -> CudaLaunched:
-        sequences = plan.sampling_sequences
-        logits, rows = self._runner.start(plan)
-        buffer = self._buffers[self._num_launched % NUM_BUFFERS][: len(sequences)]
+    def launch(self, step: StepInput) -> CudaLaunched:
+        sampling = step.sampling
+        logits, rows = self._runner.start(step)
+        buffer = self._buffers[self._num_launched % NUM_BUFFERS][: len(sampling.params)]
         self._num_launched += 1
-        if sequences:
-            buffer.copy_(self._choose(logits, rows, sequences), non_blocking=True)
+        if sampling.params:
+            buffer.copy_(self._choose(logits, rows, sampling), non_blocking=True)
         arrived = torch.cuda.Event()
         arrived.record()
         return CudaLaunched(buffer, arrived)
 
-    def _choose(self, logits: Tensor, rows: Tensor, sequences: list[Sequence]) -> Tensor:
+    def _choose(self, logits: Tensor, rows: Tensor, sampling: SamplingInput) -> Tensor:
         """Token ids `[num_rows]`, -1 where the logits were not finite; also left for the next step."""
         last_tokens = self._runner.last_tokens
-        if not any(is_drawn(sequence.request.sampling) for sequence in sequences):
+        if not any(map(is_drawn, sampling.params)):
             return choose_greedily(logits, rows, last_tokens)
-        chosen, usable = self._sampler.choose(logits, sequences)
+        chosen, usable = self._sampler.choose(logits, sampling)
         last_tokens.index_copy_(0, rows.long(), chosen.to(torch.int32))
         return torch.where(usable, chosen, -1).to(torch.int32)
 
 
-def looks_back(sequence: Sequence) -> bool:
-    """Whether choosing the sequence's next token takes its earlier ones, or tells more than the token."""
-    return sequence.request.sampling.logprobs is not None or is_adjusted(sequence)
+def looks_back(params: Sampling, position: int) -> bool:
+    """Whether choosing the next token takes the sequence's earlier ones, or tells more than the token."""
+    return params.logprobs is not None or is_adjusted(params, position)

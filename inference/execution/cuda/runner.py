@@ -1,4 +1,4 @@
-"""Runs plans on an NVIDIA GPU: pure decode replays a CUDA graph, whatever else is launched as it comes."""
+"""Runs steps on an NVIDIA GPU: pure decode replays a CUDA graph, whatever else is launched as it comes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from inference.fused.supported import can_fuse
 from inference.kernels.layer import fill_pending
 from inference.kernels.prefill_attention import tokens_per_tile
 from inference.models.loader import LoadedModel
-from inference.scheduling.batch_invariance import ChunkAlignment
-from inference.scheduling.sequence import ScheduledChunk, StepPlan
+from inference.scheduling.batch_invariance import ORDINARY, ChunkAlignment, ChunkPolicy
+from inference.scheduling.step_input import StepInput
 
 
 class CudaRunner:
     """A loaded model with its KV pool, and one block more for the rows that pad a graph."""
 
-    alignment: ChunkAlignment | None = None  # where rows are cut, in batch-invariant mode
+    chunk_policy: ChunkPolicy = ORDINARY  # how the scheduler is to cut what runs here
 
     def __init__(
         self,
@@ -75,9 +75,10 @@ class CudaRunner:
         self._buffer = PinnedBuffer(
             size=8 * max_batch_tokens + 16 * max_num_seqs + 4 * num_items + 1024, device=loaded.device
         )
+        self._is_invariant = is_invariant
         self._tokens_per_tile = tokens_per_tile(config.num_attention_heads // num_kv_heads)
         if is_invariant:
-            self.alignment = ChunkAlignment(math.lcm(block_size, self._tokens_per_tile))
+            self.chunk_policy = ChunkAlignment(math.lcm(block_size, self._tokens_per_tile))
         self._fused = fused_model(loaded, fuses=fuses, is_invariant=is_invariant, logits_dtype=logits_dtype)
         self._graphs = DecodeGraphs(
             self._forward,
@@ -96,25 +97,25 @@ class CudaRunner:
             yield len(self._graphs.sizes)
 
     @torch.inference_mode()
-    def run(self, plan: StepPlan) -> Tensor:
-        """Logits `[num_sampling, vocab]` in the plan's order, good until the next run."""
-        return self.start(plan)[0]
+    def run(self, step: StepInput) -> Tensor:
+        """Logits `[num_sampling, vocab]` in the chunks' order, good until the next run."""
+        return self.start(step)[0]
 
     @torch.inference_mode()
-    def score(self, plan: StepPlan) -> Tensor:
-        """As `run`, but the logits after every token of the plan: to measure, not to serve."""
-        return self._forward(replace(self._packed(plan), logit_rows=None))
+    def score(self, step: StepInput) -> Tensor:
+        """As `run`, but the logits after every token of the step: to measure, not to serve."""
+        return self._forward(replace(self._packed(step), logit_rows=None))
 
     @torch.inference_mode()
-    def start(self, plan: StepPlan) -> tuple[Tensor, Tensor]:
+    def start(self, step: StepInput) -> tuple[Tensor, Tensor]:
         """Logits, as `run` gives them, and the places in `last_tokens` of the sequences that they are of."""
-        rows = plan.chunks
-        is_decode = self._num_decode(rows) == len(rows) and all(row.samples for row in rows)
-        if is_decode and self._graphs.fits(len(rows)):
-            table_rows = self.tables.rows_of([row.sequence for row in rows])
+        num_rows = step.num_chunks
+        is_decode = self._num_decode(step) == num_rows and all(step.samples)
+        if is_decode and self._graphs.fits(num_rows):
+            table_rows = self.tables.rows_of(step.table_ids, step.block_tables)
             self.tables.flush()
-            return self._graphs.run(decode_numbers(rows, table_rows, self.block_size))
-        batch = self._packed(plan)
+            return self._graphs.run(decode_numbers(step, table_rows, num_rows, self.block_size))
+        batch = self._packed(step)
         return self._forward(batch), batch.table_rows
 
     @torch.inference_mode()
@@ -122,19 +123,19 @@ class CudaRunner:
         """Zero blocks that may hold NaN: attention masks what lies past the end, but 0 x NaN is NaN."""
         self.cache.zero(block_ids)
 
-    def _packed(self, plan: StepPlan) -> CudaBatch:
+    def _packed(self, step: StepInput) -> CudaBatch:
         return pack_mixed(
-            plan,
+            step,
             self.tables,
             self._buffer,
             self._split_kv,
-            num_decode=self._num_decode(plan.chunks),
+            num_decode=self._num_decode(step),
             block_size=self.block_size,
             tokens_per_tile=self._tokens_per_tile,
         )
 
-    def _num_decode(self, rows: tuple[ScheduledChunk, ...]) -> int:
-        return num_decode_rows(rows, is_invariant=self.alignment is not None)
+    def _num_decode(self, step: StepInput) -> int:
+        return num_decode_rows(step, is_invariant=self._is_invariant)
 
     def _forward(self, batch: CudaBatch) -> Tensor:
         num_decode = batch.paged.num_decode

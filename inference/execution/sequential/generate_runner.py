@@ -1,4 +1,4 @@
-"""transformers' `generate` as a runner of plans: one sequence at a time, one token at a time.
+"""transformers' `generate` as a runner of steps: one sequence at a time, one token at a time.
 
 `generate` runs in a thread of its own and hands over the scores of each next token; it goes on when it is
 told which token was chosen. So the loop around it keeps its limits, deadlines and cancellation.
@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from inference.models.loader import LoadedModel
-from inference.scheduling.sequence import ScheduledChunk, Sequence, StepPlan
+from inference.scheduling.step_input import StepInput
 
 
 class GenerationEnded(Exception):
@@ -80,34 +80,34 @@ class Generation(LogitsProcessor):  # type: ignore[misc]  # transformers' classe
 
 
 class GenerateRunner:
-    """Runs plans of one row. Its block pool is book-keeping only: `generate` holds its own cache."""
+    """Runs steps of one chunk. Its block pool is book-keeping only: `generate` holds its own cache."""
 
     def __init__(self, loaded: LoadedModel, *, num_blocks: int, block_size: int) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self._loaded = loaded
-        self._sequence: Sequence | None = None
+        self._request_id = ""
+        self._table_id = -1  # of the sequence that is being generated
         self._generation: Generation | None = None
         # What the folder prefers (sampling, penalties, stop tokens) is the request's business here.
         loaded.model.generation_config = GenerationConfig()
 
-    def run(self, plan: StepPlan) -> Any:
+    def run(self, step: StepInput) -> Any:
         """Scores of the next token, `[1, vocab]`."""
-        [row] = plan.chunks
         try:
-            return self._run(row)
+            return self._run(step)
         except BaseException:
             self.end()
             raise
 
-    def _run(self, row: ScheduledChunk) -> Tensor:
-        sequence = row.sequence
-        if sequence is self._sequence and self._generation is not None and row.start > 0:
-            self._generation.choose(sequence.token_ids[row.start])
+    def _run(self, step: StepInput) -> Tensor:
+        [request_id], [table_id], [start] = step.request_ids, step.table_ids, step.starts
+        if self._generation is not None and table_id == self._table_id and start > 0:
+            self._generation.choose(int(step.token_ids[0]))
         else:
             self.end()
-            self._sequence = sequence
-            self._generation = Generation(self._loaded, sequence.token_ids)
+            self._request_id, self._table_id = request_id, table_id
+            self._generation = Generation(self._loaded, step.token_ids.tolist())
         return self._generation.next_scores()
 
     def zero_blocks(self, block_ids: Seq[int]) -> None:
@@ -115,8 +115,6 @@ class GenerateRunner:
 
     def end(self, request_id: str | None = None) -> None:
         """End the generation that is under way; only that of `request_id`, where one is given."""
-        if self._generation is None or self._sequence is None:
-            return
-        if request_id in (None, self._sequence.id):
+        if self._generation is not None and request_id in (None, self._request_id):
             self._generation.end()
-            self._generation = self._sequence = None
+            self._generation = None

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 from inference.placements.event_stream import EventStream
 from inference.placements.inprocess.engine_loop import EngineLoop
+from inference.placements.inprocess.outbox import Outbox
 from inference.protocol.errors import NotReady, RequestRejected
 from inference.protocol.events import EngineError, Event, Finish, FinishReason, Usage
 from inference.protocol.requests import GenerateRequest
@@ -20,18 +20,16 @@ from inference.scheduling.engine import Engine
 
 logger = logging.getLogger(__name__)
 
-Post = tuple[EventStream, Event | RequestRejected]
-
 IDLE_AUDIT_SECONDS = 1.0  # after this long without work the engine's books are checked, once
 
 
 class ThreadedEngine:
-    """An engine in the thread that computes. Its methods may be called from any other; only `stop` waits."""
+    """An engine in the loop's thread. What is public may be called from any other; only `stop` waits."""
 
     def __init__(self, engine: Engine, engine_loop: EngineLoop) -> None:
         self.card = engine.card
         self.stats = engine.stats()  # the last snapshot
-        self.next_turn_at: float | None = None  # time.monotonic(): without a word, not before that
+        self.next_turn_at: float | None = None  # time.monotonic(): without a command, not before that
         self.has_ended = threading.Event()  # no turn will come any more
         self._engine = engine
         self._engine_loop = engine_loop
@@ -40,7 +38,7 @@ class ThreadedEngine:
         self._is_stopping = False
         self._error = ""  # why it died
         self._streams: dict[str, EventStream] = {}  # of the requests that the engine has accepted
-        self._outbox: defaultdict[asyncio.AbstractEventLoop, list[Post]] = defaultdict(list)
+        self._outbox = Outbox()
         engine_loop.add(self)
 
     @property
@@ -48,7 +46,7 @@ class ThreadedEngine:
         return not self._error
 
     def submit(self, request: GenerateRequest, stream: EventStream) -> None:
-        """Hand a request to the engine; events, or a refusal, go to `stream`. Raises `NotReady`."""
+        """Hand a request to the engine; events, or what rejects it, go to `stream`. Raises `NotReady`."""
         self._send(partial(self._submit, request, stream))
 
     def cancel(self, request_id: str, stream: EventStream) -> None:
@@ -79,14 +77,14 @@ class ThreadedEngine:
         self._engine.close()
 
     def is_due(self) -> bool:
-        """Whether a turn is worth it now."""
+        """Whether a turn has something to do now."""
         if self.has_ended.is_set():
             return False
         is_time = self.next_turn_at is not None and time.monotonic() >= self.next_turn_at
         return bool(self._commands) or self._can_step or self._is_stopping or is_time
 
     def turn(self) -> None:
-        """Obey what was said, compute a step, deliver. Called by the thread that computes, and no other."""
+        """Run the commands, compute a step, deliver its events. Called by the loop's thread alone."""
         if self._is_stopping and not self._commands:
             self._end()
             return
@@ -144,15 +142,12 @@ class ThreadedEngine:
         try:
             self._engine.submit(request, partial(self._post, request.request_id, stream))
         except RequestRejected as rejected:
-            self._refuse(stream, rejected)
+            self._outbox.add(stream, rejected)
         except Exception as error:
             logger.error("request %s could not be queued", request.request_id, exc_info=error)
-            self._refuse(stream, NotReady("the engine could not queue the request"))
+            self._outbox.add(stream, NotReady("the engine could not queue the request"))
         else:
             self._streams[request.request_id] = stream
-
-    def _refuse(self, stream: EventStream, rejected: RequestRejected) -> None:
-        self._outbox[stream.loop].append((stream, rejected))
 
     def _cancel(self, request_id: str, stream: EventStream) -> None:
         if self._streams.get(request_id) is stream:
@@ -163,19 +158,14 @@ class ThreadedEngine:
             self._engine.abort(request_id)
 
     def _post(self, request_id: str, stream: EventStream, event: Event) -> None:
-        self._outbox[stream.loop].append((stream, event))
+        self._outbox.add(stream, event)
         if isinstance(event, Finish):
             self._streams.pop(request_id, None)
 
     def _flush(self) -> None:
-        """One call into each event loop for all that a step brought it."""
-        for loop, posts in self._outbox.items():
-            try:
-                loop.call_soon_threadsafe(_put_all, posts)
-            except RuntimeError:  # the loop is closed: its readers are gone
-                for request_id in [key for key, stream in self._streams.items() if stream.loop is loop]:
-                    self._commands.append(partial(self._engine.abort, request_id))
-        self._outbox.clear()
+        for closed in self._outbox.flush():
+            for request_id in [key for key, stream in self._streams.items() if stream.loop is closed]:
+                self._commands.append(partial(self._engine.abort, request_id))
 
     def _die(self, error: BaseException) -> None:
         logger.critical("the engine of revision %s died", self.card.revision, exc_info=error)
@@ -197,11 +187,3 @@ class ThreadedEngine:
     def _end(self) -> None:
         self.next_turn_at = None
         self.has_ended.set()
-
-
-def _put_all(posts: list[Post]) -> None:
-    for stream, event in posts:
-        try:
-            stream.put(event)
-        except Exception as flaw:  # a reader's own; the others' events are as due as its were
-            logger.error("a reader failed", exc_info=flaw)

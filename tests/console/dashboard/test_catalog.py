@@ -100,7 +100,7 @@ def test_the_list_is_narrowed_by_name_and_state(viewer: Client) -> None:
     assert names("words=ALP") == ["alpha"]
     assert names("state=ready") == ["beta"]
     assert names("state=nonsense&page=99") == ["alpha", "beta"]
-    assert "No model is like that" in text(viewer, "/models/?words=zzz")
+    assert "No matching models" in text(viewer, "/models/?words=zzz")
 
 
 def test_an_empty_catalog_names_the_next_step(viewer: Client) -> None:

@@ -112,7 +112,8 @@ def test_forcing_says_beforehand_which_names_it_takes_away(operator: Client) -> 
     page = operator.get("/models/smol/smol-1/").content.decode()
     assert "other, smol" in page
     assert (
-        "lead elsewhere, in whole or in part: other." in operator.get("/models/smol/smol-0/").content.decode()
+        "have other revisions, in whole or in part: other."
+        in operator.get("/models/smol/smol-0/").content.decode()
     )
 
 

@@ -106,7 +106,7 @@ def test_a_certificate_shows_each_figure_beside_its_limit(child: Revision, signe
 def test_a_failed_one_says_what_was_missed(child: Revision, signed_in: SignedIn) -> None:
     certified(child, worst_weight_error=0.5, kl_mean=0.1)
     found = page(signed_in(Role.VIEWER))
-    assert "It loses more than it may." in found and found.count("missed") == 2
+    assert "The quality loss is beyond the limits." in found and found.count("not met") == 2
     assert f"50.0 % at {LAYER}" in found
 
 
@@ -116,4 +116,4 @@ def test_an_outdated_one_says_why_and_what_to_do(
     certified(child)
     monkeypatch.setattr(corpus, "digest", lambda: "0" * 64)
     found = page(signed_in(Role.OPERATOR))
-    assert "no longer counts" in found and "other texts" in found and "Certify again" in found
+    assert "no longer valid" in found and "other texts" in found and "Certify again" in found

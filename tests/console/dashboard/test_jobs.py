@@ -38,7 +38,7 @@ def test_the_list_is_honest_when_empty_and_filters_by_state(operator: Client) ->
     assert "No job yet" in text(operator, "jobs")
     new(state="failed", error="The disk is full.")
     assert "The disk is full." in text(operator, "jobs")
-    assert "No job is in that state" in text(operator, "jobs", query="?state=open")
+    assert "No matching jobs" in text(operator, "jobs", query="?state=open")
     new(state="running", stage="half way", fraction=0.5)
     page = text(operator, "jobs", query="?state=open")
     assert "half way" in page and "The disk is full." not in page

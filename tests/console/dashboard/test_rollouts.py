@@ -65,7 +65,7 @@ def steps(*rows: tuple[int, str]) -> dict[str, str]:
 
 def test_an_empty_room_names_the_next_step(operator: Client) -> None:
     text = operator.get("/rollouts/").content.decode()
-    assert "No rollout is at work" in text and "/rollouts/new" in text
+    assert "No active rollout" in text and "/rollouts/new" in text
     assert "Nothing has been rolled out yet" in text
 
 

@@ -136,7 +136,7 @@ def test_shares_that_somebody_changed_past_the_rollout_end_it_and_stay() -> None
     tick(later(0))
     tick(later(0))
     assert (look(row).state, answers()) == ("aborted", {"stub-1": 70, "stub-2": 30})
-    assert "past the rollout" in row.reason
+    assert "outside the rollout" in row.reason
     assert Entry.objects.filter(action="rollout.abort").count() == 1
 
 

@@ -18,7 +18,8 @@ from inference.config import EngineConfig, RevisionSpec
 from inference.execution.build import assemble
 from inference.protocol.events import Finish, FinishReason, Timings, Usage
 from inference.scheduling.engine import Engine
-from inference.scheduling.sequence import ScheduledChunk, StepPlan
+from inference.scheduling.step_input import StepInput
+from inference.scheduling.step_plan import ScheduledChunk, StepPlan
 from tests.inference import tiny
 
 SHAPE = {
@@ -68,15 +69,15 @@ def test_no_run_finds_what_the_run_before_has_cached(meter: Meter) -> None:
     assert meter.measure([items[0], items[0]])["cached_tokens"] == 32  # within a run it does
 
 
-def plan(made: Engine, *, prompt: int, start: int, num_tokens: int) -> StepPlan:
+def step(*, prompt: int, start: int, num_tokens: int) -> StepInput:
     sequence = tiny.sequence(range(prompt))
-    return StepPlan((ScheduledChunk(sequence, start, num_tokens),))
+    return StepPlan((ScheduledChunk(sequence, start, num_tokens),)).input
 
 
 def test_a_decode_step_reads_every_weight_but_the_embedding_and_all_keys_and_values() -> None:
     made = engine()
     roofline = Roofline(made, SLOW_COPIES)
-    roofline.add(plan(made, prompt=10, start=9, num_tokens=1))
+    roofline.add(step(prompt=10, start=9, num_tokens=1))
     model = made.runner.loaded.model  # type: ignore[attr-defined]
     weights = sum(one.nbytes for one in model.parameters()) - model.get_input_embeddings().weight.nbytes
     keys_and_values = 2 * 2 * 2 * 8 * 4  # both, layers, heads, size of each, bytes
@@ -86,13 +87,13 @@ def test_a_decode_step_reads_every_weight_but_the_embedding_and_all_keys_and_val
 def test_a_chunk_of_prefill_multiplies_its_tokens_with_all_keys_before_and_needs_no_head() -> None:
     made = engine()
     roofline = Roofline(made, SLOW_PRODUCTS)
-    roofline.add(plan(made, prompt=40, start=10, num_tokens=20))
+    roofline.add(step(prompt=40, start=10, num_tokens=20))
     layer = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64  # query and output, key and value, three of the MLP
     pairs = sum(range(11, 31))
     assert roofline.seconds == pytest.approx(2 * 2 * layer * 20 + 4 * 2 * 32 * pairs)
     without_head = roofline.seconds
     roofline.reset()
-    roofline.add(plan(made, prompt=30, start=10, num_tokens=20))
+    roofline.add(step(prompt=30, start=10, num_tokens=20))
     assert roofline.seconds == pytest.approx(without_head + 2 * 32 * 320)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from inference.benchmark.stopwatch import BEGIN, CHOSEN, COMPUTED, Breakdown, DeviceClock
 from inference.protocol.requests import Sampling
-from inference.scheduling.sequence import StepPlan
+from inference.scheduling.step_input import StepInput
 from inference.scheduling.step_loop import AsyncStepRunner
 from tests.inference.scheduling.fake_model import FakeLauncher, make_bench
 
@@ -21,9 +21,9 @@ LAUNCH_SECONDS, WAIT_SECONDS = 0.005, 0.2
 class SlowLauncher(FakeLauncher):
     """Takes a while to launch, and a longer while until the tokens are there."""
 
-    def launch(self, plan: StepPlan) -> Any:
+    def launch(self, step: StepInput) -> Any:
         time.sleep(LAUNCH_SECONDS)
-        launched = super().launch(plan)
+        launched = super().launch(step)
 
         def read() -> list[int | None]:
             time.sleep(WAIT_SECONDS)
@@ -32,7 +32,7 @@ class SlowLauncher(FakeLauncher):
         return SimpleNamespace(read=read)
 
 
-def test_launching_and_waiting_are_told_apart_and_every_plan_is_counted_once() -> None:
+def test_launching_and_waiting_are_told_apart_and_every_step_is_counted_once() -> None:
     bench = make_bench(overlaps=True)
     runner = SimpleNamespace(run=bench.runner.run, last_tokens=bench.runner.last_tokens)
     sampler: Any = SimpleNamespace(sample=bench.sampler.sample)
@@ -40,12 +40,12 @@ def test_launching_and_waiting_are_told_apart_and_every_plan_is_counted_once() -
     assert isinstance(step_runner, AsyncStepRunner)
     launcher = SlowLauncher(runner, sampler)  # type: ignore[arg-type]
     step_runner.launcher = launcher
-    plans: list[StepPlan] = []
-    breakdown = Breakdown(bench.engine, on_step=plans.append)
+    steps: list[StepInput] = []
+    breakdown = Breakdown(bench.engine, on_step=steps.append)
     bench.submit("a", [1, 2, 3], sampling=Sampling(max_tokens=6, ignore_eos=True))
     bench.run()
     report = breakdown.report()
-    assert report["steps"] == len(plans) == launcher.num_launched
+    assert report["steps"] == len(steps) == launcher.num_launched
     host = report["host_ms_per_step"]
     assert host["wait"] >= 1000 * WAIT_SECONDS
     assert 1000 * LAUNCH_SECONDS <= host["launch"] < host["wait"]

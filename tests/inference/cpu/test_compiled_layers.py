@@ -20,7 +20,7 @@ from inference.cpu.matmul import ROUNDED
 from inference.execution.kv_cache import KVCache
 from inference.fused.cpu import CpuFusedModel, can_compile
 from inference.fused.cpu_compiled import CompiledLayers
-from inference.fused.int4_blocked import BlockedInt4Linear, lay_out
+from inference.fused.int4_blocked import BlockedInt4Linear, to_blocked
 from inference.quantization.linear import allow_rounding
 from inference.quantization.registry import quantization_config
 from inference.quantization.w8a8 import MOST_EXACT_ROWS
@@ -119,7 +119,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     is_int4 = request.param in INT4_CONFIGS
     config = INT4_CONFIGS[request.param] if is_int4 else CONFIGS[request.param]
     quantized = quantized_model(config, tmp_path, "int4" if is_int4 else "int8")
-    lay_out(quantized)
+    to_blocked(quantized)
     return quantized
 
 

@@ -30,13 +30,13 @@ def fresh() -> Iterator[None]:
 def test_without_numba_torch_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "numba", None)
     assert not compiler.works()
-    assert int8_cpu.compiled not in int8_cpu.candidates(torch.float32, 64)
+    assert int8_cpu.by_compiled_code not in int8_cpu.candidates(torch.float32, 64)
     assert CpuFusedModel(tiny.tiny_model("llama")).compiled is None
 
 
 @pytest.mark.usefixtures("fresh")
 def test_a_wrong_product_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inference.cpu.matmul_single.is_right", lambda: False)
+    monkeypatch.setattr("inference.cpu.matmul_single.passes_self_test", lambda: False)
     assert not compiler.works()
 
 

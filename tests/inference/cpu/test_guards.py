@@ -18,7 +18,7 @@ from inference.cpu.packing import pack
 from inference.execution.kv_cache import KVCache
 from inference.fused import bf16_linear
 from inference.fused.cpu import CpuFusedModel
-from inference.fused.int4_blocked import lay_out
+from inference.fused.int4_blocked import to_blocked
 from inference.quantization import int4
 from inference.quantization.linear import allow_rounding
 from tests.inference.cpu import test_compiled_layers as layers
@@ -108,10 +108,10 @@ def test_layers_write_what_is_theirs(
 def model_of(kind: str, config: PretrainedConfig, folder: Path) -> Any:
     if kind == "packed":
         model = layers.plain_model(config).to(torch.bfloat16)
-        bf16_linear.widen(model)
+        bf16_linear.upcast_or_pack(model)
     else:
         model = layers.quantized_model(config, folder, kind)
-        lay_out(model)
+        to_blocked(model)
     allow_rounding(model)
     return model
 

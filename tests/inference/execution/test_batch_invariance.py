@@ -18,8 +18,8 @@ from inference.protocol.events import Delta, Event, Finish
 from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from inference.scheduling.batch_invariance import ChunkAlignment
 from inference.scheduling.engine import Engine
-from inference.scheduling.prefill_budget import PrefillBudget
-from inference.scheduling.sequence import ScheduledChunk
+from inference.scheduling.prefill_budget import PrefillBudget, StepBudget
+from inference.scheduling.step_plan import ScheduledChunk, StepPlan
 from tests.inference import tiny
 from tests.inference.scheduling.fake_model import make_bench, oracle
 
@@ -183,25 +183,26 @@ def test_a_step_too_small_for_a_chunk_is_refused() -> None:
 
 
 def test_chunks_end_at_borders_and_output_is_computed_again_token_by_token() -> None:
-    bench = make_bench(num_blocks=8, max_batch_tokens=11, alignment=ChunkAlignment(8))
+    bench = make_bench(num_blocks=8, max_batch_tokens=11, chunk_policy=ChunkAlignment(8))
     long = bench.submit("long", range(1, 18), sampling=Sampling(max_tokens=10, ignore_eos=True))
     short = bench.submit("short", [1, 2, 3], sampling=Sampling(max_tokens=16, ignore_eos=True), priority=1)
     bench.run()
     assert long.token_ids == oracle(range(1, 18), max_tokens=10)
     assert short.token_ids == oracle([1, 2, 3], max_tokens=16)
     assert long.finish.timings.num_preemptions > 0, "the pool was to be too small"
-    for plan in bench.runner.plans:
-        kinds = [row.start >= row.sequence.num_prompt_tokens for row in plan.chunks]
+    for step in bench.runner.steps:
+        columns = list(zip(step.starts, step.ends, step.num_prompt_tokens, strict=True))
+        kinds = [start >= num_prompt_tokens for start, _, num_prompt_tokens in columns]
         assert kinds == sorted(kinds, reverse=True), "prefill stood before decode"
-    for row in (row for plan in bench.runner.plans for row in plan.chunks):
-        if row.start < row.sequence.num_prompt_tokens:
-            assert row.start % 8 == 0 and (row.end % 8 == 0 or row.end == row.sequence.num_prompt_tokens)
-        else:
-            assert row.num_tokens == 1
+        for start, end, num_prompt_tokens in columns:
+            if start < num_prompt_tokens:
+                assert start % 8 == 0 and (end % 8 == 0 or end == num_prompt_tokens)
+            else:
+                assert end == start + 1
 
 
 def test_blocks_are_found_up_to_a_border_of_the_prompt() -> None:
-    bench = make_bench(max_batch_tokens=32, alignment=ChunkAlignment(8), num_blocks=32)
+    bench = make_bench(max_batch_tokens=32, chunk_policy=ChunkAlignment(8), num_blocks=32)
     bench.submit("first", range(20), sampling=Sampling(max_tokens=12, ignore_eos=True))
     bench.run()
     for length, found in ((20, 16), (17, 16), (16, 8), (32, 16)):
@@ -211,23 +212,30 @@ def test_blocks_are_found_up_to_a_border_of_the_prompt() -> None:
 
 
 def test_a_row_is_cut_at_every_multiple() -> None:
-    sequence = tiny.sequence(range(40))
-    pieces = [(row.start, row.num_tokens) for row in ChunkAlignment(8).cut(ScheduledChunk(sequence, 5, 20))]
-    assert pieces == [(5, 3), (8, 8), (16, 8), (24, 1)]
-    assert [(row.start, row.num_tokens) for row in ChunkAlignment(8).cut(ScheduledChunk(sequence, 8, 8))] == [
-        (8, 8)
-    ]
+    assert ChunkAlignment(8).cut(5, 20) == [(5, 3), (8, 8), (16, 8), (24, 1)]
+    assert ChunkAlignment(8).cut(8, 8) == [(8, 8)]
+
+
+def test_a_piece_is_a_step_of_its_own() -> None:
+    decoding, prompt = tiny.sequence([1, 2], [3], seed=4), tiny.sequence(range(40), seed=5)
+    chunks = (ScheduledChunk(decoding, 2, 1), ScheduledChunk(prompt, 20, 20))
+    step = StepPlan(chunks).input
+    first, last = step.piece(1, 20, 4), step.piece(1, 24, 16)
+    assert first.token_ids.tolist() == [20, 21, 22, 23] and last.token_ids.tolist() == list(range(24, 40))
+    assert (first.samples, first.sampling.seeds) == ((False,), ())
+    assert (last.samples, last.sampling.seeds, last.sampling.positions) == ((True,), (5,), (0,))
+    assert step.piece(0, 2, 1).sampling.seeds == (4,)
 
 
 def test_a_chunk_wider_than_a_mixed_step_wants_is_computed_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bench = make_bench(num_blocks=400, max_batch_tokens=700, max_num_seqs=8, alignment=ChunkAlignment(600))
+    bench = make_bench(num_blocks=400, max_batch_tokens=700, max_num_seqs=8, chunk_policy=ChunkAlignment(600))
     for name in ("a", "b", "c"):
         bench.submit(name, [1, 2], sampling=Sampling(max_tokens=60, ignore_eos=True))
     for _ in range(3):
         bench.engine.step()
-    monkeypatch.setattr(PrefillBudget, "budget", lambda *_, **__: (256, True))
+    monkeypatch.setattr(PrefillBudget, "budget", lambda *_, **__: StepBudget(256, is_shared=True))
     late = bench.submit("late", range(1, 60), sampling=Sampling(max_tokens=2, ignore_eos=True))
     for _ in range(5):
         bench.engine.step()

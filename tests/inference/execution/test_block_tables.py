@@ -1,4 +1,4 @@
-"""Block tables on the device: what changed travels, whatever its amount, and rows follow their sequences."""
+"""Block tables on the device: what changed travels, whatever its amount, and rows follow their tables."""
 
 from __future__ import annotations
 
@@ -7,17 +7,8 @@ import torch
 
 from inference.execution.cuda import block_tables
 from inference.execution.cuda.block_tables import BlockTables
-from inference.protocol.requests import GenerateRequest, Owner
-from inference.scheduling.sequence import Sequence, Status
 
 CPU = torch.device("cpu")
-
-
-def sequence(name: str, blocks: list[int]) -> Sequence:
-    request = GenerateRequest(request_id=name, revision="r", token_ids=(1,), owner=Owner("o", salt=""))
-    made = Sequence(request, arrived_at=0.0, max_tokens=1, seed=0, block_table=blocks)
-    made.status = Status.RUNNING
-    return made
 
 
 def shown(tables: BlockTables, row: int, count: int) -> list[int]:
@@ -30,29 +21,32 @@ def shown(tables: BlockTables, row: int, count: int) -> list[int]:
 def test_all_changes_arrive_in_however_many_copies(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(block_tables, "CHANGES_AT_ONCE", at_once)
     tables = BlockTables(num_rows=3, max_blocks=16, device=CPU)
-    first, second = sequence("a", list(range(100, 111))), sequence("b", [7])
-    rows = tables.rows_of([first, second])
-    assert shown(tables, rows[0], 11) == list(range(100, 111))
+    first = tuple(range(100, 111))
+    rows = tables.rows_of([0, 1], [first, (7,)])
+    assert shown(tables, rows[0], 11) == list(first)
     assert shown(tables, rows[1], 1) == [7]
-    second.block_table += [8, 9]
-    assert tables.rows_of([first, second]) == rows
+    assert tables.rows_of([0, 1], [first, (7, 8, 9)]) == rows
     assert shown(tables, rows[1], 3) == [7, 8, 9]
 
 
 def test_a_preempted_sequence_brings_its_new_blocks() -> None:
+    """Its table has another id then, and may have fewer blocks than before."""
     tables = BlockTables(num_rows=3, max_blocks=16, device=CPU)
-    only = sequence("a", [1, 2, 3])
-    tables.rows_of([only])
+    tables.rows_of([5], [(1, 2, 3)])
     tables.flush()
-    only.num_preemptions, only.block_table = 1, [9, 8]
-    (row,) = tables.rows_of([only])
+    (row,) = tables.rows_of([6], [(9, 8)])
     assert shown(tables, row, 2) == [9, 8]
 
 
-def test_rows_of_ended_sequences_are_given_out_again() -> None:
+def test_rows_of_tables_that_a_step_does_not_use_are_given_out_again() -> None:
+    tables = BlockTables(num_rows=2, max_blocks=4, device=CPU)
+    tables.rows_of([0, 1], [(1,), (2,)])
+    kept, new = tables.rows_of([1, 2], [(2,), (3,)])
+    assert (shown(tables, kept, 1), shown(tables, new, 1)) == ([2], [3])
+    kept, back = tables.rows_of([1, 0], [(2,), (1, 4)])
+    assert (shown(tables, kept, 1), shown(tables, back, 2)) == ([2], [1, 4])
+
+
+def test_drafts_stand_in_the_row_of_their_sequence() -> None:
     tables = BlockTables(num_rows=1, max_blocks=4, device=CPU)
-    before = sequence("a", [1])
-    tables.rows_of([before])
-    before.status = Status.FINISHED
-    (row,) = tables.rows_of([sequence("b", [2])])
-    assert shown(tables, row, 1) == [2]
+    assert len(set(tables.rows_of([3, 3, 3], [(1,), (1,), (1,)]))) == 1

@@ -14,7 +14,7 @@ from inference.checkpoints.model_folder import CannotLoad
 from inference.config import EngineConfig
 from inference.execution.build import runner_for
 from inference.models.loader import load_model
-from inference.scheduling.sequence import ScheduledChunk, StepPlan
+from inference.scheduling.step_plan import ScheduledChunk, StepPlan
 from tests.inference import tiny
 from tests.inference.quantization.wide import wide_model
 
@@ -49,9 +49,9 @@ def logits(folder: Path, **settings: Any) -> Tensor:
     config = EngineConfig(device="cpu", block_size=4, max_batch_tokens=64, num_threads=1, **settings)
     runner = runner_for(load_model(folder, config), config, num_blocks=12)
     sequence = tiny.sequence(tiny.prompt(NUM_TOKENS))
-    sequence.block_table = [11, 3, 7, 0, 10, 2, 9, 1, 8, 5]
+    sequence.block_table = (11, 3, 7, 0, 10, 2, 9, 1, 8, 5)
     parts = [
-        runner.score(StepPlan((ScheduledChunk(sequence, start, end - start),)))
+        runner.score(StepPlan((ScheduledChunk(sequence, start, end - start),)).input)
         for start, end in pairwise(BORDERS)
     ]
     return torch.cat(parts).float()

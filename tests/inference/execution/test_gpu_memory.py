@@ -21,7 +21,7 @@ from inference.execution.gpu_memory import (
     reserve_bytes,
     run_largest,
 )
-from inference.scheduling.sequence import Sequence, StepPlan
+from inference.scheduling.step_input import SamplingInput, StepInput
 
 POOL, OWN, STEP, KERNELS, FIRST_GRAPH, OTHER_GRAPH = 500, 70, 300, 40, 120, 6
 
@@ -122,16 +122,16 @@ def test_the_sampler_is_given_its_worst_case() -> None:
     class Runner:
         num_blocks, block_size = 4, 16
 
-        def run(self, plan: StepPlan) -> torch.Tensor:
-            return torch.randn(len(plan.sampling_sequences), 5000)
+        def run(self, step: StepInput) -> torch.Tensor:
+            return torch.randn(len(step.sampling.params), 5000)
 
         def zero_blocks(self, block_ids: Any) -> None: ...
 
     class Sampler:
-        def sample(self, logits: torch.Tensor, sequences: list[Sequence], positions: Any = None) -> list[Any]:
-            assert len(logits) == len(sequences) == 8
+        def sample(self, logits: torch.Tensor, sampling: SamplingInput) -> list[Any]:
+            assert len(logits) == len(sampling.params) == 8
             assert not logits.any(), "equal scores make top_p sort the whole vocabulary"
-            assert all(0 < sequence.request.sampling.top_p < 1 for sequence in sequences)
+            assert all(0 < params.top_p < 1 for params in sampling.params)
             self.was_asked = True
             return []
 

@@ -18,7 +18,7 @@ from inference.cpu import compiler
 from inference.cpu.packing import pack, unpack
 from inference.execution.build import build_engine
 from inference.execution.kv_cache import KVCache
-from inference.fused.bf16_linear import NarrowEmbedding, PackedLinear
+from inference.fused.bf16_linear import Bf16Embedding, PackedLinear
 from inference.fused.cpu import CpuFusedModel
 from inference.models.loader import LoadedModel, load_model
 from inference.quantization.int8 import Int8Linear
@@ -123,10 +123,10 @@ def test_large_weights_stay_narrow_and_the_rest_is_float32(name: str, tmp_path: 
     assert CpuFusedModel(model).compiled is not None
     assert not [one for one in model.modules() if type(one) is nn.Linear]
     for owner in model.modules():
-        is_packed = isinstance(owner, PackedLinear | NarrowEmbedding)
+        is_packed = isinstance(owner, PackedLinear | Bf16Embedding)
         for parameter_name, parameter in owner.named_parameters(recurse=False):
-            is_narrow = is_packed and parameter_name == "weight"
-            assert parameter.dtype == (torch.bfloat16 if is_narrow else torch.float32), (
+            keeps_bf16 = is_packed and parameter_name == "weight"
+            assert parameter.dtype == (torch.bfloat16 if keeps_bf16 else torch.float32), (
                 owner,
                 parameter_name,
             )

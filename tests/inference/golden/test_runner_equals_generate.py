@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from inference.execution.runner import ModelRunner
-from inference.scheduling.sequence import ScheduledChunk, Sequence, StepPlan
+from inference.scheduling.sequence import Sequence
+from inference.scheduling.step_plan import ScheduledChunk, StepPlan
 from tests.inference import tiny
 
 BLOCK_SIZE = 4
@@ -27,15 +28,15 @@ def scattered_tables(sequences: list[Sequence], num_blocks: int) -> None:
     """Give each sequence blocks from all over the pool, so that neighbours in a text are none in memory."""
     order = torch.randperm(num_blocks, generator=torch.Generator().manual_seed(3)).tolist()
     for sequence in sequences:
-        for _ in range(-(-(sequence.num_prompt_tokens + NUM_TOKENS) // BLOCK_SIZE)):
-            sequence.block_table.append(order.pop())
+        num_blocks = -(-(sequence.num_prompt_tokens + NUM_TOKENS) // BLOCK_SIZE)
+        sequence.block_table = tuple([order.pop() for _ in range(num_blocks)])
 
 
 def step(runner: ModelRunner, rows: list[ScheduledChunk]) -> None:
     """Run rows and append the greedy tokens, as the engine would."""
     plan = StepPlan(tuple(rows))
-    chosen = runner.run(plan).argmax(dim=-1).tolist()
-    sampling = plan.sampling_sequences
+    chosen = runner.run(plan.input).argmax(dim=-1).tolist()
+    sampling = [row.sequence for row in rows if row.samples]
     for row in rows:
         row.sequence.num_computed_tokens = row.end
     for sequence, token_id in zip(sampling, chosen, strict=True):
@@ -76,7 +77,7 @@ def test_a_shared_prefix_is_read_from_another_sequences_blocks(name: str, attent
     runner = ModelRunner(tiny.loaded(model, attention=attention), num_blocks=60, block_size=BLOCK_SIZE)
     first, second = (tiny.sequence(prompt) for prompt in prompts)
     scattered_tables([first, second], runner.num_blocks)
-    second.block_table[:8] = first.block_table[:8]
+    second.block_table = first.block_table[:8] + second.block_table[8:]
     second.num_computed_tokens = 8 * BLOCK_SIZE
     step(runner, [ScheduledChunk(first, 0, first.num_uncomputed_tokens)])
     for _ in range(NUM_TOKENS):
@@ -93,15 +94,9 @@ def test_logits_come_in_the_plans_order_and_only_for_rows_that_sample() -> None:
     runner = ModelRunner(tiny.loaded(tiny.tiny_model("llama")), num_blocks=60, block_size=BLOCK_SIZE)
     sequences = [tiny.sequence(tiny.prompt(length)) for length in (9, 6, 12)]
     scattered_tables(sequences, runner.num_blocks)
-    alone = [runner.run(StepPlan((ScheduledChunk(s, 0, len(s.token_ids)),)))[0] for s in sequences]
-    together = runner.run(
-        StepPlan(
-            (
-                ScheduledChunk(sequences[2], 0, 12),
-                ScheduledChunk(sequences[0], 0, 8),
-                ScheduledChunk(sequences[1], 0, 6),
-            )
-        )
-    )
+    alone = [runner.run(StepPlan((ScheduledChunk(s, 0, len(s.token_ids)),)).input)[0] for s in sequences]
+    lengths = ((sequences[2], 12), (sequences[0], 8), (sequences[1], 6))
+    plan = StepPlan(tuple(ScheduledChunk(sequence, 0, length) for sequence, length in lengths))
+    together = runner.run(plan.input)
     assert together.shape == (2, tiny.VOCAB_SIZE)
     torch.testing.assert_close(together, torch.stack([alone[2], alone[1]]), atol=1e-4, rtol=1e-4)

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaModel, modeling_utils
 
 from inference.config import EngineConfig
-from inference.models.default_dtype import default_dtype, kept_from_others
+from inference.models.default_dtype import default_dtype, thread_local_default_dtype
 from inference.models.loader import load_model
 from tests.inference import tiny
 
@@ -87,7 +87,7 @@ def test_nothing_stays_changed_after_a_load(folder: Path, quantization: str | No
 def test_a_model_is_the_one_that_transformers_makes(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     tiny.tiny_model(name).save_pretrained(tmp_path)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype)
-    with kept_from_others():
+    with thread_local_default_dtype():
         ours = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=dtype)
     found, wanted = (dict((*model.named_parameters(), *model.named_buffers())) for model in (ours, theirs))
     assert found.keys() == wanted.keys()
@@ -123,7 +123,7 @@ def test_every_maker_of_tensors_follows_the_default() -> None:
 
 def test_it_ends_with_an_error_as_well_and_takes_floats_alone() -> None:
     theirs, ask = modeling_utils.local_torch_dtype, torch.get_default_dtype
-    with pytest.raises(KeyError), kept_from_others(), default_dtype(torch.bfloat16):
+    with pytest.raises(KeyError), thread_local_default_dtype(), default_dtype(torch.bfloat16):
         raise KeyError
     assert modeling_utils.local_torch_dtype is theirs and torch.get_default_dtype is ask
     assert torch.empty(1).dtype == torch.float32

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, Ph
 
 from inference.config import EngineConfig, RevisionSpec
 from inference.execution.build import build_engine
-from inference.models.rotary_length import settle_frequencies
+from inference.models.rotary_length import fix_rope_frequencies
 from inference.protocol.events import Delta, Event
 from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from tests.inference import tiny
@@ -89,7 +89,7 @@ def test_frequencies_stay_whatever_is_computed() -> None:
     dynamic = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0}
     config = LlamaConfig(**tiny.SHAPE | {"max_position_embeddings": ORIGINAL}, rope_parameters=dynamic)
     rotary = AutoModelForCausalLM.from_config(config).model.rotary_emb
-    settle_frequencies(rotary, CONTEXT)
+    fix_rope_frequencies(rotary, CONTEXT)
     settled = rotary.inv_freq.clone()
     for longest in (CONTEXT, 8 * CONTEXT, 4):
         rotary(torch.zeros(1), torch.arange(longest)[None])
@@ -108,7 +108,7 @@ def test_each_type_of_layer_keeps_its_own() -> None:
     )
     rotary = AutoModelForCausalLM.from_config(config).model.rotary_emb
     sliding, short = rotary.sliding_attention_inv_freq.clone(), rotary.full_attention_inv_freq.clone()
-    settle_frequencies(rotary, CONTEXT)
+    fix_rope_frequencies(rotary, CONTEXT)
     long = rotary.full_attention_inv_freq.clone()
     assert torch.equal(rotary.sliding_attention_inv_freq, sliding) and not torch.equal(long, short)
     rotary(torch.zeros(1), torch.arange(4)[None], "full_attention")

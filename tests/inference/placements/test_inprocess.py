@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from inference.config import PlacementConfig, RevisionSpec
-from inference.placements.inprocess import loader, threaded_engine
+from inference.placements.inprocess import loader, outbox, threaded_engine
 from inference.placements.inprocess.placement import InProcess
 from inference.protocol.errors import ContextLengthExceeded, InvalidValue, NotReady, UnknownRevision
 from inference.protocol.events import Delta, Event, Finish, FinishReason
 from inference.protocol.requests import GenerateRequest, Owner, Sampling, TokenizedPrompt, TokenizeRequest
 from inference.protocol.stats import LoadProgress, PromptStats
-from inference.scheduling.sequence import StepPlan
 from inference.scheduling.step_executor import DeviceLost
+from inference.scheduling.step_input import StepInput
 from tests.inference.scheduling.fake_model import Bench, make_bench, oracle
 
 
@@ -35,7 +35,7 @@ class Gate:
         self.step_seconds = 0.0
         self.error: Exception | None = None
 
-    def __call__(self, plan: StepPlan) -> None:
+    def __call__(self, step: StepInput) -> None:
         assert self.is_open.wait(60)
         time.sleep(self.step_seconds)
         if self.error is not None:
@@ -164,7 +164,7 @@ async def test_requests_stream_at_the_same_time(house: House) -> None:
     for i, (token_ids, finish) in enumerate(results):
         assert token_ids == oracle((i, 2), max_tokens=8)
         assert finish.reason is FinishReason.LENGTH
-    assert max(len(plan.chunks) for plan in house.bench.runner.plans) > 1
+    assert max(step.num_chunks for step in house.bench.runner.steps) > 1
 
 
 async def test_revisions_take_turns_in_one_thread_and_leave_it_one_by_one(
@@ -176,8 +176,8 @@ async def test_revisions_take_turns_in_one_thread_and_leave_it_one_by_one(
     gate.is_open.clear()
 
     def load(spec: RevisionSpec, progress: Callable[[LoadProgress], None], _: PlacementConfig) -> Any:
-        def step(plan: StepPlan) -> None:
-            gate(plan)
+        def step(step: StepInput) -> None:
+            gate(step)
             turns.append(spec.revision)
             threads.add(threading.get_ident())
 
@@ -231,7 +231,7 @@ async def test_an_engine_that_dies_takes_no_other_with_it(
     caplog.clear()
 
 
-async def test_a_refusal_is_raised_from_the_first_step(house: House) -> None:
+async def test_a_rejection_is_raised_from_the_first_step(house: House) -> None:
     with pytest.raises(InvalidValue) as caught:
         await anext(house.generate("r", token_ids=(1, 100)))
     assert caught.value.param == "prompt"
@@ -342,8 +342,8 @@ async def test_one_call_into_the_event_loop_brings_a_whole_step(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    put_all = threaded_engine._put_all
-    monkeypatch.setattr(threaded_engine, "_put_all", lambda posts: (calls.append(len(posts)), put_all(posts)))
+    put_all = outbox._put_all
+    monkeypatch.setattr(outbox, "_put_all", lambda posts: (calls.append(len(posts)), put_all(posts)))
     house.gate.is_open.clear()
     readers = [asyncio.ensure_future(read(house.generate(f"r{i}", token_ids=(i,)))) for i in range(5)]
     await asyncio.sleep(0.05)

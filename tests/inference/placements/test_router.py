@@ -14,7 +14,7 @@ from inference.placements.router import RoutingClient
 from inference.protocol.errors import InvalidValue, NotReady, RequestRejected, UnknownRevision
 from inference.protocol.events import Delta, Finish, FinishReason
 from inference.protocol.requests import GenerateRequest, Owner, Sampling, TokenizeRequest
-from inference.protocol.stats import Device, LoadProgress, ModelCard
+from inference.protocol.stats import Capabilities, Device, LoadProgress, ModelCard
 from tests.stub_engine import DEVICE, StubEngine
 
 OTHER_DEVICE = Device("cuda", "bfloat16", total_bytes=2, free_bytes=1)
@@ -37,6 +37,13 @@ class OtherEngine(StubEngine):
     async def stop(self) -> None:
         await super().stop()
         type(self).num_stops += 1
+
+
+class GrantlessEngine(StubEngine):
+    """A placement that cannot be given more tokens later."""
+
+    def capabilities(self, revision: str) -> Capabilities:
+        return Capabilities(can_grant=False)
 
 
 class FailingEngine(StubEngine):
@@ -161,6 +168,13 @@ async def test_models_stats_and_devices_are_those_of_all_placements(router: Rout
     assert [stats.revision for stats in router.stats().revisions] == ["here", "there"]
     assert not router.stats().is_draining
     assert router.devices() == (DEVICE, OTHER_DEVICE)
+
+
+async def test_capabilities_are_those_of_the_revisions_placement(router: RoutingClient) -> None:
+    await load(router, "grantless", placement=f"{__name__}.{GrantlessEngine.__name__}")
+    assert router.capabilities("here").can_grant and router.capabilities("there").can_grant
+    assert not router.capabilities("grantless").can_grant
+    assert [card.revision for card in router.models()] == ["here", "there", "grantless"]
 
 
 async def test_a_placement_starts_once_and_only_when_a_revision_names_it(

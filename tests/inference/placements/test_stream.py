@@ -111,7 +111,7 @@ async def test_after_a_cancel_an_unload_waits_for_nothing(house: House) -> None:
         await house.client.unload("fake")
 
 
-async def test_refusals_are_handed_over_and_not_raised(house: House) -> None:  # noqa: F811
+async def test_rejections_are_handed_over_and_not_raised(house: House) -> None:  # noqa: F811
     unknown = await streamed(house.client, request(revision="nowhere"))
     assert [type(event) for event in unknown.events] == [UnknownRevision]
     invalid = await streamed(house.client, request(token_ids=(1, 100)))

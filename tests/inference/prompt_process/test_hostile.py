@@ -66,9 +66,9 @@ async def test_a_template_that_loops_is_ended_counted_and_started_again(
 ) -> None:
     queue = open_queue(write("hostile", f"{WHEN}{LOOPS}{{% endif %}}{PLAIN}"))
     for number in range(2):
-        with pytest.raises(PromptTooCostly, match=r"chat template.*longer than 1 s.*was stopped") as refusal:
+        with pytest.raises(PromptTooCostly, match=r"chat template.*longer than 1 s.*was stopped") as rejected:
             await ask(queue, "now")
-        assert refusal.value.param == "messages"
+        assert rejected.value.param == "messages"
         assert queue.stats().num_ended == number + 1
     assert (await ask(queue, "later")).token_ids, "it was not started again"
 
@@ -86,9 +86,9 @@ async def test_what_fails_by_itself_is_refused_and_the_process_lives(write: Writ
     queue = open_queue(write("hostile", one_of(REFUSED)))
     before = process_of(queue)
     for name in REFUSED:
-        with pytest.raises(InvalidValue) as refusal:
+        with pytest.raises(InvalidValue) as rejected:
             await ask(queue, name)
-        assert refusal.value.param == "messages", name
+        assert rejected.value.param == "messages", name
         assert process_of(queue) == before and queue.stats().num_ended == 0, name
 
 
@@ -114,9 +114,9 @@ async def test_a_hostile_tokenizer_is_ended(
     write: Write, open_queue: Open, change: Callable[[Any], None]
 ) -> None:
     queue = open_queue(write("hostile", change=change))
-    with pytest.raises(PromptTooCostly) as refusal:
+    with pytest.raises(PromptTooCostly) as rejected:
         await complete(queue, "q" * 3000)
-    assert refusal.value.param == "prompt"
+    assert rejected.value.param == "prompt"
     assert (await complete(queue, "later")).token_ids
 
 
@@ -167,9 +167,9 @@ async def test_after_ends_in_a_row_prompts_are_refused_for_a_while(write: Write,
         with pytest.raises(PromptTooCostly):
             await ask(queue, "now")
     assert "took longer than 1 s" in queue.stats().error
-    with pytest.raises(NotReady, match="cannot be prepared") as refusal:
+    with pytest.raises(NotReady, match="cannot be prepared") as rejected:
         await ask(queue, "later")
-    assert 0 < refusal.value.retry_after_seconds <= queue_module.HOLD_SECONDS
+    assert 0 < rejected.value.retry_after_seconds <= queue_module.HOLD_SECONDS
     queue._held_until = 0.0  # the while is over
     assert (await ask(queue, "later")).token_ids
     assert queue.stats().error == ""

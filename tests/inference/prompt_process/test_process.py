@@ -100,10 +100,10 @@ async def test_refusals_keep_kind_words_and_field(
     queue = open_queue(write("honest"))
     with pytest.raises(
         InvalidValue if kind is InvalidValue else ContextLengthExceeded, match=words
-    ) as refusal:
+    ) as rejected:
         await queue.tokenize(request_, vocab_size=300, max_model_len=40)
-    assert type(refusal.value) is kind
-    assert refusal.value.param == ("messages" if request_.messages is not None else "prompt")
+    assert type(rejected.value) is kind
+    assert rejected.value.param == ("messages" if request_.messages is not None else "prompt")
 
 
 async def test_one_that_was_killed_is_started_again_for_the_same_prompt(

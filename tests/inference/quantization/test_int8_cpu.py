@@ -10,18 +10,19 @@ from torch import Tensor, nn
 
 from inference.quantization import int8_cpu
 from inference.quantization.int8 import Int8Linear, dequantize, quantize
-from inference.quantization.int8_cpu import CpuWeight, Way
-from inference.quantization.int8_matmul import Fastest, dequantized
+from inference.quantization.int8_cpu import CpuWeight, Kernel
+from inference.quantization.int8_matmul import FastestMatmul, dequantized
 from inference.quantization.linear import allow_rounding
 
-WAYS = (
-    int8_cpu.exact,
-    int8_cpu.widened,
-    int8_cpu.in_bfloat16,
-    *int8_cpu.BY_DIGITS,
+KERNELS = (
+    int8_cpu.reference,
+    int8_cpu.in_float32,
+    int8_cpu.by_int8pack_mm,
+    *int8_cpu.INTEGER_KERNELS,
 )
-BY_DIGITS = tuple(way for way in int8_cpu.BY_DIGITS if int8_cpu.is_exact(way))
-TOLERANCES = {int8_cpu.in_bfloat16: 0.005}  # bfloat16 has 8 bits; digits keep 15
+INTEGER_KERNELS = tuple(kernel for kernel in int8_cpu.INTEGER_KERNELS if int8_cpu.is_exact(kernel))
+USABLE = [kernel for kernel in KERNELS if kernel not in int8_cpu.INTEGER_KERNELS or kernel in INTEGER_KERNELS]
+TOLERANCES = {int8_cpu.by_int8pack_mm: 0.005}  # bfloat16 has 8 bits; digits keep 15
 NUM_INPUTS, NUM_OUTPUTS = 64, 96
 
 
@@ -41,20 +42,23 @@ def made(num_rows: int) -> tuple[Tensor, CpuWeight, Tensor]:
     return x, CpuWeight(weight, scale), x.double() @ dequantize(weight, scale).double().T
 
 
-def error(product: Tensor, exact: Tensor) -> float:
+def error(product: Tensor, reference: Tensor) -> float:
     """The largest of all rows, each relative to its own size."""
-    return float(((product.double() - exact).norm(dim=-1) / exact.norm(dim=-1)).max())
+    return float(((product.double() - reference).norm(dim=-1) / reference.norm(dim=-1)).max())
 
 
 @pytest.mark.parametrize("num_rows", [1, 3, 40])
-@pytest.mark.parametrize("way", [way for way in WAYS if way not in int8_cpu.BY_DIGITS or way in BY_DIGITS])
-def test_every_way_gives_the_product(way: Way, num_rows: int) -> None:
-    x, weight, exact = made(num_rows)
-    product = way(x, weight)
+@pytest.mark.parametrize(
+    "kernel",
+    USABLE,
+)
+def test_every_kernel_gives_the_product(kernel: Kernel, num_rows: int) -> None:
+    x, weight, reference = made(num_rows)
+    product = kernel(x, weight)
     assert product.dtype == torch.float32
-    assert error(product, exact) < TOLERANCES.get(way, 1e-4)
+    assert error(product, reference) < TOLERANCES.get(kernel, 1e-4)
     rounded = x.to(torch.bfloat16)
-    product = way(rounded, weight)
+    product = kernel(rounded, weight)
     assert product.dtype == torch.bfloat16
     assert (
         error(product, rounded.double() @ dequantize(weight.weight, weight.scale[:, None]).double().T) < 0.005
@@ -70,13 +74,16 @@ def shifted(tensor: Tensor, num_bytes: int) -> Tensor:
 
 @pytest.mark.parametrize("num_bytes", [4, 8, 36])
 @pytest.mark.parametrize("num_rows", [1, 3, 4, 40])
-@pytest.mark.parametrize("way", [way for way in WAYS if way not in int8_cpu.BY_DIGITS or way in BY_DIGITS])
-def test_every_way_takes_tensors_that_begin_anywhere(way: Way, num_rows: int, num_bytes: int) -> None:
+@pytest.mark.parametrize(
+    "kernel",
+    USABLE,
+)
+def test_every_kernel_takes_unaligned_tensors(kernel: Kernel, num_rows: int, num_bytes: int) -> None:
     """As those of a mapped file do: a kernel that insists on aligned ones would end the process."""
     x, weight, _ = made(num_rows)
     x = x.to(torch.bfloat16)
     anywhere = CpuWeight(shifted(weight.weight, num_bytes), shifted(weight.scale, num_bytes))
-    assert torch.equal(way(shifted(x, num_bytes), anywhere), way(x, weight))
+    assert torch.equal(kernel(shifted(x, num_bytes), anywhere), kernel(x, weight))
 
 
 @pytest.mark.parametrize("num_inputs", [63, 70, 96, 570])
@@ -84,44 +91,44 @@ def test_every_way_takes_tensors_that_begin_anywhere(way: Way, num_rows: int, nu
 def test_every_way_taken_for_odd_rows_gives_the_product(num_inputs: int, dtype: torch.dtype) -> None:
     weight, scale = quantize(torch.randn(33, num_inputs))
     x = torch.randn(5, num_inputs).to(dtype)
-    exact = x.double() @ dequantize(weight, scale).double().T
-    ways = int8_cpu.candidates(dtype, num_inputs)
-    assert int8_cpu.in_bfloat16 not in ways
-    for way in ways:
-        assert error(way(x, CpuWeight(weight, scale)), exact) < 0.01
+    reference = x.double() @ dequantize(weight, scale).double().T
+    kernels = int8_cpu.candidates(dtype, num_inputs)
+    assert int8_cpu.by_int8pack_mm not in kernels
+    for kernel in kernels:
+        assert error(kernel(x, CpuWeight(weight, scale)), reference) < 0.01
 
 
-@pytest.mark.parametrize("way", BY_DIGITS)
-def test_a_token_is_multiplied_the_same_in_any_company(way: Way) -> None:
+@pytest.mark.parametrize("kernel", INTEGER_KERNELS)
+def test_a_token_is_multiplied_the_same_in_any_batch(kernel: Kernel) -> None:
     """Its digits are by its own largest activation: neighbours, however large or broken, change no bit."""
     x, weight, _ = made(5)
     x[1] = 0.0
     x[3] = float("nan")
     x[4, 7] = float("inf")
-    together = way(x, weight)
+    together = kernel(x, weight)
     for row in (0, 1, 2):
-        assert torch.equal(way(x[row : row + 1], weight)[0], together[row])
+        assert torch.equal(kernel(x[row : row + 1], weight)[0], together[row])
     assert not together[1].any()
     assert not together[3:].isfinite().any(), "what is broken has to stay so: the engine ends such a request"
 
 
 def test_ways_that_clip_their_sums_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     def clipping(x: Tensor, weight: CpuWeight) -> Tensor:  # as multiply-adds of 8 bits into 16 do
-        return int8_cpu.exact(x, weight).clamp(-(2**15), 2**15) / 2
+        return int8_cpu.reference(x, weight).clamp(-(2**15), 2**15) / 2
 
     def lacking(x: Tensor, weight: CpuWeight) -> Tensor:
         raise RuntimeError("not in this torch")
 
-    monkeypatch.setattr(int8_cpu, "BY_DIGITS", (clipping, lacking))
-    assert int8_cpu.candidates(torch.float32, NUM_INPUTS) == (int8_cpu.exact, int8_cpu.in_bfloat16)
+    monkeypatch.setattr(int8_cpu, "INTEGER_KERNELS", (clipping, lacking))
+    assert int8_cpu.candidates(torch.float32, NUM_INPUTS) == (int8_cpu.reference, int8_cpu.by_int8pack_mm)
 
 
 def test_the_way_follows_the_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    def way(value: int) -> Callable[..., Tensor]:
+    def kernel(value: int) -> Callable[..., Tensor]:
         return lambda x, weight: torch.full((len(x), 1), value)
 
-    ways = tuple(way(rows) for rows in int8_cpu.MEASURED_ROWS)
-    monkeypatch.setattr(int8_cpu, "measured_ways", lambda *shape: ways)
+    kernels = tuple(kernel(rows) for rows in int8_cpu.MEASURED_ROWS)
+    monkeypatch.setattr(int8_cpu, "measured_kernels", lambda *shape: kernels)
     weight = CpuWeight(*quantize(torch.ones(8, 8)))
     chosen = [int(int8_cpu.fastest(torch.ones(rows, 8), weight)[0]) for rows in (1, 2, 4, 5, 16, 17, 500)]
     assert chosen == [1, 4, 4, 16, 16, 128, 128]
@@ -130,30 +137,30 @@ def test_the_way_follows_the_number_of_rows(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_measurement_names_a_way_for_every_number_of_rows(dtype: torch.dtype) -> None:
     threads = torch.get_num_threads()
-    ways = int8_cpu.measured_ways(NUM_OUTPUTS, NUM_INPUTS, dtype)
-    assert len(ways) == len(int8_cpu.MEASURED_ROWS)
-    assert set(ways) <= set(int8_cpu.candidates(dtype, NUM_INPUTS)) <= set(WAYS)
+    kernels = int8_cpu.measured_kernels(NUM_OUTPUTS, NUM_INPUTS, dtype)
+    assert len(kernels) == len(int8_cpu.MEASURED_ROWS)
+    assert set(kernels) <= set(int8_cpu.candidates(dtype, NUM_INPUTS)) <= set(KERNELS)
     assert torch.get_num_threads() == threads
 
 
 def test_the_slower_way_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(x: Tensor, weight: CpuWeight) -> Tensor:
         for _ in range(20):
-            product = int8_cpu.exact(x, weight)
+            product = int8_cpu.reference(x, weight)
         return product
 
-    monkeypatch.setattr(int8_cpu, "candidates", lambda dtype, num_inputs: (slow, int8_cpu.exact))
-    assert set(int8_cpu.measured_ways(200, 104, torch.float32)) == {int8_cpu.exact}
+    monkeypatch.setattr(int8_cpu, "candidates", lambda dtype, num_inputs: (slow, int8_cpu.reference))
+    assert set(int8_cpu.measured_kernels(200, 104, torch.float32)) == {int8_cpu.reference}
 
 
 def test_float32_activations_are_multiplied_exactly_unless_rounding_is_allowed() -> None:
-    x, weight, exact = made(2)
+    x, weight, reference = made(2)
     weight_and_scale = weight.weight, weight.scale[:, None]
-    assert torch.equal(Fastest()(x, *weight_and_scale), dequantized(x, *weight_and_scale))
+    assert torch.equal(FastestMatmul()(x, *weight_and_scale), dequantized(x, *weight_and_scale))
     layer = layer_of(weight)
-    assert error(layer(x), exact) < 1e-6
+    assert error(layer(x), reference) < 1e-6
     allow_rounding(nn.ModuleList([layer]))
-    assert error(layer(x), exact) < 0.005
+    assert error(layer(x), reference) < 0.005
 
 
 def test_a_joined_layer_multiplies_by_its_own_weight() -> None:

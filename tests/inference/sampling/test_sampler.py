@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -72,7 +73,7 @@ def expected_distribution(logits: Tensor, sampling: Sampling) -> Tensor:
 def test_draws_follow_the_filtered_distribution(sampler: BatchSampler, sampling: Sampling) -> None:
     logits = random_logits(1)[0]
     sequences = [tiny.sequence(seed=seed, sampling=sampling) for seed in range(NUM_DRAWS)]
-    drawn = sampler.sample(logits.expand(NUM_DRAWS, -1), sequences)
+    drawn = sampler.sample(logits.expand(NUM_DRAWS, -1), tiny.next_tokens(sequences))
     counts = torch.bincount(torch.tensor([one.token_id for one in drawn]), minlength=VOCAB_SIZE)
     statistic, degrees = chi_square(counts.double(), expected_distribution(logits, sampling))
     # mean + 4 standard deviations of the chi-square distribution; the seeds are fixed
@@ -83,7 +84,7 @@ def test_positions_of_one_sequence_draw_independently(sampler: BatchSampler) -> 
     logits = random_logits(1)[0]
     sampling = Sampling()
     sequences = [tiny.sequence(output=[0] * position, seed=7, sampling=sampling) for position in range(1500)]
-    drawn = sampler.sample(logits.expand(1500, -1), sequences)
+    drawn = sampler.sample(logits.expand(1500, -1), tiny.next_tokens(sequences))
     counts = torch.bincount(torch.tensor([one.token_id for one in drawn]), minlength=VOCAB_SIZE)
     statistic, degrees = chi_square(counts.double(), logits.double().softmax(dim=-1))
     assert statistic < degrees + 4 * math.sqrt(2 * degrees)
@@ -101,18 +102,18 @@ def test_a_seed_gives_the_same_token_alone_and_in_any_batch(sampler: BatchSample
     sequences = [
         tiny.sequence([1, 2], [5] * (row % 4), seed=row, sampling=kinds[row % 5]) for row in range(60)
     ]
-    together = sampler.sample(logits, sequences)
+    together = sampler.sample(logits, tiny.next_tokens(sequences))
     order = torch.randperm(60, generator=torch.Generator().manual_seed(1)).tolist()
-    shuffled = sampler.sample(logits[order], [sequences[row] for row in order])
+    shuffled = sampler.sample(logits[order], tiny.next_tokens([sequences[row] for row in order]))
     for place, row in enumerate(order):
-        alone = sampler.sample(logits[row : row + 1], [sequences[row]])
+        alone = sampler.sample(logits[row : row + 1], tiny.next_tokens([sequences[row]]))
         assert alone == [together[row]] == [shuffled[place]]
 
 
 def test_a_negative_seed_is_as_good_as_any(sampler: BatchSampler) -> None:
     logits = random_logits(1)
     drawn = {
-        sampler.sample(logits, [tiny.sequence(seed=seed, sampling=Sampling())])[0].token_id
+        sampler.sample(logits, tiny.next_tokens([tiny.sequence(seed=seed, sampling=Sampling())]))[0].token_id
         for seed in range(-40, 0)
     }
     assert len(drawn) > 3
@@ -122,13 +123,17 @@ def test_a_negative_seed_is_as_good_as_any(sampler: BatchSampler) -> None:
 def test_greedy_takes_the_largest_logit(sampler: BatchSampler, temperature: float) -> None:
     logits = random_logits(5)
     sequences = [tiny.sequence(sampling=Sampling(temperature=temperature)) for _ in range(5)]
-    assert [one.token_id for one in sampler.sample(logits, sequences)] == logits.argmax(dim=-1).tolist()
+    assert [one.token_id for one in sampler.sample(logits, tiny.next_tokens(sequences))] == logits.argmax(
+        dim=-1
+    ).tolist()
 
 
 def test_top_p_zero_is_the_most_likely_token(sampler: BatchSampler) -> None:
     logits = random_logits(5)
     sequences = [tiny.sequence(seed=seed, sampling=Sampling(top_p=0.0)) for seed in range(5)]
-    assert [one.token_id for one in sampler.sample(logits, sequences)] == logits.argmax(dim=-1).tolist()
+    assert [one.token_id for one in sampler.sample(logits, tiny.next_tokens(sequences))] == logits.argmax(
+        dim=-1
+    ).tolist()
 
 
 def test_top_p_reaches_past_the_first_candidates() -> None:
@@ -148,16 +153,16 @@ def test_a_row_that_is_not_finite_gets_no_token_and_leaves_the_others_alone(samp
     logits[4, 5] = float("-inf")  # a token that cannot be is no fault
     for sampling in (Sampling(temperature=0.0), Sampling(seed=1), Sampling(min_tokens=2, top_p=0.5)):
         sequences = [tiny.sequence(sampling=sampling) for _ in range(5)]
-        found = [one.token_id is not None for one in sampler.sample(logits, sequences)]
+        found = [one.token_id is not None for one in sampler.sample(logits, tiny.next_tokens(sequences))]
         assert found == [True, False, False, False, True]
 
 
 def test_repetition_penalty_is_transformers_own() -> None:
     logits = random_logits(1)[0]
-    sequence = tiny.sequence([1, 2, 2], [5, 9], sampling=Sampling(repetition_penalty=1.7))
+    token_ids, sampling = np.array([1, 2, 2, 5, 9]), Sampling(repetition_penalty=1.7)
     ours = logits.clone()
-    adjust(ours, sequence, eos_token_ids=())
-    theirs = RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor([sequence.token_ids]), logits[None].clone())
+    adjust(ours, sampling, position=2, token_ids=token_ids, eos_token_ids=())
+    theirs = RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor(token_ids[None]), logits[None].clone())
     torch.testing.assert_close(ours, theirs[0])
 
 
@@ -165,7 +170,7 @@ def test_presence_and_frequency_count_the_output_only() -> None:
     logits = random_logits(1)[0]
     sampling = Sampling(presence_penalty=0.5, frequency_penalty=0.25)
     ours = logits.clone()
-    adjust(ours, tiny.sequence([1, 2, 2], [5, 9, 5], sampling=sampling), eos_token_ids=())
+    adjust(ours, sampling, position=3, token_ids=np.array([1, 2, 2, 5, 9, 5]), eos_token_ids=())
     expected = logits.clone()
     expected[5] -= 0.5 + 2 * 0.25
     expected[9] -= 0.5 + 0.25
@@ -179,7 +184,7 @@ def test_a_bias_of_a_hundred_decides(sampler: BatchSampler) -> None:
         tiny.sequence(sampling=Sampling(logit_bias={best: -100.0})),
         tiny.sequence(sampling=Sampling(temperature=0.0, logit_bias={4: 100.0})),
     ]
-    drawn = sampler.sample(logits, sequences)
+    drawn = sampler.sample(logits, tiny.next_tokens(sequences))
     assert drawn[0].token_id != best
     assert drawn[1].token_id == 4
 
@@ -194,7 +199,7 @@ def test_no_ending_token_before_min_tokens(
 
     def drawn(num_output: int) -> set[int | None]:
         rows = [tiny.sequence(output=[1] * num_output, seed=s, sampling=sampling) for s in range(60)]
-        return {one.token_id for one in sampler.sample(logits.expand(60, -1), rows)}
+        return {one.token_id for one in sampler.sample(logits.expand(60, -1), tiny.next_tokens(rows))}
 
     assert drawn(2).isdisjoint(forbidden)
     assert {3, 6} <= drawn(3)
@@ -203,7 +208,7 @@ def test_no_ending_token_before_min_tokens(
 def test_logprobs_are_those_of_the_raw_logits(sampler: BatchSampler) -> None:
     logits = random_logits(1)
     sampling = Sampling(temperature=0.3, top_k=2, presence_penalty=1.0, logprobs=4)
-    [one] = sampler.sample(logits, [tiny.sequence(output=[5], sampling=sampling)])
+    [one] = sampler.sample(logits, tiny.next_tokens([tiny.sequence(output=[5], sampling=sampling)]))
     expected = logits[0].log_softmax(dim=-1)
     assert one.logprob is not None
     assert one.logprob.token_id == one.token_id
@@ -215,7 +220,8 @@ def test_logprobs_are_those_of_the_raw_logits(sampler: BatchSampler) -> None:
 
 def test_logprobs_are_not_computed_where_none_are_asked(sampler: BatchSampler) -> None:
     none, zero = sampler.sample(
-        random_logits(2), [tiny.sequence(sampling=Sampling()), tiny.sequence(sampling=Sampling(logprobs=0))]
+        random_logits(2),
+        tiny.next_tokens([tiny.sequence(sampling=Sampling()), tiny.sequence(sampling=Sampling(logprobs=0))]),
     )
     assert none.logprob is None
     assert zero.logprob is not None
@@ -225,5 +231,7 @@ def test_logprobs_are_not_computed_where_none_are_asked(sampler: BatchSampler) -
 def test_the_models_logits_are_left_as_they_are(sampler: BatchSampler) -> None:
     logits = random_logits(2)
     before = logits.clone()
-    sampler.sample(logits, [tiny.sequence(sampling=Sampling(top_p=0.5, logit_bias={1: 9.0}))] * 2)
+    sampler.sample(
+        logits, tiny.next_tokens([tiny.sequence(sampling=Sampling(top_p=0.5, logit_bias={1: 9.0}))] * 2)
+    )
     assert torch.equal(logits, before)

@@ -15,11 +15,12 @@ from inference.config import EngineConfig
 from inference.protocol.events import Delta, Event, Finish
 from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from inference.protocol.stats import ModelCard
-from inference.scheduling.batch_invariance import ChunkAlignment
+from inference.scheduling.batch_invariance import ORDINARY, ChunkPolicy
 from inference.scheduling.engine import Engine
 from inference.scheduling.interfaces import Sampled
-from inference.scheduling.sequence import PENDING, Sequence, StepPlan
+from inference.scheduling.sequence import PENDING
 from inference.scheduling.speculation import Speculation
+from inference.scheduling.step_input import SamplingInput, StepInput
 from inference.scheduling.step_loop import AsyncStepRunner
 
 VOCAB_SIZE = 100
@@ -33,7 +34,7 @@ def next_token(token_ids: Iterable[int]) -> int:
 
 
 def repeating(token_ids: list[int]) -> int:
-    """What a model says that mostly repeats its last three tokens, so that guesses are often right."""
+    """What a model says that mostly repeats its last three tokens, so that drafts are often right."""
     said = next_token(token_ids)
     return said if said % 8 == 0 or len(token_ids) < 3 else token_ids[-3]
 
@@ -67,16 +68,16 @@ class OutOfMemoryError(RuntimeError):
 
 @dataclass
 class FakeRunner:
-    """Slots hold `(position, token)`. `faults` may raise before a plan is run."""
+    """Slots hold `(position, token)`. `faults` may raise before a step is run."""
 
     num_blocks: int = 16
     block_size: int = 4
-    faults: Callable[[StepPlan], None] | None = None
+    faults: Callable[[StepInput], None] | None = None
     says: Callable[[list[int]], int] = next_token
-    plans: list[StepPlan] = field(default_factory=list)
+    steps: list[StepInput] = field(default_factory=list)
     shared_blocks: Callable[[], set[int]] = set
     slots: dict[int, tuple[int, int]] = field(default_factory=dict)
-    last_tokens: dict[Sequence, int] = field(default_factory=dict)  # that the host has not read
+    last_tokens: dict[int, int] = field(default_factory=dict)  # by table, which the host has not read
     zeroed: list[int] = field(default_factory=list)
 
     def zero_blocks(self, block_ids: Iterable[int]) -> None:
@@ -84,31 +85,32 @@ class FakeRunner:
             raise Broken("a shared block was wiped")
         self.zeroed += block_ids
 
-    def run(self, plan: StepPlan) -> list[int]:
+    def run(self, step: StepInput) -> list[tuple[str, int]]:
+        """Whose token is chosen, and which."""
         if self.faults is not None:
-            self.faults(plan)
-        self.plans.append(plan)
+            self.faults(step)
+        self.steps.append(step)
         shared = self.shared_blocks()
         logits = []
-        for chunk in plan.chunks:
-            for position in range(chunk.start, chunk.end):
-                block_id = chunk.sequence.block_table[position // self.block_size]
-                if block_id in shared:
+        token_ids = iter(step.token_ids.tolist())
+        columns = zip(step.request_ids, step.table_ids, step.block_tables, strict=True)
+        for index, (request_id, table_id, table) in enumerate(columns):
+            for position in range(step.starts[index], step.ends[index]):
+                if table[position // self.block_size] in shared:
                     raise Broken("a shared block was written")
-                token_id = chunk.sequence.token_ids[position] if chunk.draft is None else chunk.draft
+                token_id = next(token_ids)
                 if token_id == PENDING:
-                    token_id = self.last_tokens[chunk.sequence]
-                self.slots[self._slot(chunk.sequence, position)] = (position, token_id)
-            if chunk.samples:
-                logits.append(self.says(self._read(chunk.sequence, chunk.end)))
+                    token_id = self.last_tokens[table_id]
+                self.slots[self._slot(table, position)] = (position, token_id)
+            if step.samples[index]:
+                logits.append((request_id, self.says(self._read(table, step.ends[index]))))
         return logits
 
-    def _slot(self, sequence: Sequence, position: int) -> int:
-        block_id = sequence.block_table[position // self.block_size]
-        return block_id * self.block_size + position % self.block_size
+    def _slot(self, table: Seq[int], position: int) -> int:
+        return table[position // self.block_size] * self.block_size + position % self.block_size
 
-    def _read(self, sequence: Sequence, end: int) -> list[int]:
-        read = [self.slots[self._slot(sequence, position)] for position in range(end)]
+    def _read(self, table: Seq[int], end: int) -> list[int]:
+        read = [self.slots[self._slot(table, position)] for position in range(end)]
         if [position for position, _ in read] != list(range(end)):
             raise Broken("a slot of another position was read")
         return [token_id for _, token_id in read]
@@ -130,16 +132,16 @@ class FakeLauncher:
     sampler: FakeSampler
     num_launched: int = 0
 
-    def takes(self, plan: StepPlan) -> bool:
-        return all(sequence.request.sampling.logprobs is None for sequence in plan.sampling_sequences)
+    def takes(self, step: StepInput) -> bool:
+        return all(params.logprobs is None for params in step.sampling.params)
 
-    def launch(self, plan: StepPlan) -> FakeLaunched:
-        sequences = plan.sampling_sequences
-        sampled = self.sampler.sample(self.runner.run(plan), sequences)
+    def launch(self, step: StepInput) -> FakeLaunched:
+        sampled = self.sampler.sample(self.runner.run(step), step.sampling)
         self.num_launched += 1
-        for sequence, result in zip(sequences, sampled, strict=True):
-            self.runner.last_tokens[sequence] = EOS if result.token_id is None else result.token_id
-        return FakeLaunched([result.token_id for result in sampled])
+        table_ids = [one for one, samples in zip(step.table_ids, step.samples, strict=True) if samples]
+        for table_id, outcome in zip(table_ids, sampled, strict=True):
+            self.runner.last_tokens[table_id] = EOS if outcome.token_id is None else outcome.token_id
+        return FakeLaunched([outcome.token_id for outcome in sampled])
 
 
 @dataclass
@@ -149,16 +151,11 @@ class FakeSampler:
     non_finite: set[str] = field(default_factory=set)
     raising: set[str] = field(default_factory=set)
 
-    def sample(
-        self, logits: Any, sequences: list[Sequence], positions: list[int] | None = None
-    ) -> list[Sampled]:
-        assert len(logits) == len(sequences) == len(positions or sequences)
-        if any(sequence.id in self.raising for sequence in sequences):
-            raise ValueError("the sampler cannot do this chunk")
-        return [
-            Sampled(None if sequence.id in self.non_finite else token_id)
-            for token_id, sequence in zip(logits, sequences, strict=True)
-        ]
+    def sample(self, logits: Any, sampling: SamplingInput) -> list[Sampled]:
+        assert len(logits) == len(sampling.params) == len(sampling.positions)
+        if any(request_id in self.raising for request_id, _ in logits):
+            raise ValueError("the sampler cannot do this row")
+        return [Sampled(None if name in self.non_finite else token_id) for name, token_id in logits]
 
 
 class FakeDetokenizer:
@@ -267,10 +264,10 @@ def make_bench(
     *,
     num_blocks: int = 16,
     block_size: int = 4,
-    faults: Callable[[StepPlan], None] | None = None,
+    faults: Callable[[StepInput], None] | None = None,
     detokenizer_factory: Callable[[Sampling, Seq[int]], Any] = FakeDetokenizer,
     overlaps: bool = False,
-    alignment: ChunkAlignment | None = None,
+    chunk_policy: ChunkPolicy = ORDINARY,
     num_draft_tokens: int = 0,
     says: Callable[[list[int]], int] = next_token,
     **config: Any,
@@ -290,7 +287,7 @@ def make_bench(
         speculation=speculation,
         step_runner=AsyncStepRunner(runner, sampler, FakeLauncher(runner, sampler)) if overlaps else None,
         clock=clock,
-        alignment=alignment,
+        chunk_policy=chunk_policy,
     )
     runner.shared_blocks = lambda: {
         block.id for block in engine.pool.blocks if block.num_references > 1 or block.hash is not None

@@ -11,8 +11,8 @@ import pytest
 
 from inference.protocol.events import EngineError, Finish, FinishReason, TokenLogprob
 from inference.protocol.requests import Deadlines, Sampling
-from inference.scheduling.sequence import StepPlan
 from inference.scheduling.step_executor import DeviceLost
+from inference.scheduling.step_input import StepInput
 from tests.inference.scheduling.fake_model import (
     EOS,
     Bench,
@@ -298,9 +298,9 @@ def test_timings_tell_the_whole_life_of_a_request() -> None:
     stream = bench.submit("r", range(6), sampling=Sampling(max_tokens=5, ignore_eos=True), granted_tokens=3)
     run = bench.runner.run
 
-    def slow(plan: StepPlan) -> Any:
+    def slow(step: StepInput) -> Any:
         bench.clock.now += 1
-        return run(plan)
+        return run(step)
 
     bench.runner.run = slow  # type: ignore[method-assign]
     bench.clock.now += 10
@@ -337,12 +337,11 @@ def test_the_spans_of_a_preempted_request_say_so() -> None:
 
 
 def poison(*names: str) -> Any:
-    """Faults of chunks that no step can compute."""
+    """Faults of requests that no step can compute."""
 
-    def faults(plan: StepPlan) -> None:
-        bad = [chunk.sequence.id for chunk in plan.chunks if chunk.sequence.id in names]
-        if bad:
-            raise ValueError("the kernel cannot do this chunk")
+    def faults(step: StepInput) -> None:
+        if not set(step.request_ids).isdisjoint(names):
+            raise ValueError("the kernel cannot do this row")
 
     return faults
 
@@ -365,7 +364,7 @@ def test_a_step_that_raises_fails_only_the_culprits(culprits: tuple[str, ...]) -
 def test_a_fault_that_does_not_come_again_fails_nobody() -> None:
     faults = iter([ValueError("a passing fault"), None, None])
 
-    def once(plan: StepPlan) -> None:
+    def once(step: StepInput) -> None:
         error = next(faults, None)
         if error is not None:
             raise error
@@ -377,8 +376,8 @@ def test_a_fault_that_does_not_come_again_fails_nobody() -> None:
 
 
 def no_room_for(num_tokens: int) -> Any:
-    def faults(plan: StepPlan) -> None:
-        if plan.num_tokens > num_tokens:
+    def faults(step: StepInput) -> None:
+        if step.num_tokens > num_tokens:
             raise OutOfMemoryError("CUDA out of memory")
 
     return faults
@@ -400,7 +399,7 @@ def test_a_single_token_without_memory_fails_with_its_own_code() -> None:
 
 
 def test_a_lost_device_is_no_requests_fault() -> None:
-    def faults(plan: StepPlan) -> None:
+    def faults(step: StepInput) -> None:
         raise RuntimeError("CUDA error: device-side assert triggered")
 
     bench = make_bench(faults=faults)

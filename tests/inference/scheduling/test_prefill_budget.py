@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from inference.protocol.requests import GenerateRequest, Owner
-from inference.scheduling.prefill_budget import LONGEST, SMALLEST, PrefillBudget, share, within
-from inference.scheduling.sequence import ScheduledChunk, Sequence
+from inference.scheduling.prefill_budget import LONGEST, SMALLEST, PrefillBudget, StepBudget, share, within
+from inference.scheduling.sequence import Sequence
+from inference.scheduling.step_plan import ScheduledChunk
 
 MAX_TOKENS = 4096
 
@@ -35,35 +36,33 @@ def measured(*, decode: float, per_token: float, num_decoding: int = 64) -> Pref
 
 
 def test_nothing_is_held_back_before_anything_was_measured() -> None:
-    assert PrefillBudget(max_batch_tokens=MAX_TOKENS).budget(num_decoding=64, waiting=LONG) == (
-        MAX_TOKENS - 64,
-        False,
-    )
+    steps = PrefillBudget(max_batch_tokens=MAX_TOKENS)
+    assert steps.budget(num_decoding=64, waiting=LONG) == StepBudget(MAX_TOKENS - 64)
 
 
 def test_in_steady_decode_a_step_takes_no_longer_than_promised() -> None:
     steps = measured(decode=0.007, per_token=24e-6)
-    budget, shares = steps.budget(num_decoding=64, waiting=LONG)
-    assert shares
-    assert 0.007 + budget * 24e-6 == pytest.approx(LONGEST * 0.007, rel=0.02)
+    budget = steps.budget(num_decoding=64, waiting=LONG)
+    assert budget.is_shared
+    assert 0.007 + budget.num_tokens * 24e-6 == pytest.approx(LONGEST * 0.007, rel=0.02)
 
 
 def test_where_a_step_would_end_the_wait_of_many_it_is_filled() -> None:
     steps = measured(decode=0.007, per_token=24e-6)
     many, one = [sequence(350) for _ in range(128)], [sequence(350)]
-    assert steps.budget(num_decoding=150, waiting=many) == (11 * 350, False)
-    assert steps.budget(num_decoding=150, waiting=[*many[:10], *LONG]) == (10 * 350, False)
-    assert steps.budget(num_decoding=200, waiting=one)[0] < 1000
-    assert steps.budget(num_decoding=0, waiting=LONG) == (MAX_TOKENS, False)
+    assert steps.budget(num_decoding=150, waiting=many) == StepBudget(11 * 350)
+    assert steps.budget(num_decoding=150, waiting=[*many[:10], *LONG]) == StepBudget(10 * 350)
+    assert steps.budget(num_decoding=200, waiting=one).num_tokens < 1000
+    assert steps.budget(num_decoding=0, waiting=LONG) == StepBudget(MAX_TOKENS)
 
 
 def test_no_step_is_filled_for_those_whom_a_few_short_ones_serve() -> None:
     """Four of 64: each stream would pause for longer than promised, to save them three steps."""
     steps = measured(decode=0.009, per_token=24e-6)
-    budget, shares = steps.budget(num_decoding=60, waiting=[sequence(512) for _ in range(4)])
-    assert shares
-    assert 0.009 + budget * 24e-6 == pytest.approx(LONGEST * 0.009, rel=0.02)
-    assert steps.budget(num_decoding=60, waiting=[sequence(512) for _ in range(6)]) == (6 * 512, False)
+    budget = steps.budget(num_decoding=60, waiting=[sequence(512) for _ in range(4)])
+    assert budget.is_shared
+    assert 0.009 + budget.num_tokens * 24e-6 == pytest.approx(LONGEST * 0.009, rel=0.02)
+    assert steps.budget(num_decoding=60, waiting=[sequence(512) for _ in range(6)]) == StepBudget(6 * 512)
 
 
 def test_tokens_that_cost_more_and_more_are_counted_as_the_costlier_ones() -> None:
@@ -73,8 +72,8 @@ def test_tokens_that_cost_more_and_more_are_counted_as_the_costlier_ones() -> No
     for index in range(15):
         steps.observe(chunks, 0.009)
         steps.observe([*chunks, chunk(512)], 0.009 + 512 * (20e-6 + index * 2e-6))
-    budget, _ = steps.budget(num_decoding=64, waiting=LONG)
-    assert 0.009 + budget * 48e-6 < 1.1 * LONGEST * 0.009
+    budget = steps.budget(num_decoding=64, waiting=LONG)
+    assert 0.009 + budget.num_tokens * 48e-6 < 1.1 * LONGEST * 0.009
 
 
 def test_first_tokens_are_counted_in_order_and_only_where_a_whole_prompt_fits() -> None:
@@ -90,16 +89,16 @@ def test_first_tokens_are_counted_in_order_and_only_where_a_whole_prompt_fits() 
 
 def test_a_prompt_always_moves_on() -> None:
     slow = measured(decode=0.007, per_token=1e-3)
-    assert slow.budget(num_decoding=64, waiting=LONG) == (SMALLEST, True)
-    assert slow.budget(num_decoding=MAX_TOKENS - 10, waiting=LONG) == (10, True)
+    assert slow.budget(num_decoding=64, waiting=LONG) == StepBudget(SMALLEST, is_shared=True)
+    assert slow.budget(num_decoding=MAX_TOKENS - 10, waiting=LONG) == StepBudget(10, is_shared=True)
 
 
 def test_a_single_disturbed_step_changes_nothing() -> None:
     steps = measured(decode=0.007, per_token=24e-6)
-    before, _ = steps.budget(num_decoding=64, waiting=LONG)
+    before = steps.budget(num_decoding=64, waiting=LONG).num_tokens
     steps.observe([chunk(1)] * 64, 3.0)
     steps.observe([*[chunk(1)] * 64, chunk(1024)], 9.0)
-    assert steps.budget(num_decoding=64, waiting=LONG)[0] == pytest.approx(before, rel=0.02)
+    assert steps.budget(num_decoding=64, waiting=LONG).num_tokens == pytest.approx(before, rel=0.02)
 
 
 def test_a_prompt_leaves_half_of_a_short_step_to_the_next() -> None:

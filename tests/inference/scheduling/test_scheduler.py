@@ -14,7 +14,8 @@ from tests.inference.scheduling.fake_model import Bench, make_bench, oracle
 
 def chunks(bench: Bench, number: int = -1) -> dict[str, tuple[int, int]]:
     """Start and length of each request's chunk in a step."""
-    return {chunk.sequence.id: (chunk.start, chunk.num_tokens) for chunk in bench.runner.plans[number].chunks}
+    step = bench.runner.steps[number]
+    return dict(zip(step.request_ids, zip(step.starts, step.lengths, strict=True), strict=True))
 
 
 def test_a_long_prompt_is_computed_in_chunks_beside_decode() -> None:
@@ -47,7 +48,7 @@ def test_a_full_batch_of_decodes_leaves_room_for_prefill_to_go_on() -> None:
     streams = [bench.submit(f"r{i}", [i, 1, 2]) for i in range(4)]
     bench.run()
     assert [stream.finish.reason for stream in streams] == [FinishReason.LENGTH] * 4
-    assert all(len(plan.chunks) <= 2 for plan in bench.runner.plans)
+    assert all(step.num_chunks <= 2 for step in bench.runner.steps)
 
 
 def test_the_budget_holds_when_all_grants_are_raised_at_once() -> None:
@@ -58,7 +59,7 @@ def test_the_budget_holds_when_all_grants_are_raised_at_once() -> None:
     for number in range(4):
         bench.engine.grant(f"r{number}", granted_tokens=4, is_final=False)
     bench.run()
-    assert max(plan.num_tokens for plan in bench.runner.plans) == 2
+    assert max(step.num_tokens for step in bench.runner.steps) == 2
 
 
 def test_a_newcomer_leaves_a_spare_block_to_each_running_sequence() -> None:
@@ -87,7 +88,7 @@ def test_at_most_max_num_seqs_run_at_once() -> None:
     bench = make_bench(max_num_seqs=2)
     streams = [bench.submit(f"r{i}", [i]) for i in range(5)]
     bench.run()
-    assert max(len(plan.chunks) for plan in bench.runner.plans) == 2
+    assert max(step.num_chunks for step in bench.runner.steps) == 2
     assert all(stream.finish.reason is FinishReason.LENGTH for stream in streams)
 
 
@@ -141,7 +142,7 @@ def test_a_burst_of_equal_prompts_computes_them_once() -> None:
     bench = make_bench(max_batch_tokens=64, num_blocks=32)
     streams = [bench.submit(f"choice {i}", range(13)) for i in range(4)]
     bench.run()
-    computed = sum(plan.num_tokens for plan in bench.runner.plans)
+    computed = sum(step.num_tokens for step in bench.runner.steps)
     assert computed == 13 + 3 * 1 + 4 * 3  # the prompt, each other's last token, then decode
     assert [stream.finish.usage.cached_tokens for stream in streams] == [0, 12, 12, 12]
 
@@ -197,8 +198,8 @@ def test_a_preempted_request_finds_its_own_blocks_again() -> None:
     newer = bench.submit("newer", [4, 5, 6], sampling=Sampling(max_tokens=16, ignore_eos=True))
     bench.run()
     assert newer.finish.timings.num_preemptions >= 1
-    computed = [chunk for plan in bench.runner.plans for chunk in plan.chunks if chunk.sequence.id == "newer"]
-    assert any(chunk.start > 0 for chunk in computed if chunk.num_tokens > 1)
+    computed = [chunks(bench, number).get("newer", (0, 0)) for number in range(len(bench.runner.steps))]
+    assert any(start > 0 and length > 1 for start, length in computed)
     assert newer.finish.usage.cached_tokens == 0  # of the prompt, at first admission
 
 
@@ -231,7 +232,7 @@ def test_waiting_requests_start_by_priority_then_by_arrival() -> None:
     for name, priority in (("a", 0), ("b", 2), ("c", 2), ("d", 1)):
         bench.submit(name, [ord(name) % 50], priority=priority, sampling=Sampling(max_tokens=1))
     bench.run()
-    order = [chunk.sequence.id for plan in bench.runner.plans for chunk in plan.chunks]
+    order = [request_id for step in bench.runner.steps for request_id in step.request_ids]
     assert order == ["b", "c", "d", "a"]
 
 

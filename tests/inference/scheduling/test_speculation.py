@@ -1,4 +1,4 @@
-"""Tokens guessed and computed ahead: the same output in fewer steps, and nothing lost to wrong guesses."""
+"""Draft tokens computed ahead: the same output in fewer steps, and nothing lost to wrong ones."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from inference.execution.sequential.engine import SequentialEngine
 from inference.protocol.events import Delta, Event, Finish, FinishReason
 from inference.protocol.requests import GenerateRequest, Owner, Sampling
 from inference.scheduling.interfaces import Sampled
-from inference.scheduling.sequence import ScheduledChunk, Sequence, StepPlan
 from inference.scheduling.speculation import MAX_SEQUENCES, ROW_COSTS, Speculation
 from inference.scheduling.step_executor import DeviceLost
+from inference.scheduling.step_input import SamplingInput, StepInput
+from inference.scheduling.step_plan import ScheduledChunk
 from tests.inference import tiny
 from tests.inference.scheduling.fake_model import (
     Bench,
@@ -35,7 +36,7 @@ PROMPT = [5, 6, 7, 5, 6, 7]
 
 
 def counting(token_ids: list[int]) -> int:
-    """A model that counts to 9 over and over: every guess is right, once it has been at 9."""
+    """A model that counts to 9 over and over: every draft is right, once it has been at 9."""
     return 1 + token_ids[-1] % 9
 
 
@@ -55,17 +56,18 @@ def lasting(max_tokens: int, **sampling: Any) -> Sampling:
 
 
 class Counted:
-    """Counts the tokens that are sampled, as the plans stand when they run."""
+    """Counts the tokens that are sampled, as the steps stand when they run."""
 
     def __init__(self) -> None:
         self.num_sampled = 0
 
-    def __call__(self, plan: StepPlan) -> None:
-        self.num_sampled += sum(chunk.samples for chunk in plan.chunks)
+    def __call__(self, step: StepInput) -> None:
+        self.num_sampled += sum(step.samples)
 
 
-def num_drafts(plan: StepPlan) -> int:
-    return sum(chunk.draft is not None for chunk in plan.chunks)
+def num_drafts(step: StepInput) -> int:
+    """Each sequence has one chunk, and one more for each draft."""
+    return step.num_chunks - len(set(step.table_ids))
 
 
 @pytest.mark.parametrize("overlaps", [False, True])
@@ -77,7 +79,7 @@ def test_the_output_is_the_same_in_no_more_steps(says: Any, overlaps: bool) -> N
         streams = [bench.submit(f"r{n}", [*PROMPT, n], sampling=lasting(50)) for n in range(3)]
         bench.run()
         outputs.append([stream.token_ids for stream in streams])
-        num_steps.append(len(bench.runner.plans))
+        num_steps.append(len(bench.runner.steps))
     assert outputs[0] == outputs[1] == [oracle([*PROMPT, n], max_tokens=50, says=says) for n in range(3)]
     assert num_steps[1] <= num_steps[0]
     if says is counting:
@@ -90,7 +92,7 @@ def test_what_was_drafted_and_what_was_right_is_told(overlaps: bool) -> None:
     bench.submit("r", [1, 2, 3, 4, 5, 6, 7, 8, 9] * 2, sampling=lasting(40))
     bench.run()
     stats = bench.engine.stats()
-    assert stats.num_drafted_tokens == sum(num_drafts(plan) for plan in bench.runner.plans) > 20
+    assert stats.num_drafted_tokens == sum(num_drafts(step) for step in bench.runner.steps) > 20
     assert stats.num_accepted_tokens == stats.num_drafted_tokens
     assert stats.num_generated_tokens == 40
     bench = bench_of(repeating, overlaps=overlaps)
@@ -136,7 +138,7 @@ def test_generation_stops_exactly_at_the_grant_and_goes_on_where_it_stopped(over
         lasting(40, stop_token_ids=(6,)),
     ],
 )
-def test_an_end_amid_right_guesses_is_the_end(sampling: Sampling) -> None:
+def test_an_end_amid_right_drafts_is_the_end(sampling: Sampling) -> None:
     ends = []
     for num_draft_tokens in (0, 4):
         bench = bench_of(num_draft_tokens=num_draft_tokens)
@@ -153,18 +155,19 @@ def test_an_end_amid_right_guesses_is_the_end(sampling: Sampling) -> None:
 def test_who_is_aborted_keeps_what_it_was_sent() -> None:
     bench = bench_of()
     stream = bench.submit("r", [1, 2, 3] * 5, sampling=lasting(40))
-    while not any(num_drafts(plan) for plan in bench.runner.plans):
+    while not any(num_drafts(step) for step in bench.runner.steps):
         bench.engine.step()
     bench.engine.abort("r")
-    assert stream.finish.usage.completion_tokens == len(stream.token_ids) > len(bench.runner.plans)
+    assert stream.finish.usage.completion_tokens == len(stream.token_ids) > len(bench.runner.steps)
     assert not bench.engine.step() and bench.engine.stats().num_blocks_used == 0
 
 
-def test_a_step_that_raises_is_run_without_guesses_and_then_by_halves() -> None:
-    def faults(plan: StepPlan) -> None:
-        if num_drafts(plan):
+def test_a_step_that_raises_is_run_without_drafts_and_then_by_halves() -> None:
+    def faults(step: StepInput) -> None:
+        if num_drafts(step):
             raise OutOfMemoryError("too much at once")
-        if any(chunk.sequence.id == "poison" and chunk.start > 20 for chunk in plan.chunks):
+        starts = zip(step.request_ids, step.starts, strict=True)
+        if any(name == "poison" and start > 20 for name, start in starts):
             raise ValueError("poison")
 
     bench = bench_of(faults=faults)
@@ -177,9 +180,9 @@ def test_a_step_that_raises_is_run_without_guesses_and_then_by_halves() -> None:
     assert bench.engine.stats().num_drafted_tokens == 0
 
 
-def test_a_lost_device_is_lost_with_guesses_too() -> None:
-    def faults(plan: StepPlan) -> None:
-        if num_drafts(plan):
+def test_a_lost_device_is_lost_with_drafts_too() -> None:
+    def faults(step: StepInput) -> None:
+        if num_drafts(step):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     bench = bench_of(faults=faults)
@@ -188,13 +191,13 @@ def test_a_lost_device_is_lost_with_guesses_too() -> None:
         bench.run()
 
 
-def test_a_guess_without_finite_scores_costs_a_recomputation_and_no_token() -> None:
+def test_a_draft_without_finite_scores_costs_a_recomputation_and_no_token() -> None:
     bench = bench_of(repeating)
     sample = bench.sampler.sample
 
-    def spoiling(logits: Any, sequences: list[Sequence], positions: list[int] | None = None) -> list[Sampled]:
-        found = sample(logits, sequences, positions)
-        return [*found[:-1], Sampled(None)] if positions else found
+    def spoiling(logits: Any, sampling: SamplingInput) -> list[Sampled]:
+        found = sample(logits, sampling)
+        return [*found[:-1], Sampled(None)] if num_drafts(bench.runner.steps[-1]) else found
 
     bench.sampler.sample = spoiling  # type: ignore[method-assign]
     stream = bench.submit("r", PROMPT, sampling=lasting(30))
@@ -202,11 +205,11 @@ def test_a_guess_without_finite_scores_costs_a_recomputation_and_no_token() -> N
     assert stream.token_ids == oracle(PROMPT, max_tokens=30, says=repeating)
     assert stream.finish.timings.num_preemptions == 1
     assert bench.runner.zeroed
-    assert sum(num_drafts(plan) > 0 for plan in bench.runner.plans) == 1
+    assert sum(num_drafts(step) > 0 for step in bench.runner.steps) == 1
     assert "preempted" in [span.name for span in stream.finish.timings.spans]
 
 
-def test_no_one_is_preempted_for_a_guess() -> None:
+def test_no_one_is_preempted_for_a_draft() -> None:
     for num_draft_tokens in (0, 4):
         bench = bench_of(num_draft_tokens=num_draft_tokens, num_blocks=15)
         streams = [bench.submit(f"r{n}", [1, 2, 3, 4] * 3, sampling=lasting(8)) for n in range(3)]
@@ -219,13 +222,13 @@ def test_the_last_free_block_is_left_to_tokens_that_are_certain() -> None:
     bench = bench_of(num_blocks=7)
     bench.submit("r", [1, 2, 3, 4, 5, 6, 7, 8, 9] * 2 + [1, 2], sampling=lasting(8))
     bench.run()
-    guessed = [plan for plan in bench.runner.plans if num_drafts(plan)]
-    assert guessed
-    for plan in guessed:
-        assert len({chunk.start // 4 for chunk in plan.chunks}) == 1, "a guess took a block of its own"
+    drafted = [step for step in bench.runner.steps if num_drafts(step)]
+    assert drafted
+    for step in drafted:
+        assert len({start // 4 for start in step.starts}) == 1, "a draft took a block of its own"
 
 
-def test_what_looks_at_the_tokens_before_is_not_guessed() -> None:
+def test_what_looks_at_the_tokens_before_is_not_drafted() -> None:
     bench = bench_of()
     stream = bench.submit("r", [1, 2, 3] * 6, sampling=lasting(30, presence_penalty=0.5))
     bench.run()
@@ -233,7 +236,7 @@ def test_what_looks_at_the_tokens_before_is_not_guessed() -> None:
     assert bench.engine.stats().num_drafted_tokens == 0
 
 
-def test_steps_overlap_wherever_nothing_is_guessed() -> None:
+def test_steps_overlap_wherever_nothing_is_drafted() -> None:
     num_launched = []
     for num_draft_tokens in (0, 4):
         bench = bench_of(next_token, overlaps=True, num_draft_tokens=num_draft_tokens)
@@ -254,7 +257,7 @@ def decoding(num_rows: int, token_ids: list[int]) -> list[ScheduledChunk]:
     return chunks
 
 
-def test_the_fuller_the_device_the_surer_a_guess_must_be() -> None:
+def test_the_fuller_the_device_the_surer_a_draft_must_be() -> None:
     speculation = Speculation(num_draft_tokens=4, row_cost=ROW_COSTS["cpu"])
     needed = [speculation.least_chance(num_rows) for num_rows in (1, 4, 8, 32)]
     assert needed == sorted(needed) and needed[0] == pytest.approx(0.3) and 0.45 < needed[2] < needed[3] < 1
@@ -262,7 +265,7 @@ def test_the_fuller_the_device_the_surer_a_guess_must_be() -> None:
     assert cheap.least_chance(16) == pytest.approx(0.3)
 
 
-def test_a_large_batch_guesses_nothing() -> None:
+def test_a_large_batch_drafts_nothing() -> None:
     said = [1, 2, 3, 4, 5, 6, 7, 8] * 8
     speculation = Speculation(num_draft_tokens=4, row_cost=0.0)
     assert len(speculation.propose(decoding(MAX_SEQUENCES, said)).drafts) == MAX_SEQUENCES
@@ -276,7 +279,7 @@ def test_one_that_repeats_itself_among_many_that_do_not_is_not_worth_a_step() ->
     assert not speculation.propose(decoding(1, repeats) + decoding(20, new)).drafts
 
 
-def test_guesses_wait_for_tokens_under_way() -> None:
+def test_drafts_wait_for_tokens_under_way() -> None:
     speculation = Speculation(num_draft_tokens=4, row_cost=0.0)
     [chunk] = decoding(1, [1, 2, 3, 4, 5, 6, 7, 8] * 8)
     chunk.sequence.add_pending()
@@ -286,7 +289,7 @@ def test_guesses_wait_for_tokens_under_way() -> None:
 
 @pytest.mark.parametrize("num_words", [10, 1000, 50_000])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_on_random_text_guesses_cost_a_few_percent_at_most(device: str, num_words: int) -> None:
+def test_on_random_text_drafts_cost_a_few_percent_at_most(device: str, num_words: int) -> None:
     """In steps of the policy's own cost, without a clock."""
     source = random.Random(1)
     said = [source.randrange(num_words) for _ in range(1000)]
@@ -330,7 +333,7 @@ SAMPLINGS = {
 
 
 def outputs_of(name: str, attention: str, num_draft_tokens: int) -> tuple[dict[str, Any], int, int]:
-    """Each sampling's tokens, log-probabilities and end, in one batch; steps and right guesses."""
+    """Each sampling's tokens, log-probabilities and end, in one batch; steps and right drafts."""
     config = EngineConfig(
         block_size=4, num_blocks=400, max_batch_tokens=40, num_draft_tokens=num_draft_tokens
     )
@@ -360,15 +363,15 @@ def outputs_of(name: str, attention: str, num_draft_tokens: int) -> tuple[dict[s
 @pytest.mark.usefixtures("one_thread")
 def test_a_real_models_outputs_are_the_same_token_for_token(name: str, attention: str) -> None:
     plain, num_plain_steps, _ = outputs_of(name, attention, 0)
-    guessed, num_steps, num_accepted = outputs_of(name, attention, 4)
+    drafted, num_steps, num_accepted = outputs_of(name, attention, 4)
     for label, (*told, logprobs) in plain.items():
-        assert guessed[label][:-1] == tuple(told)
-        assert guessed[label][-1] == pytest.approx(logprobs, abs=1e-3)
+        assert drafted[label][:-1] == tuple(told)
+        assert drafted[label][-1] == pytest.approx(logprobs, abs=1e-3)
     assert num_accepted > 20
     assert num_steps < num_plain_steps
 
 
-def test_where_guesses_cannot_be_computed_together_they_are_refused() -> None:
+def test_where_drafts_cannot_be_computed_together_they_are_refused() -> None:
     loaded = tiny.loaded(tiny.tiny_model("llama"))
     invariant = EngineConfig(num_blocks=64, num_draft_tokens=2, batch_invariant=True)
     with pytest.raises(CannotLoad, match="num_draft_tokens"):

@@ -12,7 +12,9 @@ from inference.protocol.errors import RequestRejected
 from inference.protocol.events import Delta, FinishReason
 from inference.protocol.requests import Deadlines, Sampling
 from inference.scheduling.block_pool import block_content
-from inference.scheduling.sequence import Status, StepPlan
+from inference.scheduling.scheduler import ScheduleResult
+from inference.scheduling.sequence import Status
+from inference.scheduling.step_input import StepInput
 from tests.inference.scheduling.fake_model import (
     Broken,
     OutOfMemoryError,
@@ -46,16 +48,24 @@ class EngineMachine(RuleBasedStateMachine):
         self.says = repeating if config["num_draft_tokens"] else next_token
         self.bench = make_bench(faults=self.faults, max_queued_requests=8, says=self.says, **config)
         self.engine = self.bench.engine
+        self.schedule = self.engine.scheduler.schedule
+        self.engine.scheduler.schedule = self.scheduled  # type: ignore[method-assign]
         self.streams: dict[str, Stream] = {}
         self.sampling: dict[str, tuple[list[int], int]] = {}
         self.expected_end: dict[str, set[FinishReason]] = {}
 
-    def faults(self, plan: StepPlan) -> None:
-        if plan.num_tokens > self.max_batch_tokens or any(chunk.num_tokens < 1 for chunk in plan.chunks):
+    def scheduled(self) -> ScheduleResult:
+        result = self.schedule()
+        if not set(result.admitted).isdisjoint(result.preempted):
+            raise Broken("who was admitted was preempted in the same step")
+        return result
+
+    def faults(self, step: StepInput) -> None:
+        if step.num_tokens > self.max_batch_tokens or min(step.lengths) < 1:
             raise Broken("the batch is larger than its budget")
-        if any(chunk.sequence.id in self.poison for chunk in plan.chunks):
+        if not self.poison.isdisjoint(step.request_ids):
             raise ValueError("poison")
-        if self.num_oom and plan.num_tokens > 1:
+        if self.num_oom and step.num_tokens > 1:
             self.num_oom -= 1
             raise OutOfMemoryError("no room")
 
@@ -162,7 +172,6 @@ class EngineMachine(RuleBasedStateMachine):
         assert pool.num_free + pool.num_used == pool.num_blocks
         assert stats.num_blocks_used + stats.num_blocks_cached <= stats.num_blocks
         assert len(engine.scheduler.running) <= engine.scheduler.max_num_seqs
-        assert not set(engine.scheduler.admitted) & set(engine.scheduler.preempted)
         assert len(engine.scheduler.running) + len(engine.waiting) == len(engine.requests)
         assert engine._num_held == sum(f.timeline.phase == "allowance" for f in engine.requests.values())
         new = [s for s in engine.waiting if s.num_preemptions == 0]
@@ -173,14 +182,14 @@ class EngineMachine(RuleBasedStateMachine):
     def blocks_hold_what_their_tables_say(self) -> None:
         for sequence in self.engine.scheduler.running:
             assert sequence.status is Status.RUNNING
-            self.bench.runner._read(sequence, sequence.num_computed_tokens)
+            self.bench.runner._read(sequence.block_table, sequence.num_computed_tokens)
             for block_id in sequence.block_table:
                 block = self.engine.pool.blocks[block_id]
                 assert block.hash is None or block.salt == sequence.request.owner.salt
 
     @invariant()
     def blocks_are_remembered_for_what_they_hold(self) -> None:
-        """Among them those that ended requests left behind: no guess was taken for a token."""
+        """Among them those that ended requests left behind: no draft was taken for a token."""
         size = self.engine.pool.block_size
         for block in self.engine.pool.blocks:
             if block.hash is not None:

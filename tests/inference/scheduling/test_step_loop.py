@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from inference.protocol.events import Finish, FinishReason
 from inference.protocol.requests import Sampling
-from inference.scheduling.sequence import PENDING, StepPlan
+from inference.scheduling.sequence import PENDING
+from inference.scheduling.step_input import StepInput
 from tests.inference.scheduling.fake_model import EOS, Bench, make_bench, oracle
 
 PROMPT = [5, 6, 7, 8, 9]
@@ -27,9 +28,9 @@ def test_the_next_step_is_launched_before_a_token_is_read() -> None:
     bench = overlapped()
     stream = bench.submit("r", PROMPT)
     bench.engine.step()
-    assert stream.token_ids == [] and len(bench.runner.plans) == 1
+    assert stream.token_ids == [] and len(bench.runner.steps) == 1
     bench.engine.step()
-    assert len(stream.token_ids) == 1 and len(bench.runner.plans) == 2
+    assert len(stream.token_ids) == 1 and len(bench.runner.steps) == 2
     assert bench.engine.requests["r"].sequence.token_ids[-1] == PENDING
     bench.run()
     assert stream.token_ids == oracle(PROMPT, max_tokens=4)
@@ -39,7 +40,7 @@ def test_a_known_end_costs_no_step_too_many() -> None:
     bench = overlapped()
     bench.submit("r", PROMPT)
     bench.run()
-    assert len(bench.runner.plans) == 4
+    assert len(bench.runner.steps) == 4
 
 
 def test_an_end_that_is_seen_late_costs_one_step_and_no_token() -> None:
@@ -50,7 +51,7 @@ def test_an_end_that_is_seen_late_costs_one_step_and_no_token() -> None:
     assert stream.token_ids == oracle(prompt, max_tokens=20, ignore_eos=False)
     assert stream.finish.reason is FinishReason.STOP
     assert stream.finish.usage.completion_tokens == 3
-    assert len(bench.runner.plans) == 4
+    assert len(bench.runner.steps) == 4
     assert bench.engine.stats().num_blocks_used == 0
 
 
@@ -88,8 +89,9 @@ def test_rows_that_look_back_are_run_with_known_tokens() -> None:
 
 
 def test_what_raises_at_launch_fails_alone() -> None:
-    def faults(plan: StepPlan) -> None:
-        if any(chunk.sequence.id == "poison" and chunk.start for chunk in plan.chunks):
+    def faults(step: StepInput) -> None:
+        starts = zip(step.request_ids, step.starts, strict=True)
+        if any(name == "poison" and start for name, start in starts):
             raise ValueError("poison")
 
     bench = overlapped(faults=faults)

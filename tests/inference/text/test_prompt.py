@@ -52,16 +52,18 @@ def test_ids_are_taken_as_they_are_and_shown_as_text(facts: Facts) -> None:
     "request_", [TokenizeRequest("r", text=""), TokenizeRequest("r", token_ids=())], ids=["text", "ids"]
 )
 def test_an_empty_prompt_is_refused(facts: Facts, request_: TokenizeRequest) -> None:
-    with pytest.raises(InvalidValue, match="the prompt is empty") as refusal:
+    with pytest.raises(InvalidValue, match="the prompt is empty") as rejected:
         tokenize(facts, request_)
-    assert refusal.value.param == "prompt"
+    assert rejected.value.param == "prompt"
 
 
 @pytest.mark.parametrize("token_id", [-1, 300, 2**40])
 def test_an_id_outside_the_vocabulary_is_refused(facts: Facts, token_id: int) -> None:
-    with pytest.raises(InvalidValue, match=f"token id {token_id} is not in the vocabulary of 300") as refusal:
+    with pytest.raises(
+        InvalidValue, match=f"token id {token_id} is not in the vocabulary of 300"
+    ) as rejected:
         tokenize(facts, TokenizeRequest("r", token_ids=(5, token_id)))
-    assert refusal.value.param == "prompt"
+    assert rejected.value.param == "prompt"
 
 
 def test_a_prompt_that_leaves_no_room_is_refused_with_both_numbers(facts: Facts) -> None:
@@ -102,9 +104,9 @@ def test_no_messages_and_no_template_are_refused(facts: Facts) -> None:
     with pytest.raises(InvalidValue, match="messages is empty"):
         tokenize(facts, TokenizeRequest("r", messages=()))
     facts.tokenizer.chat_template = None
-    with pytest.raises(InvalidValue, match="no chat template") as refusal:
+    with pytest.raises(InvalidValue, match="no chat template") as rejected:
         tokenize(facts, TokenizeRequest("r", messages=(ChatMessage("user", "hi"),)))
-    assert refusal.value.param == "messages"
+    assert rejected.value.param == "messages"
 
 
 @pytest.mark.parametrize(
@@ -120,9 +122,9 @@ def test_no_messages_and_no_template_are_refused(facts: Facts) -> None:
 )
 def test_what_a_template_refuses_or_may_not_do_is_the_requests_fault(facts: Facts, template: str) -> None:
     facts.tokenizer.chat_template = template
-    with pytest.raises(InvalidValue, match="chat template refuses") as refusal:
+    with pytest.raises(InvalidValue, match="chat template refuses") as rejected:
         render_chat(facts.tokenizer, [ChatMessage("user", "hi")])
-    assert refusal.value.param == "messages"
+    assert rejected.value.param == "messages"
 
 
 @pytest.mark.model

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from console.gateway.pipeline import generation as module
-from console.gateway.pipeline.generation import HEADROOM, Choices
+from console.gateway.pipeline import choices as module
+from console.gateway.pipeline.admission import _slice_tokens
+from console.gateway.pipeline.choices import HEADROOM, Choices
 from inference.client import Cancel, OnEvent
 from inference.protocol.errors import QueueFull
 from inference.protocol.events import Delta, Finish, FinishReason, Usage
-from inference.protocol.requests import GenerateRequest, Sampling
+from inference.protocol.requests import GenerateRequest, Sampling, TokenizedPrompt
 from tests.console.gateway.accepted import accepted
 
 SLICE = 256
@@ -81,11 +83,12 @@ def began(
     n: int = 1,
     max_tokens: int = 1000,
     logprobs: int | None = None,
+    can_grant: bool = True,
 ) -> tuple[Choices, Engine, Ledger]:
     engine, ledger = Engine(), Ledger(budget)
     monkeypatch.setattr(module, "extend", ledger.extend)
     sampling = Sampling(max_tokens=max_tokens, logprobs=logprobs)
-    made = accepted(n=n, sampling=sampling, slice_tokens=SLICE)
+    made = replace(accepted(n=n, sampling=sampling, slice_tokens=SLICE), can_grant=can_grant)
     return Choices(made, engine), engine, ledger  # type: ignore[arg-type]
 
 
@@ -110,6 +113,22 @@ async def test_the_next_slice_is_asked_for_once_before_this_one_ends(monkeypatch
     engine.say(SLICE)
     await settle()
     assert ledger.asked == [SLICE, SLICE]
+
+
+async def test_an_engine_that_cannot_grant_is_asked_for_what_is_reserved_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    choices, engine, ledger = began(monkeypatch, budget=10_000, n=2, can_grant=False)
+    assert [one.granted_tokens for one in engine.requests] == [None, None]
+    assert [one.sampling.max_tokens for one in engine.requests] == [SLICE, SLICE]
+    for index in (0, 1):
+        engine.say(SLICE, index=index)
+        engine.finish(SLICE, index=index)
+    while not choices.is_over():
+        await choices.next(1)
+    await settle()
+    assert ledger.asked == [] and engine.grants == []
+    assert choices.usage().completion_tokens == 2 * SLICE
 
 
 async def test_the_last_slice_is_as_long_as_what_is_wanted_and_a_spent_budget_is_final(
@@ -276,3 +295,15 @@ async def test_choices_of_a_seeded_request_draw_apart_and_the_same_each_time(
 
 async def test_without_a_seed_each_choice_draws_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.sampling.seed for one in requests_of(monkeypatch, n=3)] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("can_grant", "max_tokens", "tokens"),
+    [(True, 1000, 256), (True, 9, 9), (True, None, 256), (False, 1000, 1000), (False, None, 4000)],
+)
+def test_a_slice_is_reserved_at_first_or_all_where_nothing_can_be_granted_later(
+    can_grant: bool, max_tokens: int | None, tokens: int
+) -> None:
+    asked = accepted(sampling=Sampling(max_tokens=max_tokens), slice_tokens=SLICE).request
+    prompts = tuple(TokenizedPrompt((1,), max_output_tokens=room) for room in (4096, 4000))
+    assert _slice_tokens(asked, prompts, can_grant=can_grant) == tokens
