@@ -5,6 +5,7 @@ In a dry run products take the plain ways of the CPU.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -114,9 +115,8 @@ def test_invariant_rows() -> None:
     assert torch.equal(torch.cat([wide(row[None]) for row in x]), all_at_once)
 
 
-@needs_gpu
 def test_it_is_refused_where_nothing_is_fused() -> None:
-    model: Any = tiny.tiny_model(tiny.LLAMA_LIKE[0]).to(DEVICE, torch.bfloat16)
-    loaded = tiny.loaded(model, attention="reference")
+    model = tiny.tiny_model("llama")
+    loaded = replace(tiny.loaded(model, attention="reference"), device=torch.device("cuda"))
     with pytest.raises(CannotLoad, match="float32_logits"):
-        runner_for(loaded, EngineConfig(device=DEVICE, float32_logits=True), num_blocks=8)
+        runner_for(loaded, EngineConfig(device="cuda", float32_logits=True), num_blocks=8)
