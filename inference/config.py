@@ -45,6 +45,8 @@ class EngineConfig:
     # What holds where a request is silent: temperature, top_p, top_k, min_p and repetition_penalty of
     # generation_config.json, or OpenAI's defaults whatever the files say.
     sampling_defaults: SamplingDefaults = "model"
+    # On NVIDIA GPUs: logits as they are added up, not rounded to the dtype (on CPUs they never are).
+    float32_logits: bool = False
     num_threads: int | None = None  # CPU threads of torch and compiled layers; None: all cores
 
     def __post_init__(self) -> None:

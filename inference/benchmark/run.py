@@ -73,6 +73,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="off by default, as in the peers; both: every list with it and without, and the ratio",
     )
     parser.add_argument(
+        "--float32-logits", action="store_true", help="on a GPU: logits that are not rounded to the dtype"
+    )
+    parser.add_argument(
         "--without", nargs="*", choices=("graphs", "fusing", "overlap"), default=(), help="switch these off"
     )
     parser.add_argument("--json", type=Path, help="also write the report here")
@@ -104,6 +107,7 @@ def config_of(options: argparse.Namespace) -> EngineConfig:
         cuda_graphs="graphs" not in options.without,
         fused_layers="fusing" not in options.without,
         overlap="overlap" not in options.without,
+        float32_logits=options.float32_logits,
     )
 
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import torch
+
 from inference.checkpoints.model_folder import CannotLoad
 from inference.config import EngineConfig, RevisionSpec
 from inference.execution.batch_invariant_runner import BatchInvariantRunner
@@ -25,6 +27,7 @@ from inference.execution.host_memory import free_host_bytes, plan_num_blocks
 from inference.execution.kv_cache import pool_dtype, token_bytes
 from inference.execution.runner import ModelRunner
 from inference.execution.warmup import warm_up, warm_up_mixes
+from inference.fused.supported import can_fuse
 from inference.kv_pool_size import Pool
 from inference.models.loader import LoadedModel
 from inference.protocol.stats import LoadProgress
@@ -164,6 +167,12 @@ def _captures(runner: ModelRunner | CudaRunner, config: EngineConfig, loaded: Lo
 
 def runner_for(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) -> ModelRunner | CudaRunner:
     """Triton's kernels have a runner of their own; the others share the plain one. `config` is resolved."""
+    is_fused = loaded.attention == "triton" and config.fused_layers and can_fuse(loaded.model)
+    if config.float32_logits and loaded.device.type == "cuda" and not is_fused:
+        raise CannotLoad(
+            "float32_logits on a GPU needs attention triton, fused_layers and a family of models that can be "
+            "fused; set float32_logits to False"
+        )
     if loaded.attention != "triton":
         runner_class = BatchInvariantRunner if config.batch_invariant else ModelRunner
         kv_dtype = pool_dtype(config, loaded.dtype)
@@ -188,6 +197,7 @@ def runner_for(loaded: LoadedModel, config: EngineConfig, *, num_blocks: int) ->
         kv_dtype=pool_dtype(config, loaded.dtype),
         fuses=config.fused_layers,
         is_invariant=config.batch_invariant,
+        logits_dtype=torch.float32 if config.float32_logits else None,
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from inference.checkpoints.model_folder import CannotLoad
-from inference.fused.gpu_layer import PlainProduct, gpu_product
+from inference.fused.gpu_products import PlainProduct, gpu_product
 from inference.kernels.matmul import Tile, agreeing_tiles, invariant_product
 from inference.kernels.rows import Rows
 
@@ -22,13 +22,14 @@ class InvariantProduct:
     weight: Tensor
     bias: Tensor | None
     tiles: tuple[Tile, ...]
+    out_dtype: torch.dtype | None = None  # of the product; None: of what is multiplied
 
     def activation_dtype(self, num_rows: int) -> torch.dtype | None:
         return None
 
     def __call__(self, x: Rows) -> Tensor:
         assert isinstance(x, Tensor)
-        return invariant_product(x, self.weight, self.bias, self.tiles)
+        return invariant_product(x, self.weight, self.bias, self.tiles, self.out_dtype)
 
 
 class InvariantProductFactory:

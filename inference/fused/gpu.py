@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from inference.attention.triton import TritonAttention
-from inference.fused.gpu_layer import GpuFusedLayer, MakeProduct, Product, attend, fuse_gpu_layer, gpu_product
+from inference.fused.gpu_layer import GpuFusedLayer, attend, fuse_gpu_layer
+from inference.fused.gpu_products import MakeProduct, Product, gpu_product, in_dtype
 from inference.fused.gpu_single_token import SingleTokenModel
 from inference.fused.supported import epsilon
 from inference.kernels.layer import (
@@ -23,7 +25,10 @@ from inference.kernels.rows import Rows
 class GpuFusedModel:
     """Runs a packed batch through a fused model. Called as the runner calls it, with a `TritonAttention`."""
 
-    def __init__(self, model: Any, *, make_product: MakeProduct | None = None) -> None:
+    def __init__(
+        self, model: Any, *, make_product: MakeProduct | None = None, logits_dtype: torch.dtype | None = None
+    ) -> None:
+        """`logits_dtype`: None for the model's own."""
         make_product = make_product or gpu_product
         self.model = model
         config = model.config.get_text_config()
@@ -31,7 +36,8 @@ class GpuFusedModel:
         self.layers = [
             fuse_gpu_layer(layer, index, make_product) for index, layer in enumerate(model.model.layers)
         ]
-        self.head = make_product([model.lm_head])
+        head = make_product([model.lm_head])
+        self.head = head if logits_dtype is None else in_dtype(head, logits_dtype)
         self.norm = model.model.norm
         self._single_token = SingleTokenModel.of(self.layers, self.norm, self.head, self.num_heads)
 

@@ -6,47 +6,16 @@ forward stays there as the oracle.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from inference.attention.base import AttentionParameters
 from inference.attention.triton import TritonAttention
+from inference.fused.gpu_products import MakeProduct, Product
 from inference.fused.supported import epsilon, layer_window
 from inference.kernels.layer import rotate_and_write
-from inference.kernels.rows import Rows
-from inference.quantization.linear import StoredLinear, join_rows
-
-
-class Product(Protocol):
-    """Rows [num_tokens, in] times a weight: [num_tokens, out]. `StoredLinear` is one."""
-
-    def activation_dtype(self, num_rows: int) -> torch.dtype | None:
-        """The dtype to which `num_rows` activations are to be quantized, each with its scale; None: as is."""
-
-    def __call__(self, x: Rows) -> Tensor: ...
-
-
-MakeProduct = Callable[[list[Any]], Product]  # linear layers of the same input -> one product
-
-
-@dataclass(frozen=True, slots=True)
-class PlainProduct:
-    """With a float weight."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def activation_dtype(self, num_rows: int) -> torch.dtype | None:
-        return None
-
-    def __call__(self, x: Rows) -> Tensor:
-        assert isinstance(x, Tensor)
-        return F.linear(x, self.weight, self.bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +74,3 @@ def fuse_gpu_layer(layer: Any, index: int, make_product: MakeProduct) -> GpuFuse
         head_norms=norms,
         attention_parameters=AttentionParameters(attention.scaling, window=layer_window(attention)),
     )
-
-
-def gpu_product(linears: list[Any]) -> Product:
-    """One product for several layers of the same input, which become views of its weight and bias."""
-    first = linears[0]
-    if isinstance(first, StoredLinear):
-        return type(first).joined(linears)
-    weight = join_rows([linear.weight for linear in linears])
-    bias = None if first.bias is None else join_rows([linear.bias for linear in linears])
-    return PlainProduct(weight, bias)

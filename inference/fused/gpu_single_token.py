@@ -9,7 +9,8 @@ from typing import Any, Self
 from torch import Tensor
 
 from inference.attention.triton import TritonAttention
-from inference.fused.gpu_layer import GpuFusedLayer, PlainProduct, Product, attend
+from inference.fused.gpu_layer import GpuFusedLayer, attend
+from inference.fused.gpu_products import PlainProduct, Product
 from inference.fused.supported import epsilon
 from inference.kernels.single_token import DTYPES, Norm, single_token_product
 
@@ -56,7 +57,10 @@ class SingleTokenModel:
                 residual, gate_up.weight, gate_up.bias, norm=layer.post_norm, gates=True
             )
             single_token_product(gated, down.weight, down.bias, residual=residual)
-        return single_token_product(residual, self._head.weight, self._head.bias, norm=self._norm)
+        head = self._head
+        return single_token_product(
+            residual, head.weight, head.bias, norm=self._norm, out_dtype=head.out_dtype
+        )
 
     def _attention(
         self, layer: SingleTokenLayer, residual: Tensor, cos: Tensor, sin: Tensor, attention: TritonAttention

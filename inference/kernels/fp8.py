@@ -69,10 +69,15 @@ def _vector(
     tl.store(out + row * num_outputs + output, product.to(out.dtype.element_ty), mask=is_output)
 
 
-def vector_product(x: Tensor, weight: Tensor, weight_scale: Tensor) -> Tensor:
+# All products are in `out_dtype`; None: in the dtype of the activations.
+
+
+def vector_product(
+    x: Tensor, weight: Tensor, weight_scale: Tensor, out_dtype: torch.dtype | None = None
+) -> Tensor:
     """Float rows `[num_rows, width]`, very few of them, times the weight: only the weight is in fp8."""
     num_outputs, width = weight.shape
-    out = torch.empty(x.shape[0], num_outputs, dtype=x.dtype, device=x.device)
+    out = torch.empty(x.shape[0], num_outputs, dtype=out_dtype or x.dtype, device=x.device)
     _vector[(x.shape[0], triton.cdiv(num_outputs, VECTOR["OUTPUTS"]))](
         x,
         weight,
@@ -144,11 +149,16 @@ def _store_product(total, row, output, x_scale, weight_scale, out, num_rows, num
 
 
 def tiled_product(
-    x: QuantizedRows, weight: Tensor, weight_scale: Tensor, counters: Tensor, tiles: Tiles
+    x: QuantizedRows,
+    weight: Tensor,
+    weight_scale: Tensor,
+    counters: Tensor,
+    tiles: Tiles,
+    out_dtype: torch.dtype | None = None,
 ) -> Tensor:
     """fp8 rows times the weight. `counters`: zeros, at least one a tile, of no other product at a time."""
     (num_rows, width), num_outputs = x.values.shape, weight.shape[0]
-    out = torch.empty(num_rows, num_outputs, dtype=x.dtype, device=weight.device)
+    out = torch.empty(num_rows, num_outputs, dtype=out_dtype or x.dtype, device=weight.device)
     num_tiles = triton.cdiv(num_rows, tiles.rows) * triton.cdiv(num_outputs, tiles.outputs)
     parts = x.scale
     if tiles.splits > 1:
@@ -201,10 +211,16 @@ def num_counters(num_outputs: int) -> int:
     return triton.cdiv(num_outputs, min(tiles.outputs for tiles in FEW))
 
 
-def product(x: QuantizedRows, weight: Tensor, weight_scale: Tensor, counters: Tensor) -> Tensor:
+def product(
+    x: QuantizedRows,
+    weight: Tensor,
+    weight_scale: Tensor,
+    counters: Tensor,
+    out_dtype: torch.dtype | None = None,
+) -> Tensor:
     """fp8 rows `[num_rows, width]` times the weight, in the way that is fastest for so many."""
     num_multiprocessors = torch.cuda.get_device_properties(weight.device).multi_processor_count
     tiles = few_tiles(x.values.shape[0], *weight.shape, num_multiprocessors)
-    if tiles is None and fits_torch(x, weight):
+    if tiles is None and out_dtype in (None, x.dtype) and fits_torch(x, weight):
         return torch_product(x, weight, weight_scale)
-    return tiled_product(x, weight, weight_scale, counters, tiles or MANY)
+    return tiled_product(x, weight, weight_scale, counters, tiles or MANY, out_dtype)

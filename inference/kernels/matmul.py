@@ -83,14 +83,20 @@ def _product(
     tl.store(place, total.to(out.dtype.element_ty), mask=is_row[:, None] & is_output[None, :])
 
 
-def invariant_product(x: Tensor, weight: Tensor, bias: Tensor | None, tiles: tuple[Tile, ...]) -> Tensor:
-    """x [rows, in] times weight [out, in], plus bias [out], in the dtype of x.
+def invariant_product(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    tiles: tuple[Tile, ...],
+    out_dtype: torch.dtype | None = None,
+) -> Tensor:
+    """x [rows, in] times weight [out, in], plus bias [out], in `out_dtype`; None: in the dtype of x.
 
     `tiles`: what `tiles_of` or `agreeing_tiles` gives for the weight.
     """
     num_rows, num_outputs = x.shape[0], weight.shape[0]
     tile = next(tile for tile in tiles if num_rows <= tile.up_to)
-    out = torch.empty(num_rows, num_outputs, device=x.device, dtype=x.dtype)
+    out = torch.empty(num_rows, num_outputs, device=x.device, dtype=out_dtype or x.dtype)
     num_tiles = triton.cdiv(num_rows, tile.rows) * triton.cdiv(num_outputs, tile.outputs)
     if num_tiles:
         _product[(num_tiles,)](

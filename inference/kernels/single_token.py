@@ -59,6 +59,7 @@ def _single_token(
 ):  # fmt: skip
     """ROWS rows of the weight. GATES: every other one a gate, the one after it what that lets through."""
     DTYPE: tl.constexpr = x.dtype.element_ty
+    OUT: tl.constexpr = out.dtype.element_ty
     index = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     is_row = index < (2 * num_outputs if GATES else num_outputs)
     row = tl.where(is_row, index // 2 + index % 2 * num_outputs if GATES else index, 0)
@@ -81,7 +82,7 @@ def _single_token(
     total = tl.sum(sums, 1)
     if HAS_BIAS:
         total += tl.load(bias + row).to(tl.float32)
-    total = total.to(DTYPE).to(tl.float32)
+    total = total.to(OUT).to(tl.float32)
     if GATES:
         gate, up = tl.split(tl.reshape(total, [ROWS // 2, 2]))
         activated = (gate * tl.sigmoid(gate)).to(DTYPE).to(tl.float32)
@@ -90,7 +91,7 @@ def _single_token(
     else:
         if ADDS:
             total += tl.load(residual + index, mask=is_row, other=0.0).to(tl.float32)
-        tl.store(out + index, total.to(DTYPE), mask=is_row)
+        tl.store(out + index, total.to(OUT), mask=is_row)
 
 
 def single_token_product(
@@ -101,6 +102,7 @@ def single_token_product(
     norm: Norm | None = None,  # of x, first
     residual: Tensor | None = None,  # [1, out]: the product is added to it, in place
     gates: bool = False,  # silu of the first half of the outputs, times the second half
+    out_dtype: torch.dtype | None = None,  # of a product that is neither added nor gated; None: that of x
     shape: Shape | None = None,
 ) -> Tensor:
     """The product [1, out], or [1, out / 2] of a gated one; the residual, where there is one."""
@@ -109,7 +111,7 @@ def single_token_product(
     shape = shape or BEST
     out = residual
     if out is None:
-        out = torch.empty(1, num_outputs, dtype=x.dtype, device=x.device)
+        out = torch.empty(1, num_outputs, dtype=out_dtype or x.dtype, device=x.device)
     _single_token[(triton.cdiv(num_rows, shape.outputs),)](
         x, x if norm is None else norm.weight, weight, x if bias is None else bias, out, out,
         0.0 if norm is None else norm.epsilon, num_outputs, WIDTH=width,

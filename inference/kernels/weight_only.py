@@ -148,12 +148,22 @@ def _int4_product(
     )  # fmt: skip
 
 
-def int8_product(x: Rows, weight: Tensor, scale: Tensor, bias: Tensor | None, tiling: Tiling) -> Tensor:
-    """16-bit or int8 x [tokens, in] times int8 [out, in] with float32 scales [out, 1]: [tokens, out]."""
+def int8_product(
+    x: Rows,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    tiling: Tiling,
+    out_dtype: torch.dtype | None = None,
+) -> Tensor:
+    """16-bit or int8 x [tokens, in] times int8 [out, in] with float32 scales [out, 1]: [tokens, out].
+
+    In `out_dtype`; None: in the dtype of x.
+    """
     values, x_scale = (x.values, x.scale) if isinstance(x, QuantizedRows) else (x, x)
     (num_outputs, num_inputs), num_tokens = weight.shape, values.shape[0]
     tiling = tiling.dividing(num_inputs)
-    out, partials, counters = _memory(num_tokens, num_outputs, tiling, values.device, x.dtype)
+    out, partials, counters = _memory(num_tokens, num_outputs, tiling, values.device, out_dtype or x.dtype)
     _int8_product[_grid(num_tokens, num_outputs, tiling)](
         values, x_scale, weight, scale, bias, out, partials, counters, num_tokens, num_outputs, num_inputs,
         tiling.splits, tiling.tiles_per_split(num_inputs),
@@ -165,12 +175,22 @@ def int8_product(x: Rows, weight: Tensor, scale: Tensor, bias: Tensor | None, ti
     return out
 
 
-def int4_product(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, tiling: Tiling) -> Tensor:
-    """x [tokens, in], of 16 bits, times packed [out, in / 2] with scales [in / group, out]: [tokens, out]."""
+def int4_product(
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    tiling: Tiling,
+    out_dtype: torch.dtype | None = None,
+) -> Tensor:
+    """x [tokens, in], of 16 bits, times packed [out, in / 2] with scales [in / group, out]: [tokens, out].
+
+    In `out_dtype`; None: in the dtype of x.
+    """
     (num_tokens, num_inputs), num_outputs = x.shape, weight.shape[0]
     group = num_inputs // scale.shape[0]
     tiling = tiling.dividing(num_inputs, at_least=group)
-    out, partials, counters = _memory(num_tokens, num_outputs, tiling, x.device, x.dtype)
+    out, partials, counters = _memory(num_tokens, num_outputs, tiling, x.device, out_dtype or x.dtype)
     _int4_product[_grid(num_tokens, num_outputs, tiling)](
         x, weight, scale, bias, out, partials, counters, num_tokens, num_outputs, num_inputs // 2,
         scale.stride(0), tiling.splits, tiling.tiles_per_split(num_inputs),

@@ -17,10 +17,10 @@ DTYPE = torch.float8_e4m3fn
 LEAST_CAPABILITY = (8, 9)  # of an NVIDIA GPU: Ada, Hopper and later multiply fp8
 
 
-def reference_product(x: Rows, weight: Tensor, scale: Tensor) -> Tensor:
+def reference_product(x: Rows, weight: Tensor, scale: Tensor, out_dtype: torch.dtype | None = None) -> Tensor:
     """The layer's product in float32, on every device; slow, as it widens the weight each time."""
     rows = x if isinstance(x, QuantizedRows) else quantize_rows(x, DTYPE)
-    return (linear(rows.exact(), weight.float()) * scale.squeeze(-1)).to(rows.dtype)
+    return (linear(rows.exact(), weight.float()) * scale.squeeze(-1)).to(out_dtype or rows.dtype)
 
 
 class Fp8Linear(ChannelQuantizedLinear):
@@ -48,7 +48,7 @@ class Fp8Linear(ChannelQuantizedLinear):
         if self.weight.is_cuda:
             product = self._product_on_gpu(x)
         else:
-            product = reference_product(x, self.weight, self.weight_scale)
+            product = reference_product(x, self.weight, self.weight_scale, self.out_dtype)
         return product if self.bias is None else product + self.bias
 
     def _product_on_gpu(self, x: Rows) -> Tensor:
@@ -56,13 +56,15 @@ class Fp8Linear(ChannelQuantizedLinear):
         from inference.kernels.layer import quantize
 
         if isinstance(x, QuantizedRows):
-            return kernels.product(x, self.weight, self.weight_scale, self._counters())
+            return kernels.product(x, self.weight, self.weight_scale, self._counters(), self.out_dtype)
         rows = x.reshape(-1, self.in_features).contiguous()
         if self.activation_dtype(rows.shape[0]) is None:
-            product = kernels.vector_product(rows, self.weight, self.weight_scale)
+            product = kernels.vector_product(rows, self.weight, self.weight_scale, self.out_dtype)
         else:
             quantized = quantize(rows, DTYPE)
-            product = kernels.product(quantized, self.weight, self.weight_scale, self._counters())
+            product = kernels.product(
+                quantized, self.weight, self.weight_scale, self._counters(), self.out_dtype
+            )
         return product.view(*x.shape[:-1], self.out_features)
 
     def _counters(self) -> Tensor:

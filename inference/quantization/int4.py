@@ -155,8 +155,9 @@ class Int4Linear(QuantizedLinear):
             from inference.quantization import weight_only_cuda
 
             if x.dtype in weight_only_cuda.DTYPES:
-                return weight_only_cuda.multiply_int4(x, self.weight, self.weight_scale)
-        return linear(x.float(), self.exact_weight()).to(x.dtype)  # the reference, on every device
+                return weight_only_cuda.multiply_int4(x, self.weight, self.weight_scale, self.out_dtype)
+        exact = linear(x.float(), self.exact_weight())  # the reference, on every device
+        return exact.to(self.out_dtype or x.dtype)
 
     @classmethod
     def join_parameter(cls, name: str, parameters: Sequence[Any]) -> Tensor:

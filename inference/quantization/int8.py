@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from inference.quantization.int8_matmul import FastestMatmul, Matmul
+from inference.quantization.int8_matmul import FastestMatmul, Matmul, multiply_into
 from inference.quantization.linear import ChannelQuantizedLinear
 from inference.quantization.quantizer import register_method
 
@@ -59,7 +59,10 @@ class Int8Linear(ChannelQuantizedLinear):
         return lambda x: matmul(x, weight, scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        product = self.matmul(x, self.weight, self.weight_scale)
+        if self.out_dtype is None:
+            product = self.matmul(x, self.weight, self.weight_scale)
+        else:
+            product = multiply_into(self.out_dtype, x, self.weight, self.weight_scale)
         return product if self.bias is None else product + self.bias
 
 

@@ -28,6 +28,16 @@ def on_cuda(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
     return kernel(x, weight, scale)
 
 
+def multiply_into(out_dtype: torch.dtype, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """In a dtype of one's own: on a GPU by the kernels, elsewhere the plain way."""
+    if x.is_cuda:
+        from inference.quantization import weight_only_cuda
+
+        if x.dtype in weight_only_cuda.DTYPES:
+            return weight_only_cuda.multiply_int8(x, weight, scale, out_dtype)
+    return dequantized(x.to(out_dtype), weight, scale)
+
+
 class FastestMatmul:
     """The fastest product for one layer; on CPUs it keeps the weight in prepared form.
 

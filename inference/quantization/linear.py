@@ -75,6 +75,8 @@ class QuantizedLinear(StoredLinear):
     is cast to its placeholder's dtype BEFORE the quantize operation sees it, and int8 would turn it to zeros.
     """
 
+    out_dtype: torch.dtype | None = None  # of products, where a layer is told so; None: of what is multiplied
+
     @classmethod
     @abstractmethod
     def placeholder(cls, linear: nn.Linear, *, is_quantized: bool, device: torch.device) -> Self:

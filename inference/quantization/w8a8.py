@@ -45,8 +45,10 @@ class W8A8Linear(Int8Linear):
         if x.values.is_cuda:
             from inference.quantization.weight_only_cuda import multiply_int8_rows
 
-            return multiply_int8_rows(x, self.weight, self.weight_scale)
-        return (linear(x.exact(), self.weight.float()) * self.weight_scale.squeeze(-1)).to(x.dtype)
+            return multiply_int8_rows(x, self.weight, self.weight_scale, self.out_dtype)
+        return (linear(x.exact(), self.weight.float()) * self.weight_scale.squeeze(-1)).to(
+            self.out_dtype or x.dtype
+        )
 
 
 def _quantized(rows: Tensor) -> QuantizedRows:

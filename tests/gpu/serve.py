@@ -44,7 +44,7 @@ def say(text: str) -> None:
 
 def variables(options: argparse.Namespace, work: Path) -> dict[str, str]:
     """The environment of every command that needs the console."""
-    path = [str(work / "site"), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    path = [str(work / "site"), str(options.root), os.environ.get("PYTHONPATH", "")]
     return {
         "PYTHONPATH": os.pathsep.join(part for part in path if part),
         "DATA_DIR": str(work / "data"),
@@ -56,13 +56,13 @@ def variables(options: argparse.Namespace, work: Path) -> dict[str, str]:
     }
 
 
-def run(command: list[str], more: dict[str, str]) -> str:
+def run(command: list[str], more: dict[str, str], *, root: Path = ROOT) -> str:
     """A command's output; raises with it where the command fails."""
     ended = subprocess.run(
         command,
         check=False,
         env={**os.environ, **more},
-        cwd=ROOT,
+        cwd=root,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
@@ -84,18 +84,18 @@ def prepare(options: argparse.Namespace, work: Path) -> Path:
     if options.shape and write_folder(options.shape, folder):
         say(f"wrote random weights of {options.shape} to {folder}")
     more, manage = variables(options, work), [sys.executable, "manage.py"]
-    run([*manage, "migrate", "--verbosity", "0"], more)
-    run([*manage, "import_model", MODEL, "--folder", str(folder)], more)
+    run([*manage, "migrate", "--verbosity", "0"], more, root=options.root)
+    run([*manage, "import_model", MODEL, "--folder", str(folder)], more, root=options.root)
     say("imported")
     return folder
 
 
 def server_of(options: argparse.Namespace, work: Path) -> Server:
     more = variables(options, work)
-    manage = (sys.executable, str(ROOT / "manage.py"))
+    manage = (sys.executable, str(options.root / "manage.py"))
 
     def key() -> str:
-        return run([*manage, "issue_key", "benchmark"], more).split()[-1]
+        return run([*manage, "issue_key", "benchmark"], more, root=options.root).split()[-1]
 
     return Server(
         "pilothouse",
@@ -206,7 +206,15 @@ def measure(options: argparse.Namespace, work: Path, log: Path) -> dict[str, Any
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.gpu.serve", description=__doc__)
+    parser = options_of_a_load("python -m tests.gpu.serve", __doc__ or "")
+    parser.add_argument(
+        "--offline", nargs=argparse.REMAINDER, default=[], help="more options of the offline run"
+    )
+    return parser.parse_args()
+
+
+def options_of_a_load(name: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=name, description=description)
     parser.add_argument("--shape", choices=SHAPES, default="llama-8b", help="random weights of it")
     parser.add_argument("--folder", type=Path, help="where the weights are, or are to be written")
     parser.add_argument(
@@ -219,11 +227,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--max-model-len", type=int, default=4096)
     parser.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE", help="of the server")
-    parser.add_argument(
-        "--offline", nargs=argparse.REMAINDER, default=[], help="more options of the offline run"
-    )
+    parser.add_argument("--root", type=Path, default=ROOT, help="the checkout whose server is measured")
     parser.add_argument("--json", type=Path, help="also write the report here")
-    return parser.parse_args()
+    return parser
 
 
 def scratch() -> Path:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+import tarfile
 from importlib import import_module
 from pathlib import Path
 
@@ -34,3 +37,33 @@ def test_no_prompt_of_the_served_benchmark_comes_twice() -> None:
     prompts = [prompt for requests in lists for prompt, _ in requests]
     assert len({prompt[:16] for prompt in prompts}) == len(prompts)
     assert all(len(prompt) == 40 for prompt in prompts)
+
+
+def test_two_checkouts_are_compared_stage_by_stage(tmp_path: Path) -> None:
+    compare = import_module("tests.gpu.compare_commits")
+    database = sqlite3.connect(tmp_path / "pilothouse.sqlite3")
+    database.execute("CREATE TABLE usage_usagerecord (spans TEXT)")
+    for seconds in (1.0, 2.0, 4.0):
+        spans = [
+            {"name": "prepare", "start": 0.0, "end": seconds},
+            {"name": "decode", "start": seconds, "end": seconds + 1.0},
+            {"name": "decode", "start": seconds + 1.0, "end": seconds + 2.0},
+        ]
+        database.execute("INSERT INTO usage_usagerecord VALUES (?)", [json.dumps(spans)])
+    database.commit()
+    database.close()
+    found = compare.stages(tmp_path / "pilothouse.sqlite3")
+    assert found["prepare ms p50"] == 2000 and found["prepare ms p95"] == 4000
+    assert found["decode ms p50"] == 2000
+    told = compare.table([{"a": 4.0}, {"a": 2.0}, {"a": 3.0}], [{"a": 6.0, "b": 1.0}])
+    rows = {line.split()[0]: line.split()[1:] for line in told.splitlines()[1:]}
+    assert rows == {"a": ["3.00", "6.00", "2.000"], "b": ["-", "1.00", "-"]}
+
+
+def test_an_old_checkout_may_come_as_a_tar(tmp_path: Path) -> None:
+    compare = import_module("tests.gpu.compare_commits")
+    (tmp_path / "manage.py").write_text("print()")
+    with tarfile.open(tmp_path / "old.tar", "w") as archive:
+        archive.add(tmp_path / "manage.py", "manage.py")
+    assert (compare.unpacked(tmp_path / "old.tar", tmp_path / "work") / "manage.py").is_file()
+    assert compare.unpacked(tmp_path, tmp_path / "work") == tmp_path

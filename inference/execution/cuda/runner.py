@@ -45,6 +45,7 @@ class CudaRunner:
         num_draft_rows: int = 0,  # that a step may have beside those of its sequences
         fuses: bool = True,
         is_invariant: bool = False,
+        logits_dtype: torch.dtype | None = None,  # None: the model's
     ) -> None:
         self.loaded = loaded
         self.num_blocks = num_blocks
@@ -78,7 +79,7 @@ class CudaRunner:
         self._tokens_per_tile = tokens_per_tile(config.num_attention_heads // num_kv_heads)
         if is_invariant:
             self.chunk_policy = ChunkAlignment(math.lcm(block_size, self._tokens_per_tile))
-        self._fused = fused_model(loaded, fuses=fuses, is_invariant=is_invariant)
+        self._fused = fused_model(loaded, fuses=fuses, is_invariant=is_invariant, logits_dtype=logits_dtype)
         self._graphs = DecodeGraphs(
             self._forward,
             self.tables.tensor,
@@ -86,7 +87,7 @@ class CudaRunner:
             max_batch=max_decode_rows,
             vocab_size=loaded.vocab_size,
             spare_slot=num_blocks * block_size,
-            dtype=loaded.dtype,
+            dtype=logits_dtype or loaded.dtype,
         )
 
     @torch.inference_mode()
@@ -156,10 +157,13 @@ class CudaRunner:
         return logits
 
 
-def fused_model(loaded: LoadedModel, *, fuses: bool, is_invariant: bool) -> GpuFusedModel | None:
+def fused_model(
+    loaded: LoadedModel, *, fuses: bool, is_invariant: bool, logits_dtype: torch.dtype | None = None
+) -> GpuFusedModel | None:
     """The model with fewer launches, where its family is known; None: transformers' own forward."""
     if fuses and can_fuse(loaded.model):
-        return GpuFusedModel(loaded.model, make_product=InvariantProductFactory() if is_invariant else None)
+        make_product = InvariantProductFactory() if is_invariant else None
+        return GpuFusedModel(loaded.model, make_product=make_product, logits_dtype=logits_dtype)
     if is_invariant:
         raise CannotLoad(
             "batch_invariant on a GPU needs fused_layers and a family of models that can be fused; "

@@ -31,6 +31,10 @@ class SequentialEngine(Engine):
             raise CannotLoad(
                 "num_draft_tokens needs batching, which this revision is served without: set it to 0"
             )
+        if spec.engine.float32_logits and loaded.device.type == "cuda":
+            raise CannotLoad(
+                "float32_logits needs batching, which this revision is served without: set it to False"
+            )
         eos_token_ids = frozenset(loaded.eos_token_ids)
         config = replace(
             spec.engine, max_num_seqs=1, max_batch_tokens=loaded.max_model_len, prefix_caching=False
