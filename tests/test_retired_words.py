@@ -16,7 +16,7 @@ SUFFIXES = {"console": ".py", "monitoring": ".py", "inference": ".py", "tests": 
             "docs": ".md", "static/console": ".js", "static/source": ".css"}  # fmt: skip
 PAGES = ("README.md", "CONTRIBUTING.md")
 WRITTEN_ELSEWHERE = ("tests/browser/axe.js", "tests/test_retired_words.py")
-KEPT = ("websocket_lane_full",)  # on the wire or in the database
+KEPT = ("websocket_lane_full", '"allowance"', "load_on_demand")  # on the wire, in the database, or a phrase
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,9 @@ class Retired:
 
 RETIRED = (
     Retired("laps?", "span, request timeline"),
-    Retired("lanes?", "stream; column", ordinary=("inference/cpu/", "inference/kernels/", "tests/inference/cpu/")),
+    Retired(
+        "lanes?", "stream; column", ordinary=("inference/cpu/", "inference/kernels/", "tests/inference/cpu/")
+    ),
     Retired("doorkeepers?", "authentication"),
     Retired("(?<!in )(?<!in_)(?<!in-)flights?", "request state; lease"),
     Retired("deeds?", "action"),
@@ -42,10 +44,14 @@ RETIRED = (
     Retired("nibbles?", "int4"),
     Retired("crews?", "worker pool"),
     Retired("borders?", "chunk alignment", within=("inference/", "tests/inference/", "tests/gpu/")),
-    Retired("guess(es|ed|ing)?", "draft, speculative decoding", within=("inference/", "monitoring/", "docs/", "templates/")),
+    Retired("guess(es|ed|ing)?", "draft", within=("inference/", "monitoring/", "docs/", "templates/")),
     Retired("stages?", "pinned buffer", within=("inference/execution/cuda/",)),
-    Retired("desks?", "prompt queue"),
-    Retired("stretch(es)?", "sequence slice, span"),
+    Retired("desks?", "prompt queue", within=("inference/", "console/", "docs/")),
+    Retired(
+        "stretch(es)?",
+        "sequence slice, span",
+        within=("inference/", "tests/inference/", "docs/", "templates/"),
+    ),
     Retired("standings?", "position, certificate status, state"),
     Retired("outlooks?", "snapshot"),
     Retired("residences?", "loaded revision"),
@@ -55,15 +61,19 @@ RETIRED = (
     Retired("teamwork", "thread pool"),
     Retired("scrub(s|bed|bing)?", "zero blocks"),
     Retired("demands?", "pipeline request", within=("console/gateway/", "tests/console/gateway/")),
-    Retired("let[ _]go", "cancel", within=("inference/placements/", "inference/client.py")),
-    Retired("allowances?", "granted tokens"),
+    Retired("let[ _]go", "cancel", within=("inference/placements/", "console/gateway/")),
+    Retired(
+        "allowances?",
+        "granted tokens",
+        within=("inference/", "tests/inference/", "console/limits/", "console/gateway/"),
+    ),
     Retired("in any company", "batch-invariant"),
     Retired("fewer bits", "quantization"),
     Retired("shared fairly", "nothing, until it is built"),
     Retired("as the installation says", "server default"),
 )
 # These have not gone everywhere yet.
-STILL_USED = frozenset(retired.words for retired in RETIRED if retired.words not in {"doorkeepers?", "shared fairly"})
+STILL_USED = frozenset({"deeds?", "rooms?", "standings?", "outlooks?"})
 
 
 def files() -> list[str]:

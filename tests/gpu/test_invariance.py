@@ -1,4 +1,4 @@
-"""Batch-invariant mode on an NVIDIA GPU, in bfloat16 with CUDA graphs: every bit the same in any company."""
+"""Batch-invariant mode on an NVIDIA GPU, in bfloat16 with CUDA graphs: every bit the same in any batch."""
 
 from __future__ import annotations
 
