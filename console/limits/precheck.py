@@ -14,7 +14,7 @@ from console.limits.reserve import LimitExceeded, limit_of_key, no_room, too_fas
 LEAST_TOKENS = 2  # of prompt and output, that any request needs
 
 
-async def check(caller: Caller) -> Limit | None:
+async def require_room(caller: Caller) -> Limit | None:
     """The limit of the caller's key, which has room as it stands. Counts nothing; raises `LimitExceeded`."""
     key = caller.key_pk
     if key is None:
@@ -25,11 +25,11 @@ async def check(caller: Caller) -> Limit | None:
     return limit
 
 
-async def ask(caller: Caller) -> bool:
+async def count_request(caller: Caller) -> bool:
     """Count a request against its key's rate, whatever becomes of it: a prompt that is refused has cost work,
     too. False: it has no such rate. Raises `LimitExceeded`.
     """
-    limit = await check(caller)
+    limit = await require_room(caller)
     if limit is None or limit.requests_per_minute is None:
         return False
     pk = limit.pk

@@ -73,7 +73,7 @@ async def reserve(
 ) -> Ticket:
     """Reserve the prompt and up to `output_tokens` of output; raises LimitExceeded.
 
-    `is_counted`: the request counts against its key's rate already (`ask.py`). What it is for (model,
+    `is_counted`: the request counts against its key's rate already (`precheck.py`). What it is for (model,
     revision, endpoint, transport) is kept for the ledger row of a crash.
     """
     ticket = Ticket(
@@ -114,7 +114,7 @@ def _reserve(ticket: Ticket, *, output_tokens: int, is_counted: bool = False) ->
     limit = limit_of_key(ticket.key_id) if ticket.key_id else None
     granted = output_tokens
     if limit is not None:
-        granted, ticket.buckets = _let_in(
+        granted, ticket.buckets = _admit(
             limit, prompt_tokens=ticket.prompt_tokens, wanted=output_tokens, is_counted=is_counted
         )
     ticket.pk, ticket.limit, ticket.output_tokens = None, limit, granted  # pk: this may be a second attempt
@@ -125,7 +125,7 @@ def _reserve(ticket: Ticket, *, output_tokens: int, is_counted: bool = False) ->
     return ticket
 
 
-def _let_in(
+def _admit(
     limit: Limit, *, prompt_tokens: int, wanted: int, is_counted: bool
 ) -> tuple[int, tuple[Bucket, ...]]:
     """What of `wanted` the budget and the rates grant, and how the rates stand then; raises LimitExceeded."""

@@ -31,7 +31,7 @@ class Settlement:
     queue_seconds: float = 0.0
     ttft_seconds: float | None = None
     spans: tuple[Mapping[str, Any], ...] = ()  # one after the other from arrival, as UsageRecord keeps them
-    concluded: float | None = None  # time.monotonic() where the spans end; None: nobody knows any more
+    spans_end: float | None = None  # time.monotonic(); None: nobody knows any more
     end_user: str = ""
 
     def __post_init__(self) -> None:
@@ -51,15 +51,15 @@ def record(
     """Write the ledger row, inside the transaction that settles the request."""
     columns = {one.name: getattr(settlement, one.name) for one in fields(settlement)}
     columns["end_user"] = storable(settlement.end_user, length=200)
-    columns["spans"] = _with_settling(settlement.spans, since=columns.pop("concluded"))
+    columns["spans"] = with_settle_span(settlement.spans, since=columns.pop("spans_end"))
     columns["total_seconds"] = max((one["end"] for one in columns["spans"]), default=0.0)
     return UsageRecord.objects.create(
         request_id=request_id, owner=owner, team_id=team_id, key_id=key_id, **columns
     )
 
 
-def _with_settling(spans: Sequence[Mapping[str, Any]], *, since: float | None) -> list[Mapping[str, Any]]:
-    """With the wait for the ledger's writer, up to this moment: what follows is the commit alone."""
+def with_settle_span(spans: Sequence[Mapping[str, Any]], *, since: float | None) -> list[Mapping[str, Any]]:
+    """With the wait for the row, up to this moment: in the row all but its commit, in a trace all of it."""
     if since is None:
         return list(spans)
     start = max((one["end"] for one in spans), default=0.0)

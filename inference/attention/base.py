@@ -77,8 +77,8 @@ class AttentionBackend(ABC):
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> None:
         """Put the step's keys and values, `[num_tokens, num_kv_heads, head_dim]`, into the pool."""
-        store(self.cache.keys[layer], self.slots, key)
-        store(self.cache.values[layer], self.slots, value)
+        write_rows(self.cache.keys[layer], self.slots, key)
+        write_rows(self.cache.values[layer], self.slots, value)
 
     @abstractmethod
     def attend(
@@ -92,7 +92,7 @@ class AttentionBackend(ABC):
         """Attention of the step's tokens over the pool: `[num_tokens, num_heads, head_dim]`."""
 
 
-def store(pool: Tensor, slots: Tensor, states: Tensor) -> None:
+def write_rows(pool: Tensor, slots: Tensor, states: Tensor) -> None:
     """Put `states` into rows of a pool; into one of 8 bits, as far as its numbers reach."""
     if pool.dtype == states.dtype:
         pool.index_copy_(0, slots, states)
@@ -102,14 +102,14 @@ def store(pool: Tensor, slots: Tensor, states: Tensor) -> None:
         pool.view(torch.uint8).index_copy_(0, slots, saturated(states, pool.dtype).view(torch.uint8))
 
 
-def fetch(pool: Tensor, slots: Tensor, dtype: torch.dtype) -> Tensor:
+def read_rows(pool: Tensor, slots: Tensor, dtype: torch.dtype) -> Tensor:
     """Rows of a pool, in the dtype to compute in."""
     if pool.dtype == dtype:
         return pool[slots]
     return pool.view(torch.uint8)[slots].view(pool.dtype).to(dtype)  # few operations know 8-bit floats
 
 
-def visible(kv_len: int, num_tokens: int, *, window: int | None, device: torch.device) -> Tensor:
+def causal_mask(kv_len: int, num_tokens: int, *, window: int | None, device: torch.device) -> Tensor:
     """Causal mask of the last `num_tokens` tokens over `kv_len` keys: bool `[num_tokens, kv_len]`."""
     positions = torch.arange(kv_len, dtype=torch.int64, device=device)
     own = positions[kv_len - num_tokens :, None]
@@ -145,11 +145,11 @@ def explicit_attention(
             seen = mask if mask.shape[-2] == 1 else mask[..., tokens, :]
             scores = scores.masked_fill(~seen, float("-inf")) if seen.dtype == torch.bool else scores + seen
         own = sinks if sinks is None or sinks.shape[-2] == 1 else sinks[..., tokens, :]
-        pieces.append(_shares(scores, own).to(value.dtype) @ value)
+        pieces.append(_softmax(scores, own).to(value.dtype) @ value)
     return torch.cat(pieces, dim=2)
 
 
-def _shares(scores: Tensor, sinks: Tensor | None) -> Tensor:
+def _softmax(scores: Tensor, sinks: Tensor | None) -> Tensor:
     """Softmax in float32, to which a sink adds an entry that is then dropped."""
     if sinks is None:
         return scores.softmax(dim=-1, dtype=torch.float32)

@@ -21,8 +21,8 @@ from inference.attention.base import (
     Cache,
     IntArray,
     SequenceSlice,
+    causal_mask,
     explicit_attention,
-    visible,
 )
 
 # Decode rows are padded to the longest of their group. Below this many blocks one call for all is cheaper
@@ -75,7 +75,7 @@ class Chunk:
             kv_len, num_tokens = self.sequence.kv_len, self.sequence.num_tokens
             is_plain = not self.sequence.num_cached and (window is None or window >= kv_len)
             self._masks[window] = (
-                None if is_plain else visible(kv_len, num_tokens, window=window, device=device)
+                None if is_plain else causal_mask(kv_len, num_tokens, window=window, device=device)
             )
         return self._masks[window]
 
@@ -174,7 +174,7 @@ class CpuAttention(AttentionBackend):
             )
         else:
             if mask is None:
-                mask = visible(num_tokens, num_tokens, window=None, device=self.device)
+                mask = causal_mask(num_tokens, num_tokens, window=None, device=self.device)
             out = explicit_attention(
                 grouped,
                 keys,

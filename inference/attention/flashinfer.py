@@ -48,10 +48,10 @@ class FlashInferAttention(AttentionBackend):
         sequences, block_size = metadata.sequences, cache.block_size
         lengths = [sequence.num_tokens for sequence in sequences]
         pages = [-(-sequence.kv_len // block_size) for sequence in sequences]
-        self._first_tokens = _sums(lengths)
-        self._first_pages = _sums(pages)
-        self._last_lengths = _whole([(sequence.kv_len - 1) % block_size + 1 for sequence in sequences])
-        self._pages = _whole(
+        self._first_tokens = _offsets(lengths)
+        self._first_pages = _offsets(pages)
+        self._last_lengths = _int32([(sequence.kv_len - 1) % block_size + 1 for sequence in sequences])
+        self._pages = _int32(
             [
                 block
                 for sequence, count in zip(sequences, pages, strict=True)
@@ -95,10 +95,10 @@ class FlashInferAttention(AttentionBackend):
         return wrapper
 
 
-def _whole(numbers: list[int]) -> Tensor:
+def _int32(numbers: list[int]) -> Tensor:
     return torch.tensor(numbers, dtype=torch.int32, device="cpu")
 
 
-def _sums(numbers: list[int]) -> Tensor:
+def _offsets(numbers: list[int]) -> Tensor:
     """`[len + 1]`: what stands before each, and all together."""
-    return _whole([0, *numbers]).cumsum(0, dtype=torch.int32)
+    return _int32([0, *numbers]).cumsum(0, dtype=torch.int32)

@@ -12,9 +12,9 @@ from inference.attention.base import (
     AttentionParameters,
     Cache,
     SequenceSlice,
+    causal_mask,
     explicit_attention,
-    fetch,
-    visible,
+    read_rows,
 )
 
 
@@ -44,10 +44,10 @@ class ReferenceAttention(AttentionBackend):
             tokens = slice(sequence.offset, sequence.offset + sequence.num_tokens)
             q = query[tokens].transpose(0, 1)[None]  # [1, num_heads, num_tokens, head_dim]
             groups = query.shape[1] // key.shape[1]
-            k, v = (
-                fetch(pool[layer], rows, query.dtype).transpose(0, 1)[None].repeat_interleave(groups, dim=1)
-                for pool in (self.cache.keys, self.cache.values)
+            states = (
+                read_rows(pool[layer], rows, query.dtype) for pool in (self.cache.keys, self.cache.values)
             )
+            k, v = (one.transpose(0, 1)[None].repeat_interleave(groups, dim=1) for one in states)
             if softcap is None and sinks is None:
                 attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
             else:
@@ -60,7 +60,7 @@ class ReferenceAttention(AttentionBackend):
     def _masks_for(self, window: int | None) -> list[Tensor]:
         if window not in self._masks:
             self._masks[window] = [
-                visible(sequence.kv_len, sequence.num_tokens, window=window, device=self.slots.device)
+                causal_mask(sequence.kv_len, sequence.num_tokens, window=window, device=self.slots.device)
                 for sequence in self.sequences
             ]
         return self._masks[window]

@@ -30,7 +30,7 @@ PERCENTS = (50, 90, 99)
 class Meter:
     """Watches an engine and runs lists through it.
 
-    Each run has a salt of its own: what the prefix cache kept of an earlier run is nobody's.
+    Each run has a salt of its own: the prefix cache finds nothing of an earlier run.
     """
 
     def __init__(self, engine: Engine, ceilings: Ceilings) -> None:

@@ -63,7 +63,7 @@ SPREAD = 0.02  # of the random weights, uniform to both sides
 def random_model(
     shape: str, config: EngineConfig, *, max_model_len: int, embedding_std: float | None = None
 ) -> LoadedModel:
-    """A loaded model of one of SHAPES; its words are made up. `embedding_std`: see repeating.py."""
+    """A loaded model of one of SHAPES; with a synthetic tokenizer. `embedding_std`: see repeating.py."""
     device = choose_device(config)
     dtype = choose_dtype(config, device)
     check_fp8(config, device, quantization=None)
@@ -120,7 +120,7 @@ def fill(name: str, parameter: torch.Tensor) -> None:
 
 
 def synthetic_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level: the bytes, then words that nobody says."""
+    """A byte-level BPE tokenizer: the bytes, then filler tokens."""
     words = byte_level_alphabet()
     for number in range(len(words), vocab_size):
         words[f"w{number}"] = number

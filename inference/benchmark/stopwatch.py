@@ -89,7 +89,7 @@ class DeviceClock:
         return seconds
 
 
-class Launch:
+class TimedLaunch:
     """A launched step whose reading is timed: that is the host's wait for the device."""
 
     def __init__(self, launched: Any, stopwatch: Stopwatch) -> None:
@@ -168,5 +168,5 @@ class Breakdown:
             self._clock.mark(CHOSEN)
         return result
 
-    def _launched(self, launched: Any) -> Launch:
-        return Launch(self._end(launched), self._stopwatch)
+    def _launched(self, launched: Any) -> TimedLaunch:
+        return TimedLaunch(self._end(launched), self._stopwatch)

@@ -38,7 +38,7 @@ class NotComparable(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text as the parent's tokenizer sees it, cut to what both can hold."""
+    """A text as tokens of the parent's tokenizer, truncated to the shorter context."""
 
     kind: str
     token_ids: list[int]
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Measures the parent, lets go of it, measures the revision; what a certificate is made of."""
+    """Measures the parent, unloads it, measures the revision: the contents of a certificate."""
     started = time.monotonic()
     progress("starting torch", 0.0)
     import torch
@@ -197,7 +197,7 @@ def _of_continuations(parents: list[list[int]], own: list[list[int]], *, num_tok
 def _loaded(
     folder: Path, config: EngineConfig, *, stage: str, share: tuple[float, float]
 ) -> Iterator[LoadedModel]:
-    """The model in memory, and out of it again: there is room for one."""
+    """Loads the model for the block and unloads it: memory holds one at a time."""
     import torch
 
     from inference.execution.dtype_choice import load
@@ -243,7 +243,7 @@ def _prompts(texts: list[Text]) -> list[list[int]]:
 
 
 def _num_greedy(texts: list[Text]) -> int:
-    """Less than usual where the context is too short for it."""
+    """Tokens of a greedy continuation; fewer than NUM_GREEDY where the context is short."""
     return max(1, min(NUM_GREEDY, max(len(text.token_ids) for text in texts) - NUM_PROMPT))
 
 

@@ -17,8 +17,8 @@ LEAST_REST = 1e-9  # probability of "another token" below which its logarithm me
 class ParentLogprobs:
     """The parent's results on one text, a row for each position."""
 
-    token_ids: Tensor  # int64 [num_tokens, NUM_KEPT], the likeliest first
-    logprobs: Tensor  # float32 [num_tokens, NUM_KEPT]
+    token_ids: Tensor  # int64 [num_tokens, NUM_TOP_TOKENS], the likeliest first
+    logprobs: Tensor  # float32 [num_tokens, NUM_TOP_TOKENS]
     nll: float  # sum over the text's own tokens of -log p
 
 
@@ -48,7 +48,7 @@ def parent_logprobs(pieces: Iterable[Tensor], token_ids: list[int]) -> ParentLog
 
 
 def compare(kept: ParentLogprobs, pieces: Iterable[Tensor], token_ids: list[int]) -> Comparison:
-    """Reads the child's logits against what was kept of its parent's."""
+    """Compares the child's logits, in pieces, with its parent's top tokens."""
     result = Comparison(len(kept.token_ids), 0, 0, 0.0, kept.nll)
     done = 0
     for piece in pieces:
@@ -65,7 +65,7 @@ def compare(kept: ParentLogprobs, pieces: Iterable[Tensor], token_ids: list[int]
 
 
 def divergence(parent: Tensor, child: Tensor) -> Tensor:
-    """KL(parent || child) of log-probabilities `[places, NUM_KEPT]`, over those tokens and "another token".
+    """KL(parent || child) of logprobs `[places, NUM_TOP_TOKENS]`, over those tokens and "another token".
 
     The rest stays in as one outcome: renormalising over the kept tokens alone would hide what moved out.
     """
@@ -74,7 +74,7 @@ def divergence(parent: Tensor, child: Tensor) -> Tensor:
 
 
 def perplexity(nll: float, num_tokens: int) -> float:
-    """Bounded, so that a broken model has a figure, too."""
+    """exp(nll / num_tokens), bounded so that a broken model has a finite one."""
     return math.exp(min(nll / max(1, num_tokens), 50.0))
 
 
@@ -93,13 +93,13 @@ def common_prefix(first: list[int], second: list[int], *, num_tokens: int) -> in
 
 
 def _logprobs(logits: Tensor) -> Tensor:
-    """Float32 whatever is served; NaN and infinities become plain numbers and are counted elsewhere."""
+    """float32 log-probabilities; NaN and infinities become finite and are counted elsewhere."""
     finite = torch.nan_to_num(logits.float(), nan=0.0, posinf=1e4, neginf=-1e4)
     return finite.log_softmax(dim=-1)
 
 
 def _nll(logprobs: Tensor, token_ids: list[int], done: int) -> float:
-    """Of the tokens that follow the places of a piece that begins at `done`; the last place has none."""
+    """Sum of -log p of the tokens that follow the positions `done ..`; nothing follows the last."""
     following = token_ids[done + 1 : done + 1 + len(logprobs)]
     wanted = torch.tensor(following, device=logprobs.device, dtype=torch.int64)[:, None]
     return -float(logprobs[: len(following)].gather(-1, wanted).double().sum())

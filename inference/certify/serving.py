@@ -22,7 +22,7 @@ MAX_SEQUENCES = 64  # that are continued together
 
 
 class Serving(Protocol):
-    """One of the two ways a revision is served."""
+    """Batched (paged) or sequential serving of a loaded model."""
 
     def logits(self, token_ids: Seq[int]) -> Iterator[Tensor]:
         """The logits after each token, `[num_tokens, vocab]`, in pieces."""

@@ -21,14 +21,14 @@ ASSUMED = 4096  # of models that know no limit, such as Mamba, or do not say it
 
 @dataclass(frozen=True, slots=True)
 class ContextLength:
-    """`source` "config": the model has no more. Otherwise settings may ask for more."""
+    """A context length in tokens. `source` "config": an upper bound; otherwise settings may exceed it."""
 
     tokens: int
     source: Literal["config", "tokenizer", "assumed"]
 
     @property
     def remark(self) -> str:
-        """A word to people, where it is not the model's own."""
+        """A note for people where the length is not the model's own; else ""."""
         if self.source == "config":
             return ""
         why = "the tokenizer's" if self.source == "tokenizer" else "assumed"
@@ -39,7 +39,7 @@ class ContextLength:
 
 
 def context_length(config: Mapping[str, Any], tokenizer_config: Mapping[str, Any]) -> ContextLength:
-    """Of config.json's contents, or its language model's part, and tokenizer_config.json's."""
+    """The context length by config.json (or its language model's part) and tokenizer_config.json."""
     for name in NAMES:
         if tokens := _number(config.get(name)):
             return ContextLength(tokens, "config")
@@ -54,7 +54,7 @@ def context_length(config: Mapping[str, Any], tokenizer_config: Mapping[str, Any
 
 
 def of_folder(config: PretrainedConfig, folder: Path) -> ContextLength:
-    """Of a config as transformers completed it, whose language model's part comes first."""
+    """The context length of a folder whose config transformers has read; its text config comes first."""
     text = {name: value for name, value in config.get_text_config().to_dict().items() if value is not None}
     path = folder / "tokenizer_config.json"
     return context_length(config.to_dict() | text, json.loads(path.read_bytes()) if path.is_file() else {})

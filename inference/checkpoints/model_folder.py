@@ -48,7 +48,7 @@ class UnsafeModel(CannotLoad):
 
 
 class NotServed(CannotLoad):
-    """A model that is sound, of a kind that is not served."""
+    """A valid model of a kind that is not served."""
 
     code = "kind_not_served"
 
@@ -80,7 +80,7 @@ def check_folder(folder: Path) -> dict[str, Path]:
 
 
 def check_descriptions(folder: Path) -> dict[str, Path]:
-    """The first half of `check_folder`: everything but the weights, which may still be on their way."""
+    """The first half of `check_folder`: everything but the weights, which may not be downloaded yet."""
     root = folder.resolve()
     _check_links(root)
     found = serving_files.listed(root)
@@ -102,7 +102,7 @@ def ignored(folder: Path, files: Collection[str]) -> list[str]:
 
 
 def check_quantization(config: Mapping[str, Any], found: Collection[str]) -> None:
-    """Raises `UnsafeModel` where config.json, or a file beside it, names a method of others."""
+    """Raises `UnsafeModel` where config.json, or a file beside it, names a foreign quantization method."""
     quantization = config.get("quantization_config") or config.get("compression_config")
     method = quantization.get("quant_method") if isinstance(quantization, dict) else None
     if method is not None and str(method).startswith(OWN_METHODS):
@@ -157,7 +157,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _check_json(name: str, content: Any) -> None:
-    """Refuses what makes transformers open files that lie elsewhere."""
+    """Raises `UnsafeModel` for keys that make transformers open other files."""
     if name.startswith(("tokenizer", "vocab")) and name not in ("tokenizer_config.json",):
         return  # vocabularies: their keys are tokens
     for key, value in _entries(content):
@@ -198,7 +198,7 @@ def _check_config(files: Mapping[str, Path], found: Collection[str]) -> None:
 
 
 def _check_code(files: Mapping[str, Path], config: Mapping[str, Any]) -> None:
-    """Code that a model brings is never run: where transformers has none of its own, nothing is left."""
+    """Raises `UnsafeModel` for models that need remote code, which is never run."""
     model_type = config["model_type"]
     if "auto_map" in config and not has_class(model_type):
         raise UnsafeModel(

@@ -81,7 +81,7 @@ def has_tokenizer_class(model_type: str, tokenizer_class: object) -> bool:
     return isinstance(tokenizer_class, str) and tokenizer_class_from_name(tokenizer_class) is not None
 
 
-def is_text_of_images(model_type: str) -> bool:
+def is_image_text_to_text(model_type: str) -> bool:
     """True for image-text-to-text models, which transformers loads by another class."""
     from transformers.models.auto import modeling_auto as tables
 
@@ -102,14 +102,14 @@ def _by_tables(architecture: str, model_type: str, config: Mapping[str, Any]) ->
     is_named = any(architecture in table.values() for table in writers)
     if writes and is_named:
         is_decoder = architecture.endswith("ForCausalLM")
-        return TRANSLATOR if not is_decoder and _reads_apart(model_type, config) else ""
+        return TRANSLATOR if not is_decoder and _is_encoder_decoder(model_type, config) else ""
     for ending, kind in BY_NAME:
         if re.search(rf"{ending}\Z", architecture):
             return kind
     if not writes and model_type in tables.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES:
         return SPEECH
     if architecture.endswith("Model"):  # without the layer that chooses tokens
-        return TRANSLATOR if _reads_apart(model_type, config) else EMBEDDINGS
+        return TRANSLATOR if _is_encoder_decoder(model_type, config) else EMBEDDINGS
     is_told = bool(architecture or config.get("is_decoder"))
     for table, kind in BY_TABLE:
         if model_type in getattr(tables, table) and not (kind is ENCODER and is_told):
@@ -117,7 +117,7 @@ def _by_tables(architecture: str, model_type: str, config: Mapping[str, Any]) ->
     return "" if writes else PICTURES
 
 
-def _reads_apart(model_type: str, config: Mapping[str, Any]) -> bool:
+def _is_encoder_decoder(model_type: str, config: Mapping[str, Any]) -> bool:
     """True for encoder-decoder models; where config.json is silent, the class tells."""
     named = config.get("is_encoder_decoder")
     if isinstance(named, bool):

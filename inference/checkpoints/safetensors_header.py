@@ -18,11 +18,11 @@ DTYPE_BYTES = {
 
 
 class BadHeader(ValueError):
-    """A file that is not what it claims to be."""
+    """A header that does not fit its file or format."""
 
 
-class TwiceNamed(ValueError):
-    """Of two entries of the same name one reader takes the first, another the last."""
+class DuplicateName(ValueError):
+    """Two entries of one name: readers differ in which they take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ def read_header(path: Path) -> dict[str, Tensor]:
         if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
             raise BadHeader(f"{path.name}: not a safetensors file, or its header claims {length} bytes")
         try:
-            header = json.loads(file.read(length), object_pairs_hook=_each_name_once)
-        except TwiceNamed as error:
+            header = json.loads(file.read(length), object_pairs_hook=_reject_duplicates)
+        except DuplicateName as error:
             raise BadHeader(f"{path.name}: {error}") from error
         except (ValueError, RecursionError) as error:
             raise BadHeader(f"{path.name}: the header is not JSON") from error
@@ -72,11 +72,11 @@ def read_header(path: Path) -> dict[str, Tensor]:
     }
 
 
-def _each_name_once(entries: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(entries: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in entries:
         if name in found:
-            raise TwiceNamed(f"{name[:80]!r} is there twice")
+            raise DuplicateName(f"{name[:80]!r} is there twice")
         found[name] = value
     return found
 

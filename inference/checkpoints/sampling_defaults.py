@@ -18,7 +18,7 @@ NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 def sampling_defaults(generation_config: Mapping[str, Any]) -> dict[str, float]:
-    """By the names of `Sampling`; what is the same as OpenAI's default is left out."""
+    """Defaults by field of `Sampling`; those equal to OpenAI's are left out."""
     found: dict[str, float] = {}
     for name in NAMES:
         value = _sound(name, generation_config.get(name))
@@ -28,7 +28,7 @@ def sampling_defaults(generation_config: Mapping[str, Any]) -> dict[str, float]:
 
 
 def of_folder(folder: Path) -> dict[str, float]:
-    """Of a checked folder; empty where it says nothing."""
+    """The sampling defaults of a checked folder; empty where it has none."""
     path = folder / "generation_config.json"
     content = json.loads(path.read_bytes()) if path.is_file() else {}
     return sampling_defaults(content) if isinstance(content, dict) else {}
@@ -40,7 +40,7 @@ def _sound(name: str, value: object) -> float | None:
     if name == "top_k":
         if value != int(value):
             return None
-        value = max(0, int(value))  # -1 is a word for "off"
+        value = max(0, int(value))  # -1 means off
     fields: dict[str, Any] = {name: value}
     try:
         Sampling(**fields)

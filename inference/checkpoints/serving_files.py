@@ -36,7 +36,7 @@ def is_description(name: str) -> bool:
 
 
 def weights(names: Collection[str], index: Any) -> list[str]:
-    """The files of weights, of those that are there: one whole, or those that the index names."""
+    """The weight files: a single one, or those that the index names."""
     if WHOLE in names:
         return [WHOLE]
     places = index.get("weight_map") if isinstance(index, Mapping) else None

@@ -26,7 +26,7 @@ from inference.config import GGUF_CONVERTER, Quantization
 from inference.convert.facts import facts, licence
 from inference.convert.gguf.header import CannotConvert, GgufHeader
 from inference.convert.gguf.parts import check_gguf, part_paths
-from inference.convert.output import CannotWrite, check_disk, whole_folder
+from inference.convert.output import CannotWrite, atomic_folder, check_disk
 from inference.convert.prompt_trial import try_prompts
 
 MAX_SAID = 20  # names of files that were passed over
@@ -34,7 +34,7 @@ SPARE_BYTES = 64 * 2**20  # tokenizer, configuration, headers
 DTYPE_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 
 
-# What people can mend, by the code that whoever waits is given; the first that fits.
+# Error codes of failures that people can mend; the first that fits is reported.
 CODES: dict[type[Exception], str] = {
     BadHeader: "unsafe_model",
     UnsafeModel: "unsafe_model",
@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     check_disk(
         target.parent, num_bytes=num_bytes * (2 if options.gguf and options.quantize else 1) + SPARE_BYTES
     )
-    with whole_folder(target) as part:
+    with atomic_folder(target) as part:
         is_made = options.gguf or options.quantize
         receipt = _write(source, part, options, header) if is_made else _copy(files, part)
         progress("checking the result", 0.9)
@@ -101,9 +101,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def _described(folder: Path, files: Mapping[str, Path]) -> dict[str, Any]:
     """The facts of the files, and those of a trial load by transformers. Raises `CannotLoad`."""
     progress("trying it", 0.92)
-    from inference.convert.load_trial import tried
+    from inference.convert.load_trial import trial_facts
 
-    return facts(folder, files) | tried(folder)
+    return facts(folder, files) | trial_facts(folder)
 
 
 def _copy(files: Mapping[str, Path], part: Path) -> dict[str, Any]:

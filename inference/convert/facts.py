@@ -27,7 +27,7 @@ LICENCE_TEXTS = {  # words of a licence's text -> its name (SPDX)
 
 
 def facts(folder: Path, files: Mapping[str, Path]) -> dict[str, Any]:
-    """Of a folder that `check_folder` let pass. What the files do not say is absent."""
+    """The facts of a folder that passed `check_folder`; unknown ones are absent."""
     config = json.loads(files["config.json"].read_bytes())
     tensors = [
         tensor
@@ -71,7 +71,7 @@ def _converter(folder: Path) -> int | None:
 
 
 def licence(folder: Path, config: Mapping[str, Any] | None = None) -> str | None:
-    """As config.json, the README's front matter or the licence's own text names it."""
+    """The SPDX licence by config.json, the README's front matter or the licence text; None if unknown."""
     named = (config or {}).get("license")
     if isinstance(named, str) and named:
         return named[:60].lower()
@@ -87,7 +87,7 @@ def licence(folder: Path, config: Mapping[str, Any] | None = None) -> str | None
 
 
 def _num_parameters(tensors: list[Tensor], method: str | None) -> int:
-    """Without scales; our int4 has two in each of its bytes."""
+    """Parameters without scales; int4 has two to a byte."""
     return sum(
         tensor.num_elements * (2 if method == INT4 and tensor.dtype == "U8" else 1)
         for tensor in tensors

@@ -32,7 +32,7 @@ def importance(model: Any) -> dict[str, Tensor]:
 
 @contextmanager
 def _watched(model: nn.Module, found: dict[str, Tensor]) -> Iterator[None]:
-    """Adds up the squares of what the linear layers are given."""
+    """Sums the squares of the linear layers' inputs."""
 
     def watch(name: str, linear: nn.Linear) -> Any:
         def add(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -1,6 +1,6 @@
 """A checked folder read by transformers as a load would, but for the weights' bytes: does it fit together?
 
-So that what can never be loaded is refused when it is imported, and not when somebody asks it something.
+So a model that can never be loaded is refused at import, not at its first request.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import transformers
 from transformers import PretrainedConfig
 
 from inference.checkpoints import context_length, sampling_defaults
-from inference.checkpoints.model_kinds import is_text_of_images
+from inference.checkpoints.model_kinds import is_image_text_to_text
 from inference.models.generator import model_class, read_config, read_model
 from inference.models.loader import quantization_of
 
 
-def tried(folder: Path) -> dict[str, Any]:
+def trial_facts(folder: Path) -> dict[str, Any]:
     """Facts that need a trial load of the files. Raises `CannotLoad`."""
     logging.captureWarnings(True)
     transformers.utils.logging.set_verbosity_error()
@@ -35,7 +35,7 @@ def tried(folder: Path) -> dict[str, Any]:
     }
     if context.source != "config":
         found["context_from"] = context.source
-    if hasattr(config, "vision_config") or is_text_of_images(config.model_type):
+    if hasattr(config, "vision_config") or is_image_text_to_text(config.model_type):
         found["is_text_of_images"] = True
     return found
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class CannotWrite(OSError):
-    """There is no room, or somebody else is writing the same folder."""
+    """The disk is full, or another process is writing the same folder."""
 
 
 def check_disk(folder: Path, *, num_bytes: int) -> None:
@@ -24,7 +24,7 @@ def check_disk(folder: Path, *, num_bytes: int) -> None:
 
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
+def atomic_folder(target: Path) -> Iterator[Path]:
     """Yields a folder to write into; on success it becomes `target`, otherwise it is removed.
 
     What a killed run left behind is removed first; the lock dies with the process that holds it.

@@ -3,8 +3,8 @@
 A share is one key-value head and a few tokens of one sequence; where a sequence has no more tokens, as in
 decode, one part of its keys, so that one long sequence is work for all threads. The tokens' query heads are
 the rows of small products with the keys; the keys come by parts, each with a softmax of its own. Parts are
-joined in their order, whoever computed them, and begin at the same positions whatever the step holds: a
-token's output is the same to the bit in a chunk, alone, after a cached prefix, and in any batch.
+combined in their order, whichever thread computed them, and begin at the same positions whatever the step
+holds: a token's output is the same to the bit in a chunk, alone, after a cached prefix, and in any batch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SEQUENCE = np.dtype(
         ("kv_len", np.int64),  # keys that the last token may see, itself included
         ("table", np.int64),  # address of its blocks' numbers, int64
         ("first_share", np.int64),  # of the shares of all sequences
-        ("partials", np.int64),  # address of what its parts come to, `partial_floats` float32
+        ("partials", np.int64),  # address of its parts' partial results, `partial_floats` float32
     ]
 )
 HEADS = np.dtype([(name, np.int64) for name in ("num_heads", "num_kv_heads", "head_dim", "block_size")])

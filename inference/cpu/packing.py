@@ -20,7 +20,7 @@ SMALLEST_GROUP = 32  # inputs that share a scale of int4 weights
 def pack(weight: Tensor, *, into: Tensor | None = None) -> Tensor:
     """A bfloat16 or int32 matrix [out, in] as [ceil(out / 32), in, 32], the last block filled up with zeros.
 
-    numpy transposes small matrices three times as fast as torch, and lets go of Python's lock as well.
+    numpy transposes small matrices three times as fast as torch, and releases the GIL.
     """
     num_outputs, num_inputs = weight.shape
     missing = -num_outputs % BLOCK
@@ -31,7 +31,7 @@ def pack(weight: Tensor, *, into: Tensor | None = None) -> Tensor:
 
 
 def room(num_outputs: int, num_inputs: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """For weights of whole blocks."""
+    """An empty packed weight [num_outputs / 32, num_inputs, 32]."""
     return torch.empty((num_outputs // BLOCK, num_inputs, BLOCK), dtype=dtype, device="cpu")
 
 
@@ -46,17 +46,17 @@ def unpack(packed: Tensor, num_outputs: int) -> Tensor:
 
 
 def outputs(packed: Tensor, numbers: Tensor) -> Tensor:
-    """Some rows of the weight, [..., in]; numbers: int64 [...]."""
+    """Rows `numbers` (int64 [...]) of the unpacked weight: [..., in]."""
     return packed[numbers // BLOCK, :, numbers % BLOCK]
 
 
 def num_blocks(num_outputs: int) -> int:
-    """Of packed weights."""
+    """Blocks of a packed weight of `num_outputs` rows."""
     return -(-num_outputs // BLOCK)
 
 
 def group_of(num_inputs: int, scale: Tensor) -> int:
-    """The inputs that share one of the scales [blocks, groups, 32]."""
+    """Inputs per scale of `scale` [blocks, groups, 32]. Raises `WrongBuffer` where groups are uneven."""
     num_groups = scale.shape[1] if scale.dim() == 3 else 0
     group = num_inputs // max(1, num_groups)
     if not num_groups or group % SMALLEST_GROUP or group * num_groups != num_inputs:

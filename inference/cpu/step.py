@@ -1,6 +1,6 @@
 """All layers of a step in one call of compiled code, by as many threads as there are.
 
-A layer is ten phases. A phase's shares are taken by whoever is free; the next phase begins when all are done.
+A layer is ten phases. Free threads take a phase's shares; the next phase begins when all are done.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Threads that share the work of one compiled function: a thread that is free takes the next share.
 
-Nobody has a share of its own, so a thread that comes late, or never, leaves its work to the others.
+No share is assigned in advance, so a thread that comes late, or never, leaves its work to the others.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from inference.cpu import buffers
 from inference.cpu.atomics import add_atomically, read_atomically
 from inference.cpu.buffers import ALIGNMENT, aligned
 
-CACHE_LINE = ALIGNMENT  # bytes that threads fight for together
-COUNTERS = 2 * CACHE_LINE  # of a phase: shares taken, and shares done
+CACHE_LINE = ALIGNMENT  # bytes; counters on one line would be contended for together
+COUNTERS = 2 * CACHE_LINE  # bytes of a phase: shares taken, and shares done
 MAX_SPINS = 100_000  # looks at a counter, some ten microseconds, before the core is left to others
 
 SLEEP_MICROSECONDS = 1  # in fact some fifty; the kernel then wakes the thread on an idle core
@@ -29,7 +29,7 @@ sleep = types.ExternalFunction("usleep", types.int32(types.uint32))
 
 @njit
 def next_share(counters, phase, num_shares):
-    """The number of a share of a phase that nobody has taken; -1 when all of them are done."""
+    """Claims the next share of a phase: its number, or -1 once all of them are done."""
     taken = counters + phase * COUNTERS
     share = add_atomically(taken, 1)
     if share < num_shares:
@@ -45,7 +45,7 @@ def next_share(counters, phase, num_shares):
 
 @njit
 def finish(counters, phase):
-    """A share of the phase is done."""
+    """Counts a share of the phase as done."""
     add_atomically(counters + phase * COUNTERS + CACHE_LINE, 1)
 
 

@@ -19,8 +19,8 @@ Kind = Literal["float32", "float32_int8", "int16_int8"]  # float32 x float32, fl
 
 FLOAT, BYTE, SHORT, INT, LONG = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 FLAGS = ("reassoc", "contract")  # NaN and infinity stay what they are
-COLUMNS_AHEAD = 8  # of int8 weights, fetched before they are needed: twice as fast as what the CPU fetches
-BYTES_AHEAD = 2048  # of packed weights, fetched before they are needed
+COLUMNS_AHEAD = 8  # of int8 weights to prefetch: twice as fast as the CPU's own prefetcher
+BYTES_AHEAD = 2048  # of packed weights to prefetch
 VECTORS = 4  # of each row that `summing` keeps in registers
 
 Value = Any  # of LLVM; llvmlite has no types

@@ -23,7 +23,7 @@ class InvariantProduct:
     bias: Tensor | None
     tiles: tuple[Tile, ...]
 
-    def takes(self, num_rows: int) -> torch.dtype | None:
+    def activation_dtype(self, num_rows: int) -> torch.dtype | None:
         return None
 
     def __call__(self, x: Rows) -> Tensor:

@@ -1,4 +1,4 @@
-"""The same model with fewer operations on CPUs, where calling one costs as much as what it computes.
+"""A model with fewer operations for CPUs, where calling one costs as much as what it computes.
 
 One product for queries, keys and values, one for gate and up; the rotary embedding, the residual and the gate
 in place. Weights are not copied twice: the model's own layers become views of the joined ones, so that
@@ -74,7 +74,7 @@ class CpuFusedModel:
         self.layers = [fuse_cpu_layer(layer, index) for index, layer in enumerate(model.model.layers)]
         self.norm = norm_of(model.model.norm)
         self.compiled = compiled_layers(model, self.layers)
-        self.head = head_of(model.lm_head) if self.compiled else cpu_product([model.lm_head])
+        self.head = head_product(model.lm_head) if self.compiled else cpu_product([model.lm_head])
 
     def __call__(
         self,
@@ -91,7 +91,7 @@ class CpuFusedModel:
         if self.compiled is not None and isinstance(attention, CpuAttention):
             self.compiled(x, cos[0], sin[0], attention.cache, attention.metadata)
             return self.head(self.norm(x if logit_rows is None else x[logit_rows]))
-        rotary = cos[0, :, None], signed(sin[0])[:, None]  # [num_tokens, 1, head_dim]
+        rotary = cos[0, :, None], signed_sin(sin[0])[:, None]  # [num_tokens, 1, head_dim]
         x = x.float()  # what all layers add to: of 8 bits, each addition would round what all before it said
         for layer in self.layers:
             x += self._attention(layer, layer.input_norm(x), rotary, attention)
@@ -152,7 +152,7 @@ def _is_compiled(linear: Any) -> bool:
     return type(linear) is Int8Linear and isinstance(linear.matmul, FastestMatmul)
 
 
-def head_of(linear: Any) -> Product:
+def head_product(linear: Any) -> Product:
     """The head beside compiled layers: compiled as well, where its weight allows, so that its sums do not
     depend on how many rows it is given. The ways that are measured for int8 differ by that number.
     """
@@ -168,8 +168,8 @@ def head_of(linear: Any) -> Product:
     return lambda x: multiply(x, weight, scale, rounds=rounds) + bias
 
 
-def signed(sin: Tensor) -> Tensor:
-    """So that halves need only be swapped to rotate: the first one's sine is of the other sign."""
+def signed_sin(sin: Tensor) -> Tensor:
+    """sin with the first half negated, so that rotation needs only a swap of halves."""
     first, second = sin.chunk(2, dim=-1)
     return torch.cat((-first, second), dim=-1)
 

@@ -146,7 +146,7 @@ class CompiledLayers:
     def _sequences(
         self, metadata: AttentionMetadata, heads: Records, *, num_tokens: int, num_blocks: int
     ) -> tuple[Records, list[object]]:
-        """The sequences of so many tokens as records, and what these hold addresses of."""
+        """Records of the batch's sequences, and the buffers whose addresses they hold."""
         sequences = np.zeros(len(metadata.sequences), dtype=SEQUENCE)
         tables = [np.asarray(sequence.block_table, dtype=np.int64) for sequence in metadata.sequences]
         share, room, done, block_size = 0, 0, 0, int(heads["block_size"][0])
@@ -173,7 +173,7 @@ class CompiledLayers:
         return sequences, [*tables, partials]
 
     def _job(self, num_tokens: int, num_threads: int, heads: Records) -> tuple[Records, Tensor]:
-        """A job of so many tokens and threads, and the room that its addresses point to."""
+        """The job record, and the buffer that its addresses point into."""
         widest = int(self.products["num_inputs"].max())
         sizes = {
             "rows": num_tokens * (widest * 4 + ALIGNMENT),

@@ -1,4 +1,4 @@
-"""The same model with fewer launches, for any batch; a decode step of one token has a way of its own."""
+"""A model with fewer kernel launches, for any batch; decode steps of one token have their own kernels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from inference.kernels.rows import Rows
 
 
 class GpuFusedModel:
-    """Runs a packed batch through a fused model. Called like the model itself, with a `TritonAttention`."""
+    """Runs a packed batch through a fused model. Called as the runner calls it, with a `TritonAttention`."""
 
     def __init__(self, model: Any, *, make_product: MakeProduct | None = None) -> None:
         make_product = make_product or gpu_product
@@ -69,19 +69,19 @@ class GpuFusedModel:
     ) -> Tensor:
         normed = norm_for(layer.qkv, x, residual, layer.input_norm, adds=layer.index > 0)
         out = attend(layer, layer.qkv(normed), cos, sin, attention, num_heads=self.num_heads)
-        taken = layer.o.takes(out.shape[0])
+        taken = layer.o.activation_dtype(out.shape[0])
         return layer.o(out if taken is None else quantize(out, taken))
 
     @staticmethod
     def _feed_forward(layer: GpuFusedLayer, x: Tensor, residual: Tensor) -> Tensor:
         states = layer.gate_up(norm_for(layer.gate_up, x, residual, layer.post_norm, adds=True))
-        taken = layer.down.takes(states.shape[0])
+        taken = layer.down.activation_dtype(states.shape[0])
         return layer.down(silu_mul(states) if taken is None else silu_mul_quantized(states, taken))
 
 
 def norm_for(product: Product, x: Tensor, residual: Tensor, norm: Any, *, adds: bool) -> Rows:
     """The norm of `residual + x`, which becomes the residual, as `product` takes it."""
-    taken = product.takes(x.shape[0])
+    taken = product.activation_dtype(x.shape[0])
     if taken is None:
         return add_norm(x, residual, norm.weight, epsilon(norm), adds=adds)
     return add_norm_quantized(x, residual, norm.weight, epsilon(norm), adds=adds, dtype=taken)

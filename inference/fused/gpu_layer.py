@@ -25,8 +25,8 @@ from inference.quantization.linear import StoredLinear, join_rows
 class Product(Protocol):
     """Rows [num_tokens, in] times a weight: [num_tokens, out]. `StoredLinear` is one."""
 
-    def takes(self, num_rows: int) -> torch.dtype | None:
-        """The dtype that so many rows should be quantized to, each with its scale; None: as they are."""
+    def activation_dtype(self, num_rows: int) -> torch.dtype | None:
+        """The dtype to which `num_rows` activations are to be quantized, each with its scale; None: as is."""
 
     def __call__(self, x: Rows) -> Tensor: ...
 
@@ -41,7 +41,7 @@ class PlainProduct:
     weight: Tensor
     bias: Tensor | None
 
-    def takes(self, num_rows: int) -> torch.dtype | None:
+    def activation_dtype(self, num_rows: int) -> torch.dtype | None:
         return None
 
     def __call__(self, x: Rows) -> Tensor:

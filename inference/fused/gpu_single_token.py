@@ -16,7 +16,7 @@ from inference.kernels.single_token import DTYPES, Norm, single_token_product
 
 @dataclass(frozen=True, slots=True)
 class SingleTokenLayer:
-    """A fused layer whose weights are floats."""
+    """A fused layer with float weights, for steps of one token."""
 
     fused: GpuFusedLayer
     input_norm: Norm
@@ -76,7 +76,7 @@ def layer_of(fused: GpuFusedLayer) -> SingleTokenLayer | None:
 
 
 def plain(product: Product) -> PlainProduct | None:
-    """The product itself, if the kernel of one token can read its weight."""
+    """The product itself, if the single-token kernel can read its weight; else None."""
     if not isinstance(product, PlainProduct) or product.weight.dtype not in DTYPES:
         return None
     return product if product.weight.is_contiguous() else None

@@ -80,9 +80,7 @@ def _attend_part(
         weights = tl.exp2(scores - new_max[:, None])
         alpha = tl.exp2(row_max - new_max)
         v = tl.load(values + row[:, None] + dim[None, :], mask=is_key[:, None] & is_dim[None, :], other=0.0)
-        acc = acc * alpha[:, None] + tl.dot(
-            weights.to(q.dtype), v.to(q.dtype), input_precision=PRECISION
-        )
+        acc = acc * alpha[:, None] + tl.dot(weights.to(q.dtype), v.to(q.dtype), input_precision=PRECISION)
         row_sum = row_sum * alpha + tl.sum(weights, 1)
         row_max = new_max
     acc = acc / tl.where(row_sum > 0, row_sum, 1.0)[:, None]

@@ -123,7 +123,7 @@ def _matmul(
         tl.store(own + place, total)
         tl.debug_barrier()  # every thread's part is written before this program counts as done
         num_done = tl.atomic_add(counters + tile, 1, sem="acq_rel", scope="gpu")
-        if num_done == splits - 1:  # all in the same order, whoever comes last: the sum is always the same
+        if num_done == splits - 1:  # in a fixed order, whichever program is last: the same bits each time
             total = tl.zeros([ROWS, OUTPUTS], tl.float32)
             for part in range(splits):
                 theirs = parts + (tile * splits + part).to(tl.int64) * (ROWS * OUTPUTS)

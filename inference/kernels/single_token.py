@@ -2,7 +2,7 @@
 
 One token's products only read weights: a launch more, or a pause between two, costs as much as a matrix. So
 each program takes a few outputs and all inputs, norms the inputs itself, and adds the residual or gates what
-it has. Its first weights are on their way before the kernel ahead has ended: they depend on nobody.
+it has. Its first weights are on their way before the kernel ahead has ended: they depend on no kernel.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ def _int4_product(
             x_low = tl.load(x_at + part * GROUP, mask=is_token, other=0.0)
             x_high = tl.load(x_at + part * GROUP + HALF, mask=is_token, other=0.0)
             group += 1
-            scale_at += scale_stride  # a group ahead, so that nobody waits for it
+            scale_at += scale_stride  # a group ahead, so that no load is waited for
             next_scales = tl.load(scale_at, mask=group < num_tiles * GROUPS, other=0.0)
             low, high = unpack(packed, x.dtype.element_ty, FAST)
             if SCALES_FIRST:

@@ -24,7 +24,7 @@ def choose_device(config: EngineConfig) -> torch.device:
 
 @dataclass(frozen=True, slots=True)
 class ChosenDtype:
-    """A dtype that was left to us, and by what it was chosen, for people."""
+    """The dtype chosen for "auto", and the reason, for people."""
 
     dtype: torch.dtype
     why: str

@@ -124,7 +124,7 @@ def load_model(
 ) -> LoadedModel:
     """Load a folder as `config` says; no network, no code of the folder. Raises `CannotLoad`.
 
-    `chosen`: the dtype, where somebody measured what `config` leaves open.
+    `chosen`: the dtype measured to be the best where `config` says "auto".
     """
     files = check_folder(folder)
     if config.num_threads is not None:
@@ -214,7 +214,7 @@ def quantization_of(model_config: PretrainedConfig) -> str | None:
 
 
 def choose_max_model_len(own: ContextLength, config: EngineConfig) -> int:
-    """The context that is served: the model's own, or less where the settings say so."""
+    """The context length served: the model's own, or less by the settings."""
     asked = config.max_model_len
     if own.source == "config" and asked is not None and asked > own.tokens:
         raise CannotLoad(f"max_model_len is {asked}, but the model's own context holds {own.tokens} tokens")

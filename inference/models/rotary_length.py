@@ -15,7 +15,7 @@ FIXED = "default"  # a kind whose frequencies transformers leaves as they are
 
 
 def fix_rope_frequencies(model: Any, max_model_len: int) -> None:
-    """Gives each rotary embedding the frequencies of sequences of that many tokens, and has it keep them."""
+    """Gives each rotary embedding the frequencies of sequences of that many tokens, and keeps them fixed."""
     for module in model.modules():
         kinds = getattr(module, "rope_type", None)
         if isinstance(kinds, dict):  # by the type of layer

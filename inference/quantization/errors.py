@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class CannotQuantize(ValueError):
-    """The model does not suit the method, or its files are of another form of it."""
+    """The model does not suit the method, or its files are of another variant of it."""

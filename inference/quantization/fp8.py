@@ -24,7 +24,7 @@ def reference_product(x: Rows, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 class Fp8Linear(ChannelQuantizedLinear):
-    """A linear layer that multiplies in fp8: the weight is kept so, activations are turned into it."""
+    """A linear layer with an fp8 weight and dynamic per-token fp8 activations."""
 
     WEIGHT_DTYPE = DTYPE
 
@@ -37,7 +37,7 @@ class Fp8Linear(ChannelQuantizedLinear):
         rows = quantize_rows(weight, DTYPE)
         return {"weight": rows.values, "weight_scale": rows.scale}
 
-    def takes(self, num_rows: int) -> torch.dtype | None:
+    def activation_dtype(self, num_rows: int) -> torch.dtype | None:
         if not self.weight.is_cuda:
             return None
         from inference.kernels.fp8 import VECTOR_ROWS
@@ -58,7 +58,7 @@ class Fp8Linear(ChannelQuantizedLinear):
         if isinstance(x, QuantizedRows):
             return kernels.product(x, self.weight, self.weight_scale, self._counters())
         rows = x.reshape(-1, self.in_features).contiguous()
-        if self.takes(rows.shape[0]) is None:
+        if self.activation_dtype(rows.shape[0]) is None:
             product = kernels.vector_product(rows, self.weight, self.weight_scale)
         else:
             quantized = quantize(rows, DTYPE)

@@ -29,7 +29,7 @@ NUMBERS_AT_ONCE = 2**24  # while quantizing
 
 
 def group_of(num_inputs: int) -> int:
-    """The inputs that share a scale: GROUP of them, or as many of a smaller power of two as it takes."""
+    """Inputs per scale: GROUP, or the largest smaller power of two that divides `num_inputs`."""
     group = GROUP
     while group >= SMALLEST_GROUP:
         if num_inputs % group == 0:
@@ -96,7 +96,7 @@ def unpack(packed: Tensor, num_groups: int) -> Tensor:
 
 
 def dequantize(packed: Tensor, scale: Tensor) -> Tensor:
-    """The float32 weight [out, in] that a pair stands for."""
+    """Packed numbers and scales -> the float32 weight [out, in]."""
     numbers = unpack(packed, len(scale))
     return (numbers * scale.t().float().unsqueeze(-1)).flatten(1)
 
@@ -167,9 +167,9 @@ class Int4Linear(QuantizedLinear):
 
 @register_quantization_config(METHOD)
 class Int4Config(LinearConfig):
-    """int4 weights. The group is recorded for those who read the file; no other is made.
+    """int4 weights. `group_size` is recorded in the file; no other than GROUP is made.
 
-    `importance`, by the layer's name, is of use while quantizing and not kept.
+    `importance`, by the layer's name, is used while quantizing and not saved.
     """
 
     METHOD: ClassVar[str] = METHOD
@@ -196,7 +196,7 @@ class Int4Config(LinearConfig):
 
 @register_quantizer(METHOD)
 class Int4Quantizer(LinearQuantizer):
-    """Puts `Int4Linear` where linear layers were."""
+    """Replaces linear layers by `Int4Linear`."""
 
     LINEAR = Int4Linear
 

@@ -25,7 +25,7 @@ def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dequantize(weight: Tensor, scale: Tensor) -> Tensor:
-    """The float32 weight that a pair stands for."""
+    """int8 weight and scale -> the float32 weight."""
     return weight.float() * scale
 
 

@@ -21,7 +21,7 @@ def dequantized(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def on_cuda(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """By kernels that read the weights as int8; float32 activations, which they refuse, the plain way."""
+    """By kernels that read the weights as int8; float32 activations by dequantizing."""
     from inference.quantization import weight_only_cuda
 
     kernel = weight_only_cuda.multiply_int8 if x.dtype in weight_only_cuda.DTYPES else dequantized

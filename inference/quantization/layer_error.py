@@ -24,7 +24,7 @@ class LayerError:
 
 @torch.no_grad()
 def weight_errors(exact: nn.Module, quantized: nn.Module) -> list[LayerError]:
-    """One figure per quantized layer; `exact` is the same model with its float weights."""
+    """The error of each quantized layer; `exact` is the same model with float weights."""
     return [
         LayerError(name, _relative(layer.exact_weight(), exact.get_parameter(f"{name}.weight")))
         for name, layer in _quantized_layers(quantized)
@@ -33,7 +33,7 @@ def weight_errors(exact: nn.Module, quantized: nn.Module) -> list[LayerError]:
 
 @torch.no_grad()
 def sketch(model: nn.Module) -> dict[str, Tensor]:
-    """Each layer's weights as seen from few random directions, by the layer's name.
+    """Random projections of each layer's weights, by the layer's name.
 
     Enough to tell how far another model's weights are from these without holding both at once.
     """
@@ -41,7 +41,7 @@ def sketch(model: nn.Module) -> dict[str, Tensor]:
 
 
 def sketched_errors(exact: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> list[LayerError]:
-    """`weight_errors`, estimated from two sketches; the worst first. Layers of one alone are left out."""
+    """`weight_errors` estimated from two sketches, the worst first; common layers only."""
     errors = [
         LayerError(name, _relative(other[name], seen))
         for name, seen in exact.items()
@@ -51,7 +51,7 @@ def sketched_errors(exact: Mapping[str, Tensor], other: Mapping[str, Tensor]) ->
 
 
 def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Layer and weight: what a stored one stands for. Biases and norms are layers of their own."""
+    """Layer names and float weights. Biases and norms count as layers of their own."""
     for name, module in model.named_modules():
         if isinstance(module, Stored):
             yield name, module.exact_weight()

@@ -1,4 +1,4 @@
-"""Layers whose weight is kept in another form than it stands for, and the quantized ones among them."""
+"""Base classes of linear layers with stored (packed, quantized) weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Stored(nn.Module, ABC):
-    """A layer with a weight in a form of its own."""
+    """A layer that stores its weight in another form than float [out, in]."""
 
     @abstractmethod
     def exact_weight(self) -> Tensor:
@@ -20,7 +20,7 @@ class Stored(nn.Module, ABC):
 
 
 class StoredLinear(Stored):
-    """A linear layer with a weight in a form of its own, and a bias."""
+    """A linear layer with a stored weight, and a bias."""
 
     PARAMETERS: ClassVar[tuple[str, ...]]  # all but the bias
 
@@ -34,8 +34,8 @@ class StoredLinear(Stored):
     def forward(self, x: Tensor) -> Tensor:
         """x [..., in] -> [..., out], in the dtype of x."""
 
-    def takes(self, num_rows: int) -> torch.dtype | None:
-        """The dtype of `QuantizedRows` that `forward` wants so many rows in; None: floats, as they are."""
+    def activation_dtype(self, num_rows: int) -> torch.dtype | None:
+        """The dtype to quantize `num_rows` activations to before `forward`; None: floats, as is."""
         return None
 
     def allow_rounding(self) -> None:
@@ -64,7 +64,7 @@ class StoredLinear(Stored):
 
     @classmethod
     def join_parameter(cls, name: str, parameters: Sequence[Any]) -> Tensor:
-        """One of PARAMETERS for the joined layer: rows are output channels, unless a method knows better."""
+        """One of PARAMETERS for the joined layer: rows are output channels unless overridden."""
         return join_rows(parameters)
 
 
@@ -136,7 +136,7 @@ def allow_rounding(model: nn.Module) -> None:
 
 
 def frozen(tensor: Tensor) -> nn.Parameter:
-    """A parameter that nobody trains."""
+    """A parameter without a gradient."""
     return nn.Parameter(tensor, requires_grad=False)
 
 

@@ -44,7 +44,7 @@ class LinearConfig(QuantizationConfigMixin):
 
 
 class Quantize(ConversionOps):
-    """A float weight on its way from the file into the model becomes the tensors of its layer."""
+    """The conversion of a float weight into its layer's tensors while transformers loads it."""
 
     def __init__(self, quantize_weight: QuantizeWeight) -> None:
         self._quantize_weight = quantize_weight
@@ -60,7 +60,7 @@ class Quantize(ConversionOps):
 
 
 class LinearQuantizer(HfQuantizer):
-    """Puts quantized layers where linear layers were; says which tensors are quantized while loading."""
+    """Replaces linear layers by quantized ones, and tells transformers which tensors to quantize on load."""
 
     LINEAR: ClassVar[type[QuantizedLinear]]
     requires_calibration = False
@@ -78,7 +78,7 @@ class LinearQuantizer(HfQuantizer):
         return model
 
     def quantize_loaded(self, model: PreTrainedModel) -> None:
-        """Quantize a float model where it is, layer by layer: no more than one of them is there twice."""
+        """Quantize a loaded float model in place, layer by layer: at most one is in memory twice."""
         for name, _ in self._linears(model):
             self._quantize_in_place(model, name)
         model.config.quantization_config = self.quantization_config
@@ -98,7 +98,7 @@ class LinearQuantizer(HfQuantizer):
             model.all_tied_weights_keys = {}
 
     def _linears(self, model: PreTrainedModel) -> Iterator[tuple[str, nn.Linear]]:
-        """The layers to quantize. Only the one at hand is held: what took its place sets its memory free."""
+        """The layers to quantize. Holds one at a time, so that a replaced layer frees its memory."""
         refuse_experts(model)
         kept = self.get_modules_to_not_convert(
             model, self.quantization_config.modules_to_not_convert, model._keep_in_fp32_modules
@@ -151,13 +151,13 @@ def register_method(method: str, linear: type[QuantizedLinear]) -> type[LinearCo
 
 
 def head_of(model: PreTrainedModel) -> str | None:
-    """The name of the linear layer that gives the logits."""
+    """The name of the output head, or None."""
     head = model.get_output_embeddings()
     return next((name for name, module in model.named_modules() if head is not None and module is head), None)
 
 
 def shared_head(model: PreTrainedModel) -> str | None:
-    """The same, where its weights are also those of the embeddings."""
+    """The name of the output head where it shares the embeddings' weights; else None."""
     head = head_of(model)
     tied = model.all_tied_weights_keys
     return head if head and f"{head}.weight" in (*tied.keys(), *tied.values()) else None

@@ -27,6 +27,6 @@ def quantization_config(name: str, *, quantize_head: bool = False) -> Quantizati
 
 
 def quantize_loaded(model: PreTrainedModel, name: str, *, quantize_head: bool = False) -> None:
-    """Quantize a float model where it is by the method `name`, as `from_pretrained` would while loading."""
+    """Quantize a loaded float model in place, as `from_pretrained` would while loading it."""
     config = quantization_config(name, quantize_head=quantize_head)
     AutoHfQuantizer.from_config(config, pre_quantized=False).quantize_loaded(model)

@@ -21,7 +21,7 @@ MOST_EXACT_ROWS = 64  # that are multiplied as floats
 
 
 class W8A8Linear(Int8Linear):
-    """A linear layer with int8 weights that turns the activations of many rows into int8, too."""
+    """A linear layer with an int8 weight; above MOST_EXACT_ROWS rows activations are int8, per token."""
 
     @property
     def keeps_activations(self) -> bool:
@@ -29,7 +29,7 @@ class W8A8Linear(Int8Linear):
         may_round = isinstance(self.matmul, FastestMatmul) and self.matmul.rounds
         return may_round and self.weight.device.type == "cpu"
 
-    def takes(self, num_rows: int) -> torch.dtype | None:
+    def activation_dtype(self, num_rows: int) -> torch.dtype | None:
         return None if num_rows <= MOST_EXACT_ROWS or self.keeps_activations else torch.int8
 
     def forward(self, x: Rows) -> Tensor:
@@ -37,7 +37,7 @@ class W8A8Linear(Int8Linear):
             product = self._product(x)
             return product if self.bias is None else product + self.bias
         rows = x.reshape(-1, self.in_features)
-        if self.takes(len(rows)) is None:
+        if self.activation_dtype(len(rows)) is None:
             return super().forward(x)
         return self.forward(_quantized(rows)).view(*x.shape[:-1], self.out_features)
 

@@ -39,7 +39,7 @@ def _marked(messages: Iterable[ChatMessage], literal: LiteralText) -> list[dict[
 def _with_content_format(
     tokenizer: PreTrainedTokenizerBase, rows: list[dict[str, str]]
 ) -> list[dict[str, Any]]:
-    """The messages with their contents as the template wants them, so that no word of a user is lost."""
+    """The messages with contents in the format that the template renders."""
     formats = {role: content_format(tokenizer, role) for role in {row["role"] for row in rows}}
     if formats.get("user") == "lost":
         raise InvalidValue(

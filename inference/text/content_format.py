@@ -1,7 +1,7 @@
 """The format in which a chat template wants a message's content: a string, or a list of parts.
 
-Templates of models that also see images often loop over parts, and say nothing of a string: the words would
-be lost. So each role is tried once in both forms, with a word that must come out again.
+Templates of image-text models often loop over parts and render nothing of a string. So each role is probed
+once in both formats, with a word that must appear in the result.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FILLER = "x"
 
 
 def content_format(tokenizer: PreTrainedTokenizerBase, role: str) -> ContentFormat:
-    """ "lost": neither form lets the words of this role through."""
+    """The format for this role; "lost" if neither renders its contents."""
     special = tuple((name, str(value)) for name, value in tokenizer.special_tokens_map.items())
     return _format(tokenizer.get_chat_template(), special, role)
 

@@ -46,7 +46,7 @@ class LiteralText:
         return "".join([*marked, text[end:]])
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of what the template made, with the user's words where the marks are."""
+        """Token ids of the rendered template, with users' text in place of the marks."""
         if not self._words:
             return encode(self._tokenizer, text, add_special_tokens=False)
         if self._backend is None:
@@ -124,7 +124,7 @@ class LiteralText:
 
 
 def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """In their order, those that overlap as one."""
+    """Spans in order, overlapping ones merged."""
     found: list[tuple[int, int]] = []
     for start, stop in sorted(spans):
         if found and start < found[-1][1]:
@@ -147,7 +147,7 @@ def special_strings(tokenizer: PreTrainedTokenizerBase, added: Mapping[int, Adde
 
 
 def encode_as_text(backend: Tokenizer, text: str, *, is_beginning: bool) -> list[int]:
-    """As `backend` encodes a piece of a text, but for its special tokens, which are not looked for."""
+    """Encodes a piece of a text as `backend` does, without matching special tokens."""
     added = backend.get_added_tokens_decoder()
     plain = {token.content: token_id for token_id, token in added.items() if not token.special}
     longest_first = sorted(plain, key=lambda content: (-len(content), content))

@@ -48,7 +48,7 @@ def tokenize(facts: PromptFacts, request: TokenizeRequest) -> TokenizedPrompt:
 
 
 def prompt_of_ids(ids: Sequence[int], *, vocab_size: int, max_model_len: int) -> TokenizedPrompt:
-    """Token ids that nobody wants as text: validated, and no tokenizer is asked."""
+    """A prompt of token ids, validated without a tokenizer."""
     check_vocabulary(ids, vocab_size=vocab_size)
     return _checked(ids, max_model_len=max_model_len, param="prompt")
 

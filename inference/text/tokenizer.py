@@ -22,7 +22,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def processors_template(folder: Path) -> str | None:
-    """The chat template where older models that see images keep it: beside the tokenizer's own files."""
+    """The chat template of older image-text models, which keep it in their processor's files."""
     for name in ("chat_template.json", "processor_config.json"):
         path = folder / name
         content = json.loads(path.read_bytes()) if path.is_file() else {}
@@ -44,7 +44,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str, *, add_special_tokens:
 
 
 def encode_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, in one go, and of equal ones once: a prompt may be cut into 100,000 of them."""
+    """Token ids of each text, in one batch, equal ones once: a prompt may have 100,000 pieces."""
     distinct = [text for text in dict.fromkeys(texts) if text]
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

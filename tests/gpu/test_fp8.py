@@ -163,7 +163,7 @@ def test_a_layer_computes_the_reference_and_can_be_captured(num_rows: int) -> No
 
     layer = layer_of(640, 320, dtype=torch.bfloat16, bias=True)
     x = torch.randn(1, num_rows, 320, device=DEVICE, dtype=torch.bfloat16)
-    taken = layer.takes(num_rows)
+    taken = layer.activation_dtype(num_rows)
     assert taken == (None if num_rows <= VECTOR_ROWS else DTYPE)
 
     bias = layer.get_parameter("bias")

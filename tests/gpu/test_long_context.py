@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from inference.attention.base import AttentionParameters, SequenceSlice, visible
+from inference.attention.base import AttentionParameters, SequenceSlice, causal_mask
 from inference.config import EngineConfig, RevisionSpec
 from inference.execution.build import build_engine
 from inference.protocol.events import Delta, Event
@@ -36,7 +36,7 @@ def sdpa(query: Tensor, cache: Pool, part: SequenceSlice, *, scaling: float, win
     rows = (blocks + torch.arange(BLOCK_SIZE, device=DEVICE)).flatten()[: part.kv_len]
     own = query[part.offset : part.offset + part.num_tokens].float().transpose(0, 1)[None]
     keys, values = (which[0][rows].float().transpose(0, 1)[None] for which in (cache.keys, cache.values))
-    mask = visible(part.kv_len, part.num_tokens, window=window, device=torch.device("cuda"))
+    mask = causal_mask(part.kv_len, part.num_tokens, window=window, device=torch.device("cuda"))
     out = F.scaled_dot_product_attention(own, keys, values, mask, scale=scaling, enable_gqa=True)
     return out[0].transpose(0, 1)
 

@@ -11,8 +11,8 @@ from contextlib import aclosing
 from typing import Any, ClassVar, Self
 
 from console.gateway.endpoints.generation_fields import GenerationRequest
-from console.gateway.pipeline.generation import Accepted
-from console.gateway.pipeline.pipeline import ChoiceEvent, KeepAlive, PipelineEvents, Settled
+from console.gateway.pipeline.accepted import Accepted
+from console.gateway.pipeline.events import ChoiceEvent, KeepAlive, PipelineEvents, Settled
 from console.gateway.pipeline.request import UsageInStream
 from inference.protocol.events import Delta, Finish, FinishReason, Timings, Usage
 
@@ -80,11 +80,11 @@ class GenerationResponse(ABC):
                     for choice in self.opening():
                         yield self._chunk(encode(choice))
                 match step:
-                    case ChoiceEvent(index=index, event=Delta() as delta):
+                    case ChoiceEvent(choice=index, event=Delta() as delta):
                         self._num_tokens += len(delta.token_ids)
                         if (part := self.delta(index, delta)) is not None:
                             yield self._chunk(part)
-                    case ChoiceEvent(index=index, event=Finish() as finish):
+                    case ChoiceEvent(choice=index, event=Finish() as finish):
                         self.timings.append(finish.timings)
                         yield self._chunk(encode(self.finish(index, finish)))
                     case KeepAlive():
@@ -101,9 +101,9 @@ class GenerationResponse(ABC):
         async with aclosing(steps):
             async for step in steps:
                 match step:
-                    case ChoiceEvent(index=index, event=Delta() as delta):
+                    case ChoiceEvent(choice=index, event=Delta() as delta):
                         deltas[index] = deltas[index].merged(delta) if index in deltas else delta
-                    case ChoiceEvent(index=index, event=Finish() as finish):
+                    case ChoiceEvent(choice=index, event=Finish() as finish):
                         finishes[index] = finish
                     case Settled(usage=usage):
                         self.usage = usage
@@ -117,7 +117,7 @@ class GenerationResponse(ABC):
         return f"{self._before}{choice}{self._after}"
 
     def _usage_so_far(self) -> Json:
-        prompt_tokens = sum(len(one.token_ids) for one in self._accepted.prompts)
+        prompt_tokens = self._accepted.num_prompt_tokens
         return {
             "prompt_tokens": prompt_tokens,
             "completion_tokens": self._num_tokens,

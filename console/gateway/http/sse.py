@@ -15,7 +15,7 @@ from console.gateway import drain
 from console.gateway.endpoints.base import GenerationEndpoint
 from console.gateway.endpoints.response import GenerationResponse, encode
 from console.gateway.errors import as_api_error, unexpected
-from console.gateway.pipeline.pipeline import PipelineEvents
+from console.gateway.pipeline.events import PipelineEvents
 
 logger = logging.getLogger(__name__)
 

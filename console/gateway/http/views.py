@@ -12,7 +12,8 @@ from console.gateway.endpoints.base import GenerationEndpoint
 from console.gateway.errors import ApiError
 from console.gateway.http.request import GatewayRequest
 from console.gateway.http.sse import event_stream
-from console.gateway.pipeline import pipeline
+from console.gateway.pipeline.admission import admit
+from console.gateway.pipeline.generation import generate as generate_events
 from console.limits.bucket import rate_headers
 
 View = Callable[..., Coroutine[Any, Any, HttpResponseBase]]
@@ -34,7 +35,7 @@ def view_of(endpoint: EndpointInfo, route: Route) -> View:
 
 async def generate(request: GatewayRequest, endpoint: GenerationEndpoint) -> HttpResponseBase:
     wire = endpoint.schema.parse(await endpoint.parse_body(request.body, endpoint.max_body_bytes))
-    accepted = await pipeline.accept(
+    accepted = await admit(
         endpoint=endpoint,
         caller=request.caller,
         request=wire.to_pipeline(),
@@ -42,7 +43,7 @@ async def generate(request: GatewayRequest, endpoint: GenerationEndpoint) -> Htt
         arrived=request.scope["arrived"],
     )
     request.scope["is_accepted"] = True  # it has a row in the ledger, however it ends
-    answer, events = endpoint.response.to(accepted, wire), pipeline.run(accepted)
+    answer, events = endpoint.response.to(accepted, wire), generate_events(accepted)
     response: HttpResponseBase
     if wire.stream:
         response = await event_stream(answer, events, endpoint=endpoint, request_id=accepted.request_id)

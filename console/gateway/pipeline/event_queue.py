@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from console.gateway.pipeline.events import ChoiceEvent
 from inference.protocol.events import Delta, Event, Finish
 
 
@@ -38,7 +39,7 @@ class EventQueue:
         self._error = self._error or error
         self._wake(something=True)
 
-    async def next(self, seconds: float) -> tuple[int, Event] | None:
+    async def next(self, seconds: float) -> ChoiceEvent | None:
         """The next event with its choice; None after `seconds` of silence."""
         while not self._waiting:
             if self._error is not None:
@@ -50,10 +51,10 @@ class EventQueue:
         index = self._waiting.popleft()
         delta = self._deltas.pop(index, None)
         if delta is None:
-            return index, self._finishes.pop(index)
+            return ChoiceEvent(index, self._finishes.pop(index))
         if index in self._finishes:
             self._waiting.appendleft(index)
-        return index, delta
+        return ChoiceEvent(index, delta)
 
     def close(self) -> None:
         """Nobody reads any more."""

@@ -43,7 +43,7 @@ class RequestTimeline:
             self._answer_began = time.monotonic()
 
     def spans(self, stay: EngineStay | None) -> tuple[Spans, float]:
-        """All of it until now, and when that is. `settle` is added where the row is written."""
+        """All of it until now, and when that is. `settle` is added by `usage.record`."""
         if stay is not None:
             self._add_stay(stay)
         spans, start = [], 0.0

@@ -1,34 +1,23 @@
-"""An accepted request that ended, as a span with the stretches it was made of: the ledger's, so that both
+"""An accepted request that ended, as a span of a trace with those of its timeline: the ledger's, so that both
 tell the same."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
-from console.gateway.pipeline.generation import Accepted
+from console.gateway.pipeline.accepted import Accepted, Ending
 from console.gateway.pipeline.spans import Spans
-from inference.protocol.events import Timings, Usage
+from console.usage.record import with_settle_span
 from inference.protocol.requests import Sampling
 from monitoring import semconv, tracing
 
 
-def trace(
-    accepted: Accepted,
-    *,
-    spans: Spans,
-    outcome: str,
-    finish_reason: str,
-    error_code: str,
-    usage: Usage,
-    timings: Timings,
-) -> None:
-    """Called once the usage row is durable: that wait is the last stretch."""
+def trace(accepted: Accepted, ending: Ending, *, spans: Spans, spans_end: float) -> None:
+    """Called once the usage row is durable: that wait is the last span."""
     if accepted.place is None:
         return
-    began, ended = accepted.timeline.arrived, time.monotonic()
-    settling = max((one["end"] for one in spans), default=0.0)
+    began, all_spans = accepted.timeline.arrived, with_settle_span(spans, since=spans_end)
     operation = accepted.endpoint.operation
     about: dict[str, Any] = {
         semconv.OPERATION: operation,
@@ -40,14 +29,14 @@ def trace(
         semconv.RESPONSE_MODEL: accepted.arm.model,
         semconv.REVISION: accepted.arm.revision,
         semconv.TRANSPORT: accepted.transport,
-        semconv.OUTCOME: outcome,
-        semconv.FINISH_REASONS: [finish_reason],
-        semconv.INPUT_TOKENS: usage.prompt_tokens,
-        semconv.OUTPUT_TOKENS: usage.completion_tokens,
-        semconv.CACHED_TOKENS: usage.cached_tokens,
-        semconv.QUEUE_SECONDS: timings.queue_seconds,
-        semconv.FIRST_TOKEN_SECONDS: timings.first_token_seconds,
-        semconv.ERROR_TYPE: error_code or None,
+        semconv.OUTCOME: ending.outcome,
+        semconv.FINISH_REASONS: [ending.finish_reason],
+        semconv.INPUT_TOKENS: ending.usage.prompt_tokens,
+        semconv.OUTPUT_TOKENS: ending.usage.completion_tokens,
+        semconv.CACHED_TOKENS: ending.usage.cached_tokens,
+        semconv.QUEUE_SECONDS: ending.timings.queue_seconds,
+        semconv.FIRST_TOKEN_SECONDS: ending.timings.first_token_seconds,
+        semconv.ERROR_TYPE: ending.error_code or None,
         semconv.REQUEST_MAX_TOKENS: accepted.request.max_tokens,
         **_sampling(accepted.request.sampling),
     }
@@ -55,10 +44,10 @@ def trace(
         accepted.place,
         f"{operation} {accepted.arm.model}",
         began=began,
-        ended=ended,
-        stretches=[*spans, {"name": "settle", "start": settling, "end": ended - began}],
+        ended=began + all_spans[-1]["end"],
+        stretches=all_spans,
         attributes={name: value for name, value in about.items() if value is not None},
-        error=error_code,
+        error=ending.error_code,
     )
 
 

@@ -19,7 +19,8 @@ from console.gateway.endpoints.registry import generating
 from console.gateway.endpoints.response import encode, timings_json, usage_json
 from console.gateway.errors import ApiError, as_api_error, invalid, shutting_down, unexpected
 from console.gateway.http.handler import refuse_key_in_url
-from console.gateway.pipeline import pipeline
+from console.gateway.pipeline.admission import admit
+from console.gateway.pipeline.generation import generate
 from console.gateway.refusal_audit import claimed_owner, count_refusal, list_refusal, source_of
 from console.gateway.websocket.authentication import (
     SUBPROTOCOL,
@@ -163,7 +164,7 @@ class GenerationConsumer(AsyncWebsocketConsumer):
         caller = await self._authenticate()
         asked.owner = caller.id
         wire = self._endpoint.schema.parse(self._dialect.request_body(body))
-        accepted = await pipeline.accept(
+        accepted = await admit(
             endpoint=self._endpoint,
             caller=caller,
             request=wire.to_pipeline(),
@@ -172,8 +173,7 @@ class GenerationConsumer(AsyncWebsocketConsumer):
         )
         asked.is_accepted = True
         answer = self._endpoint.response.to(accepted, wire)
-        steps = pipeline.run(accepted)
-        async for chunk in answer.chunks(steps):
+        async for chunk in answer.chunks(generate(accepted)):
             if chunk is not None:  # silence: the protocol has pings of its own
                 number = self._next_number(stream_id)
                 await self._send_text(chunk_frame(self._dialect.event, stream_id, number, chunk))

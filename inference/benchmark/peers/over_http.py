@@ -1,4 +1,4 @@
-"""Our server beside others: one machine, model and load, in turns, each alone while it is measured."""
+"""Our server and others on one machine, model and load, alternating, each alone while it is measured."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LEVELS = (
 
 
 def measure(servers: Sequence[Running], levels: Sequence[Level], repeats: int) -> list[dict[str, Any]]:
-    """Each level: a warm-up of all, then in turns, another one first each time. Ours is `servers[0]`."""
+    """Each level: a warm-up of all, then alternating, another one first each time. Ours is `servers[0]`."""
     results = []
     for level in levels:
         outcomes: dict[str, list[dict[str, Any]]] = {one.server.name: [] for one in servers}

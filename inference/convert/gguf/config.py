@@ -23,7 +23,7 @@ NAMED_TOKENS = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "p
 
 
 def family_of(header: GgufHeader) -> Family:
-    """Raises `CannotConvert` for an architecture that is not converted."""
+    """The family of the header's architecture. Raises `CannotConvert` for an unknown one."""
     family = FAMILIES.get(header.architecture)
     if family is None:
         raise CannotConvert(
@@ -34,7 +34,7 @@ def family_of(header: GgufHeader) -> Family:
 
 
 def read_config(header: GgufHeader) -> PretrainedConfig:
-    """Raises `CannotConvert`."""
+    """The transformers config of a GGUF header. Raises `CannotConvert`."""
     family = family_of(header)
     values = _values(header, family)
     config: PretrainedConfig = CONFIG_MAPPING[family.model_type].from_dict(values)
@@ -89,7 +89,7 @@ def _rotary_scaling(header: GgufHeader) -> dict[str, Any]:
 
 
 def _llama3(divisors: np.ndarray[Any, Any], theta: float) -> dict[str, Any]:
-    """GGUF says by what each frequency is divided; config.json by which rule."""
+    """The llama3 rope_scaling for the factors by which GGUF divides each frequency."""
     factor = round(float(divisors.max()), 4)
     parameters = {
         "rope_type": "llama3",

@@ -77,7 +77,7 @@ def _minimax_m2(header: GgufHeader, values: dict[str, Any]) -> None:
 
 
 def _known(model_type: str, **how: Any) -> Family:
-    """A family whose keys transformers has tabled, under the name that the config has."""
+    """A family whose keys are in transformers' own table, under the config's name."""
     return Family(model_type, **{"known_as": model_type, **how})
 
 

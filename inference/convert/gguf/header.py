@@ -42,7 +42,7 @@ BLOCK_SIZES = {
 
 
 class CannotConvert(ValueError):
-    """A GGUF file that would become another model than it is."""
+    """A GGUF file that cannot be converted to the same model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class GgufTensor:
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """All that a file says before its weights; of arrays in arrays only that they are there."""
+    """A file's metadata and tensor table; nested arrays are not read."""
 
     keys: dict[str, Any]
     tensors: dict[str, GgufTensor]
@@ -87,7 +87,7 @@ class GgufHeader:
         return value if type(value) is int else None
 
     def of_model(self, name: str) -> Any:
-        """A figure of the architecture's own; None where the file does not say."""
+        """A number under the architecture's prefix; None where there is none."""
         return self.keys.get(f"{self.architecture}.{name}")
 
 
@@ -186,7 +186,7 @@ def _alignment(keys: dict[str, Any]) -> int:
 
 
 def _read_tensors(reader: _Reader, num_tensors: int, path: Path, alignment: int) -> dict[str, GgufTensor]:
-    """Each lies inside the file and on its own."""
+    """The tensor table; tensors must lie inside the file and not overlap."""
     found: list[tuple[str, tuple[int, ...], int, int, int]] = []
     for _ in range(num_tensors):
         name, num_dimensions = reader.name(), reader.number("<I")

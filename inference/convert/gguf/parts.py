@@ -25,7 +25,7 @@ def check_gguf(path: Path) -> GgufHeader:
 
 
 def part_paths(header: GgufHeader) -> list[Path]:
-    """The files that a model lies in, in their order."""
+    """The files that hold the model's tensors, in order."""
     return sorted({tensor.file for tensor in header.tensors.values()})
 
 

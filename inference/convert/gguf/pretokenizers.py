@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import PreTokenizer
 
 @dataclass(frozen=True, slots=True)
 class SplitRule:
-    """Expressions that cut one after the other, and then GPT-2's own rule or none."""
+    """A pre-tokenizer: regular expressions applied in order, then GPT-2's rule or none."""
 
     cuts: tuple[str, ...] = ()
     then_gpt2: bool = False

@@ -17,13 +17,13 @@ Floats = np.ndarray[Any, np.dtype[np.float32]]
 
 
 def read_tensor(tensor: GgufTensor) -> Floats:
-    """All of it, in the shape that torch would give it."""
+    """The whole tensor as float32, in torch's order of dimensions."""
     rows = np.concatenate(list(pieces(tensor)))
     return rows.reshape(tensor.shape[::-1])
 
 
 def pieces(tensor: GgufTensor) -> Iterator[Floats]:
-    """Its rows in their order, some at a time."""
+    """The tensor's rows as float32, in pieces."""
     width = tensor.shape[0]
     weights_per_block, bytes_per_block = BLOCK_SIZES[tensor.kind]
     row_bytes = width // weights_per_block * bytes_per_block

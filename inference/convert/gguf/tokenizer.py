@@ -24,7 +24,7 @@ MISSING_RULES = {
 
 
 def build_tokenizer(header: GgufHeader) -> PreTrainedTokenizerBase:
-    """Raises `CannotConvert`."""
+    """The tokenizer of a GGUF header. Raises `CannotConvert`."""
     vocabulary = Vocabulary(header)
     kind = header.text("tokenizer.ggml.model")
     if kind == "gpt2":
@@ -147,7 +147,7 @@ def _implied_merges(ids: Mapping[str, int], scores: Sequence[float]) -> list[tup
 
 
 def _add_tokens(backend: Tokenizer, vocabulary: Vocabulary) -> None:
-    """Tokens that are found whole in a text, before it is split."""
+    """Adds the tokens that are matched before pre-tokenization."""
     special, plain = [], []
     for token_id in vocabulary.of_type(UNKNOWN, CONTROL, USER_DEFINED):
         token = vocabulary.tokens[token_id]

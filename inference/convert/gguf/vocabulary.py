@@ -66,7 +66,7 @@ class Vocabulary:
 
 
 def end_token_ids(header: GgufHeader) -> list[int]:
-    """All tokens after which nothing is to come: those that keys name, and control tokens of known names."""
+    """End-of-sequence tokens: those that keys name, and control tokens of known names."""
     vocabulary = Vocabulary(header)
     named = [vocabulary.token_id(name) for name in ("eos", "eot", "eom")]
     control = set(vocabulary.of_type(CONTROL))

@@ -20,8 +20,8 @@ from inference.convert.gguf.header import CannotConvert, GgufHeader
 from inference.convert.gguf.tensors import pieces, read_tensor
 
 DTYPES = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}
-AS_THEY_ARE = ("token_embd.weight", "output.weight")  # the largest, and changed by no converter but GPT-2's
-PASSED_OVER = ("rope_freqs.", "rope_factors_", ".attn_rot_embd.", ".nextn.")  # said by the config, or unused
+UNCHANGED = ("token_embd.weight", "output.weight")  # the largest, and changed by no converter but GPT-2's
+SKIPPED = ("rope_freqs.", "rope_factors_", ".attn_rot_embd.", ".nextn.")  # said by the config, or unused
 
 Progress = Callable[[float], None]  # the part that is done
 
@@ -101,7 +101,7 @@ def _write(
 
 
 class _Converter:
-    """Names and layouts of transformers for those of llama.cpp's converter."""
+    """Undoes the names and layouts of llama.cpp's converter."""
 
     def __init__(self, header: GgufHeader, config: PretrainedConfig, model: Any) -> None:
         self.header = header
@@ -115,11 +115,11 @@ class _Converter:
         """The tensors that one tensor of the file becomes: names, and their rows one after the other."""
         named = self._named(name)
         if named is None:
-            if name != "output.weight" and not any(part in name for part in PASSED_OVER):
+            if name != "output.weight" and not any(part in name for part in SKIPPED):
                 raise CannotConvert(f"the file holds {name}, for which the model has no place")
             return
         tensor = self.header.tensors[name]
-        if name in AS_THEY_ARE:
+        if name in UNCHANGED:
             yield self.names[named], (torch.from_numpy(piece) for piece in pieces(tensor))
             return
         result = self.processor.process(
@@ -164,6 +164,6 @@ def _names(architecture: str, num_layers: int, model: Any, processor: TensorProc
 
 
 def _figures(config: PretrainedConfig) -> dict[str, Any]:
-    """As transformers' changes of layouts look them up: under the names that most configs have."""
+    """The config's figures under the names that transformers' tensor processors look up."""
     common = ("num_attention_heads", "num_key_value_heads", "hidden_size")
     return {**config.to_dict(), **{name: getattr(config, name) for name in common if hasattr(config, name)}}

@@ -39,7 +39,7 @@ KINDS: dict[str, type[huggingface.HuggingFace] | type[modelscope.ModelScope]] = 
 }
 ENDPOINTS = {"huggingface": huggingface.ENDPOINT, "modelscope": modelscope.ENDPOINT}
 SPARE_BYTES = 64 * 2**20
-SAY_SECONDS = 0.3
+REPORT_SECONDS = 0.3
 WAIT_SECONDS = 0.5
 CODES: dict[type[Exception], str] = {
     **{kind: kind.code for kind in (TokenRefused, NotFound, Unreachable, NotAModel, WrongBytes, HubRefused)},
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run(options: argparse.Namespace, token: str) -> int:
-    """Fetches and says how that ended; the exit code."""
+    """Downloads and reports the outcome; the exit code."""
     return report(
         lambda: fetch(options, token), with_parent=options.with_parent, codes=CODES, otherwise="cannot_fetch"
     )
@@ -70,39 +70,39 @@ def fetch(options: argparse.Namespace, token: str) -> dict[str, Any]:
     snapshot = source.snapshot(options.revision)
     options.folder.mkdir(parents=True, exist_ok=True)
     folder = options.folder / f"{options.repository.replace('/', '--')}@{snapshot.commit}"
-    with _alone(folder), httpx2.Client(timeout=TIMEOUT) as client:
+    with _exclusive(folder), httpx2.Client(timeout=TIMEOUT) as client:
         _check_room(folder, snapshot)
-        bytes_arrived = _Arrived(
+        count_bytes = _ByteProgress(
             f"downloading {snapshot.num_bytes / 1e6:,.0f} MB from {host}", snapshot.num_bytes
         )
-        transfer = Transfer(client, headers=snapshot.headers, check=source.check, arrived=bytes_arrived)
+        transfer = Transfer(client, headers=snapshot.headers, check=source.check, on_bytes=count_bytes)
         is_described = False
         for file in snapshot.files:
             if file.name.endswith(".safetensors") and not is_described:
                 check_descriptions(folder)  # a model that is refused costs no gigabytes
                 is_described = True
-            transfer.bring(file, folder)
+            transfer.download(file, folder)
     return {"folder": str(folder), "commit": snapshot.commit}
 
 
-class _Arrived:
-    """Adds up bytes and says so now and then."""
+class _ByteProgress:
+    """Adds up bytes and reports progress every REPORT_SECONDS."""
 
     def __init__(self, stage: str, total: int) -> None:
         self._stage, self._total = stage, max(1, total)
-        self._sum, self._said_at = 0, 0.0
+        self._sum, self._reported_at = 0, 0.0
 
     def __call__(self, num_bytes: int) -> None:
         self._sum += num_bytes
         now = time.monotonic()
-        if now - self._said_at >= SAY_SECONDS:
-            self._said_at = now
+        if now - self._reported_at >= REPORT_SECONDS:
+            self._reported_at = now
             progress(self._stage, self._sum / self._total)
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process fetches into a folder; the lock dies with the process that holds it."""
+def _exclusive(folder: Path) -> Iterator[None]:
+    """A lock on the folder, released when the process that holds it ends."""
     with folder.with_name(f".{folder.name}.lock").open("w") as lock:
         while True:
             try:

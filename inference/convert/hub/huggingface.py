@@ -52,7 +52,7 @@ class HuggingFace:
         return Snapshot(commit, needed(files), headers)
 
     def check(self, response: httpx2.Response) -> None:
-        """Raises `HubRefused` in words for an answer that is an error."""
+        """Raises `HubRefused` for an error response."""
         with self._in_words(""):
             hf_raise_for_status(response)
 

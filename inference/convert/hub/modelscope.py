@@ -46,7 +46,7 @@ class ModelScope:
         return Snapshot(commit, needed(files), self._headers)
 
     def check(self, response: httpx2.Response) -> None:
-        """Raises `HubRefused` in words for an answer that is an error."""
+        """Raises `HubRefused` for an error response."""
         page = f"{self._endpoint}/models/{self._repository}"
         if response.status_code in (401, 403):
             raise TokenRefused(f"{page} is private or gated: set HUB_TOKEN to a token that may read it")

@@ -18,7 +18,7 @@ MAX_FILES = 2000
 
 
 class HubRefused(Exception):
-    """The hub does not give what was asked for; the message says what to do."""
+    """The hub refused; the message says what to do."""
 
     code = "hub_refused"
 
@@ -45,7 +45,7 @@ class WrongBytes(HubRefused):
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file as the hub describes it. What arrives must have this size and, where one is named, this hash."""
+    """A file as the hub describes it; a download must match its size and, where given, its hash."""
 
     name: str
     url: str

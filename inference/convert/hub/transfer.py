@@ -1,4 +1,4 @@
-"""Brings one file over: goes on where an earlier transfer was cut, believes nothing but size and hash.
+"""Resumable download of one file, trusted only once its size and checksum match.
 
 huggingface_hub's own transfer begins every file anew after a crash, which for weights is gigabytes.
 """
@@ -26,7 +26,7 @@ REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class Transfer:
-    """Brings files into a folder. A file that is there under its own name is whole and checked."""
+    """Downloads files into a folder. A file under its own name is complete and checked."""
 
     def __init__(
         self,
@@ -34,26 +34,26 @@ class Transfer:
         *,
         headers: dict[str, str],
         check: Callable[[httpx2.Response], None],
-        arrived: Callable[[int], None],
+        on_bytes: Callable[[int], None],
     ) -> None:
-        self._client, self._headers, self._check, self._arrived = client, headers, check, arrived
+        self._client, self._headers, self._check, self._on_bytes = client, headers, check, on_bytes
 
-    def bring(self, file: RemoteFile, folder: Path) -> None:
-        """Raises `HubRefused`. `arrived` hears of every byte, those of an earlier transfer too."""
+    def download(self, file: RemoteFile, folder: Path) -> None:
+        """Raises `HubRefused`. `on_bytes` gets every number of bytes, those of an earlier transfer too."""
         path, part = folder / file.name, folder / f".{file.name}.part"
         if path.exists():
-            if _is_right(path, file):
-                self._arrived(file.size)
+            if _matches(path, file):
+                self._on_bytes(file.size)
                 return
             path.unlink()
         with part.open("ab") as target:
             if target.tell() > file.size:
                 target.truncate(0)
-            self._arrived(target.tell())
+            self._on_bytes(target.tell())
             self._fill(file, target)
             target.flush()
             os.fsync(target.fileno())
-        if not _is_right(part, file):
+        if not _matches(part, file):
             part.unlink()
             raise WrongBytes(
                 f"{file.name} arrived with another checksum than the hub names, and was deleted: try again"
@@ -78,16 +78,16 @@ class Transfer:
     def _read(self, file: RemoteFile, target: BinaryIO) -> None:
         start = target.tell()
         with self._answer(file.url, start) as response:
-            if start and not _goes_on_at(response, start):  # the server knows no ranges: from the beginning
+            if start and not _resumes_at(response, start):  # the server knows no ranges: from the beginning
                 target.truncate(0)
-                self._arrived(-start)
+                self._on_bytes(-start)
             for piece in response.iter_raw():
                 room = file.size - target.tell()
                 if len(piece) > room:
                     target.truncate(0)
                     raise WrongBytes(f"{file.name} is longer than the {file.size} bytes that the hub names")
                 target.write(piece)
-                self._arrived(len(piece))
+                self._on_bytes(len(piece))
         if target.tell() < file.size:
             raise httpx2.ReadError(f"{file.name} ended early")
 
@@ -117,13 +117,13 @@ def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:
     return url.scheme, url.host, url.port
 
 
-def _goes_on_at(response: httpx2.Response, start: int) -> bool:
+def _resumes_at(response: httpx2.Response, start: int) -> bool:
     return response.status_code == 206 and response.headers.get("Content-Range", "").startswith(
         f"bytes {start}-"
     )
 
 
-def _is_right(path: Path, file: RemoteFile) -> bool:
+def _matches(path: Path, file: RemoteFile) -> bool:
     if path.stat().st_size != file.size:
         return False
     with path.open("rb") as content:

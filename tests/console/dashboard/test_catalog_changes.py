@@ -111,8 +111,10 @@ def test_forcing_says_beforehand_which_names_it_takes_away(operator: Client) -> 
     serve("other", "other-1")
     page = operator.get("/models/smol/smol-1/").content.decode()
     assert "other, smol" in page
-    page = operator.get("/models/smol/smol-0/").content.decode()
-    assert "have other revisions, in whole or in part: other." in page
+    assert (
+        "have other revisions, in whole or in part: other."
+        in operator.get("/models/smol/smol-0/").content.decode()
+    )
 
 
 @pytest.mark.usefixtures("revision")

@@ -24,7 +24,7 @@ def write(issued: IssuedKey, **columns: object) -> UsageRecord:
 
 
 def test_the_wait_for_the_writer_is_the_last_span(issued: IssuedKey) -> None:
-    row = write(issued, spans=SPANS, concluded=time.monotonic() - 2.0)
+    row = write(issued, spans=SPANS, spans_end=time.monotonic() - 2.0)
     assert row.spans[:2] == list(SPANS)
     settle = row.spans[2]
     assert (settle["name"], settle["start"]) == ("settle", 0.25)

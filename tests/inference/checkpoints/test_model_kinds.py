@@ -125,12 +125,12 @@ def test_an_adapter_without_a_model_says_how_to_merge_it(folder: Path) -> None:
 
 
 def test_a_model_type_that_transformers_lacks_is_refused_in_words_of_ours(folder: Path) -> None:
-    from inference.convert.load_trial import tried
+    from inference.convert.load_trial import trial_facts
 
     change(folder, model_type="from_tomorrow", architectures=["FromTomorrow"])
     check_folder(folder)
     with pytest.raises(CannotLoad, match="newer transformers") as refused:
-        tried(folder)
+        trial_facts(folder)
     assert "pip install" not in refused.value.message
 
 

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from inference.convert import __main__ as child
-from inference.convert.output import CannotWrite, check_disk, whole_folder
+from inference.convert.output import CannotWrite, atomic_folder, check_disk
 from inference.quantization import registry as quantization
 from tests.inference.convert.hostile import model_folder, tiny_gguf
 
@@ -137,15 +137,15 @@ def test_a_disk_that_is_too_small_is_said_before_work_starts(tmp_path: Path) -> 
 def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
     (tmp_path / ".model.part").mkdir()
     (tmp_path / ".model.part" / "half").write_text("x")
-    with whole_folder(tmp_path / "model") as part:
+    with atomic_folder(tmp_path / "model") as part:
         (part / "whole").write_text("y")
         assert not (tmp_path / "model").exists()
     assert left_in(tmp_path) == {"model"} and left_in(tmp_path / "model") == {"whole"}
 
 
 def test_a_failed_run_leaves_nothing_and_two_runs_do_not_meet(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "model"):
-        with pytest.raises(CannotWrite, match="another process"), whole_folder(tmp_path / "model"):
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "model"):
+        with pytest.raises(CannotWrite, match="another process"), atomic_folder(tmp_path / "model"):
             pass
         raise ZeroDivisionError
     assert left_in(tmp_path) == set()

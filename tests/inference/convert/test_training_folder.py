@@ -178,7 +178,7 @@ def test_the_trial_reads_no_weights(folder: Path, monkeypatch: pytest.MonkeyPatc
         return model
 
     monkeypatch.setattr(load_trial, "read_model", watched)
-    load_trial.tried(folder)
+    load_trial.trial_facts(folder)
     assert seen and set(seen) == {torch.device("meta")}
 
 

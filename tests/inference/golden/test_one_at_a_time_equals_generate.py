@@ -13,7 +13,7 @@ from transformers import PretrainedConfig
 from inference.checkpoints.model_folder import NotServed, check_folder
 from inference.checkpoints.model_kinds import PICTURES
 from inference.config import EngineConfig, RevisionSpec
-from inference.convert.load_trial import tried
+from inference.convert.load_trial import trial_facts
 from inference.execution.kv_cache import token_bytes
 from inference.execution.sequential.engine import SequentialEngine
 from inference.models.generator import model_class
@@ -59,7 +59,7 @@ def test_a_family_is_imported_loaded_and_says_what_generate_says(name: str, tmp_
     model = random_model((OF_IMAGES | OF_TEXT)[name]())
     folder = written(model, tmp_path / "model")
     check_folder(folder)
-    found = tried(folder)
+    found = trial_facts(folder)
     assert found.get("is_text_of_images", False) == (name in OF_IMAGES)
     length, source = CONTEXTS.get(name, (512, None))
     assert (found["max_model_len"], found.get("context_from")) == (length, source)

@@ -34,14 +34,14 @@ def layers(num_inputs: int = 96, num_outputs: int = 40) -> tuple[W8A8Linear, Int
 def test_few_rows_are_multiplied_as_by_int8() -> None:
     both, weights = layers()
     x = torch.randn(1, MOST_EXACT_ROWS, 96)
-    assert both.takes(MOST_EXACT_ROWS) is None
+    assert both.activation_dtype(MOST_EXACT_ROWS) is None
     assert torch.equal(both(x), weights(x))
 
 
 def test_many_rows_are_rounded_each_by_its_own_scale() -> None:
     both, weights = layers()
     x = torch.randn(MOST_EXACT_ROWS + 1, 96) * torch.logspace(-3, 3, MOST_EXACT_ROWS + 1)[:, None]
-    assert both.takes(len(x)) == torch.int8
+    assert both.activation_dtype(len(x)) == torch.int8
     rows = quantize_rows(x, torch.int8)
     expected = rows.exact() @ dequantize(both.weight, both.weight_scale).T + both.bias
     assert ((both(x) - expected).norm(dim=1) < 1e-5 * expected.norm(dim=1)).all()
@@ -75,7 +75,7 @@ def test_joined_layers_give_their_products_side_by_side(num_rows: int) -> None:
     before = torch.cat([part(x) for part in parts], dim=-1)
     joined = W8A8Linear.joined(parts)
     assert torch.allclose(joined(x), before, rtol=1e-6, atol=1e-6)
-    assert joined.takes(num_rows) == parts[0].takes(num_rows)
+    assert joined.activation_dtype(num_rows) == parts[0].activation_dtype(num_rows)
 
 
 def test_on_a_cpu_that_may_round_many_rows_keep_their_precision() -> None:
@@ -84,7 +84,7 @@ def test_on_a_cpu_that_may_round_many_rows_keep_their_precision() -> None:
     exact = weights(x)
     for layer in (both, weights):
         layer.allow_rounding()
-    assert both.takes(len(x)) is None
+    assert both.activation_dtype(len(x)) is None
     found = both(x)
     assert torch.equal(found, weights(x))
     assert float((found - exact).norm() / exact.norm()) < 2e-3

@@ -9,7 +9,7 @@ from console.gateway.endpoints.completions.schema import CompletionRequest
 from console.gateway.endpoints.generation_fields import GenerationRequest
 from console.gateway.endpoints.logprobs import CompletionLogprobs
 from console.gateway.endpoints.response import NO_USAGE, GenerationResponse, Json, Text, encode, ending
-from console.gateway.pipeline.generation import Accepted
+from console.gateway.pipeline.accepted import Accepted
 from console.gateway.pipeline.request import UsageInStream
 from inference.protocol.events import Delta, Finish
 

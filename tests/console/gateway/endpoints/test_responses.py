@@ -13,7 +13,7 @@ from console.gateway.endpoints.chat.response import ChatResponse
 from console.gateway.endpoints.completions.endpoint import COMPLETIONS
 from console.gateway.endpoints.completions.response import CompletionResponse
 from console.gateway.endpoints.response import GenerationResponse
-from console.gateway.pipeline.pipeline import ChoiceEvent, KeepAlive, PipelineEvent, Settled
+from console.gateway.pipeline.events import ChoiceEvent, KeepAlive, PipelineEvent, Settled
 from console.gateway.pipeline.request import UsageInStream
 from console.gateway.websocket.frames import chunk_frame, server_frame
 from inference.protocol.events import Delta, Finish, FinishReason, TokenLogprob, Usage

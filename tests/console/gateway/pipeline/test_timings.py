@@ -12,7 +12,8 @@ from asgiref.sync import sync_to_async
 
 import inference.client
 from console.gateway.endpoints.completions.endpoint import COMPLETIONS
-from console.gateway.pipeline import pipeline
+from console.gateway.pipeline.admission import admit
+from console.gateway.pipeline.generation import generate
 from console.gateway.pipeline.request import PipelineRequest, Prompt
 from console.keys.caller import Caller
 from console.usage.models import UsageRecord
@@ -57,10 +58,10 @@ async def ask(caller: Caller) -> tuple[UsageRecord, float]:
     sampling = Sampling(max_tokens=300, ignore_eos=True)
     request = PipelineRequest(model="tiny", prompts=prompts, n=1, sampling=sampling)
     began = time.monotonic()
-    accepted = await pipeline.accept(
+    accepted = await admit(
         endpoint=COMPLETIONS, caller=caller, request=request, transport="sse", arrived=began
     )
-    async for _ in pipeline.run(accepted):
+    async for _ in generate(accepted):
         pass
     passed = time.monotonic() - began
     return await UsageRecord.objects.aget(request_id=accepted.request_id), passed

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from console.gateway.pipeline import generation as module
-from console.gateway.pipeline.generation import HEADROOM, Choices
-from console.gateway.pipeline.pipeline import _slice_tokens
+from console.gateway.pipeline import choices as module
+from console.gateway.pipeline.admission import _slice_tokens
+from console.gateway.pipeline.choices import HEADROOM, Choices
 from inference.client import Cancel, OnEvent
 from inference.protocol.errors import QueueFull
 from inference.protocol.events import Delta, Finish, FinishReason, Usage
