@@ -74,11 +74,11 @@ def move(
 
 @in_turn
 def abandon(*, actor: str, rollout: int, version: int, now: datetime) -> None:
-    """End a rollout whose route somebody has changed past it; the shares stay as they are."""
+    """End a rollout whose route somebody has changed outside it; the shares stay as they are."""
     row = locked(rollout, version)
     if answering(shares(row.route)) == row.reached:
         return
-    reason = "the shares of the route have been changed past the rollout"
+    reason = "the shares of the route were changed outside the rollout"
     row.take(transition(row.standing(), Event.FAILED, now))
     save(row, actor=actor, reason=reason, now=now)
     note(row, actor=actor, action="rollout.abort", detail={"state": row.state}, reason=reason, ip="")
