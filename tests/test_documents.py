@@ -43,3 +43,26 @@ def test_lines_of_documents_fit_beside_each_other_on_a_screen() -> None:
             if len(line.split()) > 1:  # one long name has no place to break
                 most = MAX_ROW_COLUMNS if line.startswith("|") else MAX_COLUMNS
                 assert len(line) <= most, f"{page.name}: {line}"
+
+
+def test_modules_that_documents_name_are_there() -> None:
+    """Paths begin at the root of the repository or in one of its parts."""
+    parts = [ROOT, *(ROOT / part for part in ("console", "inference", "monitoring"))]
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    missing = [
+        f"{document.relative_to(ROOT)}: {path}"
+        for document in documents
+        for path in re.findall(r"`([\w./-]+/[\w.-]+\.py)`", document.read_text())
+        if not any((part / path).is_file() for part in parts)
+    ]
+    assert missing == []
+
+
+def test_tests_that_the_list_of_faults_names_are_there() -> None:
+    named = re.findall(r"(tests/[\w/]+\.py)(?:::(\w+))?", (ROOT / "docs" / "faults.md").read_text())
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if not (ROOT / path).is_file() or (name and f"def {name}(" not in (ROOT / path).read_text())
+    ]
+    assert missing == []
