@@ -66,3 +66,12 @@ def test_tests_that_the_list_of_faults_names_are_there() -> None:
         if not (ROOT / path).is_file() or (name and f"def {name}(" not in (ROOT / path).read_text())
     ]
     assert missing == []
+
+
+def test_the_glossary_has_each_term_once_with_its_meaning_and_its_chinese_word() -> None:
+    rows = (ROOT / "docs" / "glossary.md").read_text().split("|---|---|---|\n")[1].split("\n\n")[0]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows.splitlines()]
+    terms = [row[0] for row in cells]
+    assert len(terms) >= 30
+    assert terms == sorted(set(terms), key=str.casefold)
+    assert all(len(row) == 3 and all(row) for row in cells)

@@ -132,3 +132,23 @@ def test_a_word_is_only_looked_for_where_it_has_the_retired_meaning() -> None:
 def test_a_retired_word_does_not_come_back(retired: Retired) -> None:
     found = places(retired, TEXTS)
     assert not found, f"say {retired.say}:\n" + "\n".join(found[:20])
+
+
+RETIRED_CHINESE = {
+    "词元": "token",
+    "修订版本": "版本",
+    "作业": "任务",
+    "试验场": "演练场",
+    "转正": "全量发布",
+    "块池": "KV 池",
+}
+
+
+def test_chinese_pages_have_one_word_for_one_thing() -> None:
+    text = (ROOT / "locale" / "zh_Hans" / "LC_MESSAGES" / "django.po").read_text()
+    assert [f"{word}: say {say}" for word, say in RETIRED_CHINESE.items() if word in text] == []
+
+
+def test_chinese_pages_have_chinese_punctuation() -> None:
+    text = (ROOT / "locale" / "zh_Hans" / "LC_MESSAGES" / "django.po").read_text().replace('"\n"', "")
+    assert re.findall(r"[\u4e00-\u9fff][,;:?!]|[,;:?!][\u4e00-\u9fff]", text) == []
