@@ -67,13 +67,31 @@ RETIRED = (
         "granted tokens",
         within=("inference/", "tests/inference/", "console/limits/", "console/gateway/"),
     ),
+    Retired(
+        "refusals?",
+        "rejection",
+        within=("inference/protocol/", "inference/placements/", "inference/client.py"),
+    ),
+    Retired("adjustments?", "logits processor", within=("inference/",)),
+    Retired("isolations?", "step executor", within=("inference/scheduling/", "inference/execution/")),
+    Retired("whole[ _]products?", "single-token matmul"),
+    Retired("decode[ _]parts?", "split-KV"),
+    Retired("footprints?", "KV pool size, memory estimate"),
+    Retired("inbox(es)?", "event queue", within=("console/gateway/", "tests/console/gateway/")),
+    Retired("conclude[sd]?", "finish and settle", within=("console/gateway/",)),
+    Retired("nudges?", "signal"),
+    Retired("early[ _]checks?", "startup checks"),
+    Retired("storables?", "text"),
+    Retired("company", "batch", within=("inference/", "docs/", "templates/")),
     Retired("in any company", "batch-invariant"),
     Retired("fewer bits", "quantization"),
     Retired("shared fairly", "nothing, until it is built"),
     Retired("as the installation says", "server default"),
 )
 # These have not gone everywhere yet.
-STILL_USED = frozenset({"deeds?", "rooms?", "standings?", "outlooks?"})
+STILL_USED = frozenset(
+    {"deeds?", "rooms?", "standings?", "outlooks?", "nudges?", "early[ _]checks?", "storables?"}
+)
 
 
 def files() -> list[str]:
