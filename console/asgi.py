@@ -16,7 +16,7 @@ console_pages = get_asgi_application()  # before everything below: it fills Djan
 from channels.routing import ProtocolTypeRouter  # noqa: E402
 
 from console.accounts.sessions import with_sessions  # noqa: E402
-from console.channel.application_bounds import Door  # noqa: E402
+from console.channel.application_bounds import ApplicationBounds  # noqa: E402
 from console.endpoint_registry import endpoints  # noqa: E402
 from console.gateway.http.handler import GatewayHandler  # noqa: E402
 from console.gateway.websocket.consumer import consumers  # noqa: E402
@@ -72,7 +72,7 @@ async def websocket(scope: Any, receive: Receive, send: Send) -> None:
 
 application = TrustedProxies(
     RequestId(
-        Door(
+        ApplicationBounds(
             Traced(
                 KeyHeaders(
                     ProtocolTypeRouter(

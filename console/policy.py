@@ -1,4 +1,4 @@
-"""Who may use which route, by the route's name. A route without a line is refused, and a test finds it.
+"""Access policy: who may use a route, by its name. A route without a line is refused, and a test finds it.
 Endpoints of /v1 need no line: a registered one asks for a key."""
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""What a connection may cost before anything is done for it: bounds on sizes, times, numbers and work, kept
-where bytes come in. docs/decisions/0013 says why here.
+"""Bounds of connections before anything is done for them: sizes, times, numbers and work, kept where bytes
+come in. docs/decisions/0013 says why here.
 """

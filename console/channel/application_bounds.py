@@ -25,8 +25,8 @@ Application = Callable[[Any, Any, Any], Awaitable[None]]
 MAX_PAGES = 64  # requests of the console that are answered at once, each in a thread; others wait
 
 
-class Door:
-    """Refuses, or lets the application have the request with its whole body."""
+class ApplicationBounds:
+    """An ASGI application around another: it refuses, or passes the request on with its whole body."""
 
     def __init__(self, app: Application, *, most_per_address: int) -> None:
         self._app = app
@@ -71,7 +71,7 @@ class Door:
 
     @contextmanager
     def _counted(self, scope: Scope) -> Iterator[bool]:
-        """Whether there is room for another of its address, where it has one."""
+        """Yields False where no room is left for its address."""
         address = client_of((scope.get("client") or ("",))[0])
         if self._counts[address] >= self._most_per_address and address:
             yield False
@@ -95,7 +95,7 @@ def why_refused_by_scope(scope: Scope, *, bound: int) -> Refused | None:
 
 
 def has_own_host(scope: Scope) -> bool:
-    """Whether a socket is asked for under one of our names; pages are checked by Django."""
+    """True where a socket is asked for under one of ALLOWED_HOSTS; pages are checked by Django."""
     host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
     return validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS)
 

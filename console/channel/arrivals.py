@@ -1,4 +1,4 @@
-"""What has come for an application and waits until it is taken."""
+"""The queue of messages that an ASGI application has not taken yet."""
 
 from __future__ import annotations
 

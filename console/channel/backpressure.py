@@ -1,4 +1,4 @@
-"""How a stream's bytes reach its socket: at once where they can, and `send` waits for slow readers. Daphne
+"""Backpressure of streams: bytes are written at once where they can be; `send` waits for slow readers. Daphne
 writes into Twisted's unbounded buffer and returns at once, so nothing upstream would ever learn that a reader
 lags, and its bytes would pile up here.
 """
@@ -37,7 +37,7 @@ def write_chunk(request: Any, data: bytes) -> None:
 
 
 def has_waiting_bytes(transport: Any) -> bool:
-    """Whether bytes written now would overtake others. True as well where that cannot be known: over TLS, or
+    """True where bytes written now would overtake others, and where that cannot be known: over TLS, or
     on a connection that is being closed."""
     if getattr(transport, "TLS", True) or not transport.connected or transport.disconnecting:
         return True

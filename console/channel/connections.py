@@ -1,4 +1,4 @@
-"""How many connections there are, in all and by address. Where there is no room for another, the one that has
+"""Open connections, bounded in all and by address. Where there is no room for another, the one that has
 been waiting longest with no request under way gives its place up.
 """
 

@@ -19,5 +19,5 @@ def raise_limit() -> int:
 
 
 def room_for_connections(limit: int, *, wanted: int) -> int:
-    """How many connections there may be under a limit of open files."""
+    """The most connections under a limit of open files."""
     return max(1, min(wanted, max(limit - RESERVE, limit // 2)))

@@ -1,4 +1,4 @@
-"""How many frames a socket may send: so many at once, and so many a second after that."""
+"""A rate limit of WebSocket frames: so many at once, and so many a second after that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a request by its head alone: looked at before its body is read, by every server."""
+"""Refusals by a request's head alone, before its body is read, under every server."""
 
 from __future__ import annotations
 

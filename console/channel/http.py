@@ -125,7 +125,7 @@ class BoundedChannel(HTTPChannel):  # type: ignore[misc]  # Twisted's own names 
         super().allHeadersReceived()
 
     def take(self, data: bytes) -> bool:
-        """Whether a piece of the body may be kept."""
+        """True where a piece of the body may be kept."""
         if self._refused is not None:
             return False
         self._num_body_bytes += len(data)
@@ -200,7 +200,7 @@ class BoundedChannel(HTTPChannel):  # type: ignore[misc]  # Twisted's own names 
         return why_refused(headers, version=version, bound=self.bound, length=self.length)
 
     def _has_room(self) -> bool:
-        """Whether all large bodies together leave room for what this one has grown to."""
+        """True where all large bodies together leave room for this one as it has grown."""
         more = self._num_body_bytes - self._num_taken
         if self._num_body_bytes <= SMALL_BODY_BYTES:
             return True

@@ -21,13 +21,13 @@ MAX_CHUNKS = 16 * 1024  # of one body
 
 @dataclass(slots=True)
 class Room:
-    """What all bodies that have come, or are coming, may take together."""
+    """Memory for all request bodies that have come, or are coming, together."""
 
     most_bytes: int
     num_bytes: int = 0
 
     def take(self, num_bytes: int) -> bool:
-        """Whether there was room for so much."""
+        """False: there is no room for so much."""
         if self.num_bytes + num_bytes > self.most_bytes:
             return False
         self.num_bytes += num_bytes

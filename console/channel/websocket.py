@@ -84,7 +84,7 @@ class BoundedSocket(WebSocketProtocol):  # type: ignore[misc]  # Daphne has no t
         super().onFrameBegin()
 
     def _may_begin_frame(self) -> bool:
-        """Whether another frame may be worked on now. If not, nothing is read until that changes."""
+        """True where another frame may be handled now; until then nothing is read."""
         if not self.gate.is_open() or self._has_full_queue():
             self._pause()
             return False

@@ -8,7 +8,7 @@ from typing import Any
 
 from console.database.async_read import read
 from console.spreadsheet import as_sheet
-from console.usage.log import Mark, Wanted, log_page
+from console.usage.log import LogFilter, Mark, log_page
 from console.usage.models import UsageRecord
 
 CHUNK_ROWS = 1000
@@ -35,12 +35,12 @@ COLUMNS = (
 )
 
 
-async def as_csv(wanted: Wanted) -> AsyncIterator[bytes]:
+async def as_csv(log_filter: LogFilter) -> AsyncIterator[bytes]:
     """A line of names, then a line for each request, newest first."""
     yield as_lines([list(COLUMNS)])
     before: Mark | None = None
     while True:
-        page = await read(partial(log_page, wanted, limit=CHUNK_ROWS, before=before))
+        page = await read(partial(log_page, log_filter, limit=CHUNK_ROWS, before=before))
         yield as_lines([[cell(row, name) for name in COLUMNS] for row in page.rows])
         before = page.older
         if before is None:

@@ -1,6 +1,4 @@
-"""What this process has under way, so that a drain can wait for it: settlements, sockets, and the revisions
-that requests lease; and whether it drains.
-"""
+"""The drain of this process: settlements and sockets that it waits for, and revisions that requests lease."""
 
 from __future__ import annotations
 

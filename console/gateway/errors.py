@@ -77,7 +77,7 @@ ENGINE_STATUS = {
 
 
 def from_engine_error(error: EngineError | None) -> ApiError:
-    """What a `Finish` with reason FAILED means to the client."""
+    """The answer to a `Finish` with reason FAILED."""
     if error is None:
         return ApiError(500, "engine_error", "The engine failed this request.")
     status = ENGINE_STATUS.get(error.code, 500)

@@ -1,4 +1,4 @@
-"""What the data plane refuses: counted by key and address for the audit log, and listed for operators."""
+"""Refused requests of the API: counted by key and address for the audit log, and listed for operators."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from console.audit.refusals import REFUSALS
 from console.gateway.errors import ApiError
 from console.keys.token import parse
 from console.limits.reserve import LimitExceeded
-from console.usage.refused_requests import REFUSED_LOG, Refused
+from console.usage.refused_requests import REFUSED_LOG, Refusal
 
 AUDITED = (401, 403, 429)
 UNKNOWN = "key:unknown"
@@ -33,7 +33,7 @@ def list_refusal(
     exceeded = cause if isinstance(cause, LimitExceeded) else None
     milliseconds = error.headers.get("retry-after-ms")
     REFUSED_LOG.note(
-        Refused(
+        Refusal(
             owner=owner,
             status=error.status,
             code=error.code,
@@ -57,6 +57,6 @@ def claimed_owner(authorization: str | None) -> str:
 
 
 def source_of(authorization: str | None) -> str:
-    """Who an Authorization header claims to be: the public part of a well-formed key, whoever sent it."""
-    token = parse((authorization or "").partition(" ")[2].strip())
-    return UNKNOWN if token is None else f"key:{token.public_id}"
+    """The same as the audit log names it."""
+    owner = claimed_owner(authorization)
+    return f"key:{owner}" if owner else UNKNOWN

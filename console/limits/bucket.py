@@ -27,7 +27,7 @@ class Bucket:
         return max(0, self.limit - -(-self.level // UNIT))
 
     def cost(self, tokens: int) -> int:
-        """What a request of so many tokens takes of it."""
+        """The share that a request of so many tokens takes."""
         return 1 if self.unit == "requests" else tokens
 
     @property
@@ -54,7 +54,7 @@ def duration(seconds: float) -> str:
 
 
 def rate_headers(buckets: Iterable[Bucket]) -> dict[str, str]:
-    """What a client is told of its rates, under OpenAI's names; nothing of a rate that is not limited."""
+    """The x-ratelimit-* headers, under OpenAI's names; none for a rate that is not limited."""
     headers = {}
     for one in buckets:
         headers[f"x-ratelimit-limit-{one.unit}"] = str(one.limit)

@@ -1,4 +1,4 @@
-"""What a key may still spend, and what requests in flight have reserved of it."""
+"""Budgets and rates of keys, and the reservations of requests in flight."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from console.usage.models import Transport
 
 
 class Limit(models.Model):
-    """What a key may use, prompt and output together: tokens in all, requests and tokens a minute; none: as
-    much as it likes. The database itself refuses an overspend."""
+    """Budget and rates of a key: tokens in all, requests and tokens a minute, prompt and output together;
+    null is unlimited. The database itself refuses an overspend."""
 
     key = models.OneToOneField(ApiKey, on_delete=models.PROTECT, related_name="limit")
     budget_tokens = models.PositiveBigIntegerField(null=True)
@@ -40,7 +40,7 @@ class Limit(models.Model):
 
     @property
     def free_tokens(self) -> int | None:
-        """What is left of the budget; None: there is no budget."""
+        """Tokens left of the budget; None: there is no budget."""
         if self.budget_tokens is None:
             return None
         return self.budget_tokens - self.used_tokens - self.reserved_tokens

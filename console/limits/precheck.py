@@ -1,5 +1,5 @@
-"""Asked before any work is done for a request: whether its key has room for one at all, and for one more in
-this minute. What the prompt takes is known later, and reserved then.
+"""Limits that are checked before any work is done for a request: its key's budget, and its rate of requests.
+The tokens of its prompt are known later, and reserved then.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def admit(limit_pk: int, *, tokens: int, now: int, requests: int = 1) -> bool:
 
 
 def added(*, now: int, requests: int = 0, used: int = 0) -> dict[str, int]:
-    """What fills the slots of `moved`, beside `held`."""
+    """Values for the slots of `moved`, beside `held`."""
     return {"now": now, "requests": requests * UNIT, "used": used * UNIT}
 
 

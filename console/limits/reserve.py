@@ -128,7 +128,7 @@ def _reserve(ticket: Ticket, *, output_tokens: int, is_counted: bool = False) ->
 def _admit(
     limit: Limit, *, prompt_tokens: int, wanted: int, is_counted: bool
 ) -> tuple[int, tuple[Bucket, ...]]:
-    """What of `wanted` the budget and the rates grant, and how the rates stand then; raises LimitExceeded."""
+    """The tokens that budget and rates grant of `wanted`, and the rates after that; raises LimitExceeded."""
     if (per_minute := limit.tokens_per_minute) is not None:
         wanted = min(wanted, per_minute - prompt_tokens)
         if wanted < 1:
@@ -212,7 +212,7 @@ def no_room(limit: Limit, *, needed: int) -> LimitExceeded:
 
 
 def _extend(ticket: Ticket, *, output_tokens: int, now: datetime, used_tokens: int = 0) -> int:
-    """How many more tokens are granted. The ticket's row is locked before the limit's, as in `settle.py`."""
+    """The number of tokens granted. The ticket's row is locked before the limit's, as in `settle.py`."""
     if ticket.key_id is not None:
         kept = _KEPT_BY_KEY.first(ticket=ticket.pk, key=ticket.key_id, now=now)
     else:

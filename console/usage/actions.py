@@ -1,4 +1,4 @@
-"""What people may do to a request in flight: cancel it. The audit entry is written first."""
+"""Cancelling a request in flight. The audit entry is written first."""
 
 from __future__ import annotations
 

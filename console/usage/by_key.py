@@ -1,4 +1,4 @@
-"""What keys used: over a stretch of days, for a page of keys, or day by day for one."""
+"""Usage by key: over some days for a page of keys, or day by day for one."""
 
 from __future__ import annotations
 

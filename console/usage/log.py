@@ -18,8 +18,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which requests; what is empty asks for all."""
+class LogFilter:
+    """A filter of the request log; an empty field filters nothing."""
 
     request_id: str = ""  # or how it begins
     owner: str = ""  # a key's name or public id, or a person's name
@@ -105,16 +105,18 @@ class LogPage:
     older: Mark | None
 
 
-def log_page(wanted: Wanted, *, limit: int, before: Mark | None = None, after: Mark | None = None) -> LogPage:
+def log_page(
+    log_filter: LogFilter, *, limit: int, before: Mark | None = None, after: Mark | None = None
+) -> LogPage:
     """The newest rows; or those next older than `before`, or next newer than `after`."""
     if after is not None:
-        found = wanted.first(limit + 1, place=after.newer(), is_oldest_first=True)
+        found = log_filter.first(limit + 1, place=after.newer(), is_oldest_first=True)
         if len(found) < limit:  # fewer than a page are newer: the newest page shows them, and is full
-            return log_page(wanted, limit=limit)
+            return log_page(log_filter, limit=limit)
         has_more, found = len(found) > limit, found[:limit][::-1]
         newer, older = (Mark.of(found[0]) if has_more else None), Mark.of(found[-1])
         return LogPage(name_people(found), newer, older)
-    found = wanted.first(limit + 1, place=before.older() if before else Q())
+    found = log_filter.first(limit + 1, place=before.older() if before else Q())
     has_more, found = len(found) > limit, found[:limit]
     newer = Mark.of(found[0]) if before is not None and found else None
     return LogPage(name_people(found), newer, Mark.of(found[-1]) if has_more else None)

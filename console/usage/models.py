@@ -21,7 +21,7 @@ class Outcome(models.TextChoices):
 
 
 class UsageRecord(models.Model):
-    """What a request used, and how it ended."""
+    """A ledger row: the usage of a request and its end."""
 
     request_id = models.CharField(max_length=100, unique=True)
     owner = models.CharField(max_length=100)  # the key's public id, or "user:<pk>"

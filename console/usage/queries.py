@@ -12,7 +12,7 @@ from console.usage.models import Outcome, UsageRecord
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What the requests that arrived in a time range used, and how many of them failed."""
+    """Usage of the requests that arrived in a time range, and how many of them failed."""
 
     num_requests: int
     num_failed: int

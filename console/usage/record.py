@@ -1,4 +1,4 @@
-"""How a request ended, and the ledger row that it becomes: written once, whatever is replayed."""
+"""The end of a request as a ledger row: written once, whatever is replayed."""
 
 from __future__ import annotations
 

@@ -8,23 +8,27 @@ from django.db.models import QuerySet, Sum
 
 from console.accounts.models import User
 from console.keys.models import ApiKey
-from console.usage.log import MAX_OWNERS, Wanted, owners_called
+from console.usage.log import MAX_OWNERS, LogFilter, owners_called
 from console.usage.models import RefusedRequest
 
 
-def refused(wanted: Wanted) -> QuerySet[RefusedRequest]:
+def refused(log_filter: LogFilter) -> QuerySet[RefusedRequest]:
     """Newest first. What a refusal does not have (a model, an outcome, a duration) narrows nothing."""
     rows = RefusedRequest.objects.order_by("-at", "-pk")
-    exact = {"code": wanted.error_code, "endpoint": wanted.endpoint, "transport": wanted.transport}
+    exact = {
+        "code": log_filter.error_code,
+        "endpoint": log_filter.endpoint,
+        "transport": log_filter.transport,
+    }
     rows = rows.filter(**{name: value for name, value in exact.items() if value})
-    if wanted.owner:
-        rows = rows.filter(owner__in=owners_called(wanted.owner)[:MAX_OWNERS])
-    if wanted.request_id:
-        rows = rows.filter(request_id__startswith=wanted.request_id)
-    if wanted.arrived_from is not None:
-        rows = rows.filter(at__gte=wanted.arrived_from)
-    if wanted.arrived_until is not None:
-        rows = rows.filter(at__lt=wanted.arrived_until)
+    if log_filter.owner:
+        rows = rows.filter(owner__in=owners_called(log_filter.owner)[:MAX_OWNERS])
+    if log_filter.request_id:
+        rows = rows.filter(request_id__startswith=log_filter.request_id)
+    if log_filter.arrived_from is not None:
+        rows = rows.filter(at__gte=log_filter.arrived_from)
+    if log_filter.arrived_until is not None:
+        rows = rows.filter(at__lt=log_filter.arrived_until)
     return rows
 
 

@@ -34,8 +34,8 @@ Kind = tuple[str, int, str]  # owner, status, code
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """What is known of a refusal. `owner` is the key's public id as it was claimed, or `user:<pk>`."""
+class Refusal:
+    """A refused request. `owner` is the key's public id as it was claimed, or `user:<pk>`."""
 
     owner: str
     status: int
@@ -60,7 +60,7 @@ class RefusedLog:
 
     def __init__(self, clock: Callable[[], datetime] = timezone.now) -> None:
         self._clock = clock
-        self._noted: deque[Refused] = deque()
+        self._noted: deque[Refusal] = deque()
         self._uncounted: Counter[Kind] = Counter()  # had no place in `_noted`
         self._written: Counter[Kind] = Counter()  # rows of this minute
         self._counted: Counter[Kind] = Counter()  # beyond them
@@ -69,7 +69,7 @@ class RefusedLog:
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def note(self, refused: Refused) -> None:
+    def note(self, refused: Refusal) -> None:
         with self._lock:
             if len(self._noted) < MAX_NOTED:
                 self._noted.append(refused)
@@ -141,18 +141,18 @@ class RefusedLog:
             for (owner, status, code), number in counted.items()
         ]
 
-    def _rows(self, noted: Iterable[Refused]) -> list[RefusedRequest]:
+    def _rows(self, noted: Iterable[Refusal]) -> list[RefusedRequest]:
         rows = []
         for one in noted:
             if self._written[one.kind] >= MAX_ROWS:
                 self._counted[one.kind] += 1
                 continue
             self._written[one.kind] += 1
-            rows.append(RefusedRequest(**{name: getattr(one, name) for name in Refused.__dataclass_fields__}))
+            rows.append(RefusedRequest(**{name: getattr(one, name) for name in Refusal.__dataclass_fields__}))
         return rows
 
 
-def with_known_owners(noted: list[Refused]) -> list[Refused]:
+def with_known_owners(noted: list[Refusal]) -> list[Refusal]:
     """Invented keys have no name of their own here, or there would be no end of them."""
     claimed = {one.owner for one in noted if one.owner and not one.owner.startswith("user:")}
     known = set(ApiKey.objects.filter(public_id__in=claimed).values_list("public_id", flat=True))

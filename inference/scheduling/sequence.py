@@ -8,6 +8,7 @@ from itertools import count
 
 from inference.protocol.requests import GenerateRequest
 from inference.scheduling.ngram_drafter import NgramDrafter
+from inference.scheduling.step_input import has_penalty
 
 _table_ids = count()  # never the same twice: request ids come again
 
@@ -45,9 +46,11 @@ class Sequence:
     drafter: NgramDrafter | None = None  # proposes what it says next, once that was asked for
     may_draft: bool = True
     num_prompt_tokens: int = field(init=False)
+    has_penalty: bool = field(init=False)  # its next logits depend on the tokens before
 
     def __post_init__(self) -> None:
         self.num_prompt_tokens = len(self.request.token_ids)
+        self.has_penalty = has_penalty(self.request.sampling)
         if not self.token_ids:
             self.token_ids = list(self.request.token_ids)
         self.granted_tokens = self.request.granted_tokens

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inference.scheduling.sequence import Sequence
-from inference.scheduling.step_input import SamplingInput, StepInput, has_penalty
+from inference.scheduling.step_input import SamplingInput, StepInput
 
 NOT_COUNTED = np.empty(0, dtype=np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduledChunk:
+class ScheduledChunk(NamedTuple):
     """Part of one sequence in a step: tokens `start .. start + num_tokens` run together.
 
     A chunk with a draft runs one proposed token: it follows what the chunks before it have, and what is
@@ -53,45 +55,46 @@ class StepPlan:
 
     @cached_property
     def input(self) -> StepInput:
-        """The plan as plain data, as its sequences stand when it is first asked for."""
+        """The plan, which is not empty, as plain data: as its sequences stand when it is first asked for."""
         chunks = self.chunks
-        sequences = [chunk.sequence for chunk in chunks]
+        sequences: tuple[Sequence, ...]
+        sequences, starts, lengths, _ = zip(*chunks, strict=True)
         samples = tuple([chunk.samples for chunk in chunks])
         return StepInput(
             token_ids=np.array(_token_ids(chunks), dtype=np.int64),
             request_ids=tuple([sequence.request.request_id for sequence in sequences]),
             table_ids=tuple([sequence.table_id for sequence in sequences]),
             block_tables=tuple([sequence.block_table for sequence in sequences]),
-            starts=tuple([chunk.start for chunk in chunks]),
-            lengths=tuple([chunk.num_tokens for chunk in chunks]),
+            starts=starts,
+            lengths=lengths,
             num_prompt_tokens=tuple([sequence.num_prompt_tokens for sequence in sequences]),
             samples=samples,
-            sampling=_sampling_input([c for c, is_wanted in zip(chunks, samples, strict=True) if is_wanted]),
+            sampling=_sampling_input(chunks if all(samples) else tuple(compress(chunks, samples))),
         )
 
 
 def _token_ids(chunks: tuple[ScheduledChunk, ...]) -> list[int]:
     token_ids: list[int] = []
-    for chunk in chunks:
-        if chunk.draft is not None:
-            token_ids.append(chunk.draft)
-        elif chunk.num_tokens == 1:
-            token_ids.append(chunk.sequence.token_ids[chunk.start])
+    for sequence, start, num_tokens, draft in chunks:
+        if draft is not None:
+            token_ids.append(draft)
+        elif num_tokens == 1:
+            token_ids.append(sequence.token_ids[start])
         else:
-            token_ids += chunk.sequence.token_ids[chunk.start : chunk.end]
+            token_ids += sequence.token_ids[start : start + num_tokens]
     return token_ids
 
 
-def _sampling_input(chunks: list[ScheduledChunk]) -> SamplingInput:
-    params = [chunk.sequence.request.sampling for chunk in chunks]
+def _sampling_input(chunks: tuple[ScheduledChunk, ...]) -> SamplingInput:
     return SamplingInput(
-        params=tuple(params),
+        params=tuple([chunk.sequence.request.sampling for chunk in chunks]),
         seeds=tuple([chunk.sequence.seed for chunk in chunks]),
-        positions=tuple([c.start + c.num_tokens - c.sequence.num_prompt_tokens for c in chunks]),
+        positions=tuple([start + num - sequence.num_prompt_tokens for sequence, start, num, _ in chunks]),
         token_ids=tuple(
-            [
-                np.array(chunk.sequence.token_ids, dtype=np.int64) if has_penalty(one) else NOT_COUNTED
-                for chunk, one in zip(chunks, params, strict=True)
-            ]
+            [_tokens(one.sequence) if one.sequence.has_penalty else NOT_COUNTED for one in chunks]
         ),
     )
+
+
+def _tokens(sequence: Sequence) -> NDArray[np.int64]:
+    return np.array(sequence.token_ids, dtype=np.int64)

@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from console.api.strict import Base, PageQuery, Strict, listed, query_of
-from console.usage.log import Mark, Wanted, find_request, log_page
+from console.usage.log import LogFilter, Mark, find_request, log_page
 from console.usage.models import Outcome, Transport
 from console.usage.queries import totals_since
 
@@ -79,7 +79,7 @@ class Requests(APIView):
         before = Mark.parse(cursor) if cursor is not None else None
         if cursor is not None and before is None:
             raise serializers.ValidationError({"cursor": ["It was never given out."]}, code="invalid_cursor")
-        page = log_page(Wanted(**query), limit=limit, before=before)
+        page = log_page(LogFilter(**query), limit=limit, before=before)
         shown = RequestShown(page.rows, many=True).data
         return Response({"data": shown, "next": str(page.older) if page.older else None})
 

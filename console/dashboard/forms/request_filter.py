@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from console.catalog.models import ServedModel
 from console.endpoint_registry import endpoints
-from console.usage.log import MAX_OWNERS, Wanted, owners_called
+from console.usage.log import MAX_OWNERS, LogFilter, owners_called
 from console.usage.models import Outcome, Transport
 
 SINCE = {
@@ -77,11 +77,11 @@ class RequestFilterForm(forms.Form):
             message = _("More than %(number)s are called that: these are the newest.")
             self.add_error(None, message % {"number": MAX_OWNERS})
 
-    def wanted(self) -> Wanted:
+    def log_filter(self) -> LogFilter:
         """What the valid fields ask for."""
         self.full_clean()
         asked = self.cleaned_data
-        return Wanted(
+        return LogFilter(
             request_id=asked.get("id", "").strip(),
             owner=asked.get("key", "").strip(),
             model=asked.get("model", ""),

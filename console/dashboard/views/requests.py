@@ -19,7 +19,7 @@ from console.dashboard.forms.request_filter import RequestFilterForm
 from console.dashboard.request_export import as_csv
 from console.dashboard.waterfall_text import lines, sentences
 from console.database.async_read import read
-from console.usage.log import Mark, Wanted, find_request, log_page, usual_seconds
+from console.usage.log import LogFilter, Mark, find_request, log_page, usual_seconds
 from console.usage.refused_queries import name_callers, num_refused, refused
 from monitoring.live import BOARD
 from monitoring.waterfall import waterfall
@@ -31,15 +31,15 @@ DAY = timedelta(days=1)
 @require_GET
 def log(request: HttpRequest) -> HttpResponse:
     form = RequestFilterForm(request.GET)
-    wanted = form.wanted()
+    log_filter = form.log_filter()
     form.say_if_many()
     filters = {name: str(value) for name, value in request.GET.items() if value and name in form.fields}
     if request.GET.get("show") == "refused":
-        return refused_page(request, form, wanted, filters)
-    if wanted.request_id and find_request(wanted.request_id):
-        return redirect("dashboard:request", request_id=wanted.request_id)
+        return refused_page(request, form, log_filter, filters)
+    if log_filter.request_id and find_request(log_filter.request_id):
+        return redirect("dashboard:request", request_id=log_filter.request_id)
     page = log_page(
-        wanted,
+        log_filter,
         limit=ROWS_PER_PAGE,
         before=Mark.parse(request.GET.get("before", "")),
         after=Mark.parse(request.GET.get("after", "")),
@@ -57,10 +57,10 @@ def log(request: HttpRequest) -> HttpResponse:
 
 
 def refused_page(
-    request: HttpRequest, form: RequestFilterForm, wanted: Wanted, filters: dict[str, Any]
+    request: HttpRequest, form: RequestFilterForm, log_filter: LogFilter, filters: dict[str, Any]
 ) -> HttpResponse:
     """Those that were refused, with the limit that refused them."""
-    page = Paginator(refused(wanted), ROWS_PER_PAGE).get_page(request.GET.get("page"))
+    page = Paginator(refused(log_filter), ROWS_PER_PAGE).get_page(request.GET.get("page"))
     context: dict[str, Any] = {
         "form": form,
         "refused": page,
@@ -75,9 +75,9 @@ def refused_page(
 @require_GET
 async def export(request: HttpRequest) -> StreamingHttpResponse:
     """The same rows, all of them, as they are read."""
-    wanted = await read(lambda: RequestFilterForm(request.GET).wanted())
+    log_filter = await read(lambda: RequestFilterForm(request.GET).log_filter())
     await sync_to_async(note_export)(request)
-    response = StreamingHttpResponse(as_csv(wanted), content_type="text/csv; charset=utf-8")
+    response = StreamingHttpResponse(as_csv(log_filter), content_type="text/csv; charset=utf-8")
     name = timezone.now().strftime("requests-%Y%m%d-%H%M%S.csv")
     response["content-disposition"] = f'attachment; filename="{name}"'
     return response

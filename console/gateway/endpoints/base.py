@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class StreamDialect:
-    """How a streamed response is framed as server-sent events."""
+    """The framing of a streamed response as server-sent events."""
 
     frame: Callable[[str], bytes]  # a chunk, which is JSON on one line
     end: bytes  # after the last chunk; never after an error
@@ -34,7 +34,7 @@ OPENAI_STREAM = StreamDialect(frame=data_frame, end=b"data: [DONE]\n\n")
 
 @dataclass(frozen=True, slots=True)
 class SocketDialect:
-    """How the endpoint's requests and responses ride in frames of its WebSocket."""
+    """The endpoint's requests and responses in frames of its WebSocket."""
 
     event: str  # the type of its frames: `<event>.chunk`, `<event>.done`, `<event>.cancelled`
     request_body: Callable[[Json], Json]  # what a `response.create` holds -> the request's body

@@ -32,7 +32,7 @@ class StreamOptions(Strict):
 
 
 class GenerationRequest(Wire):
-    """What both generating endpoints accept beside their prompt."""
+    """Wire fields of every generating endpoint, beside its prompt."""
 
     model: Name
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
@@ -86,7 +86,7 @@ class GenerationRequest(Wire):
 
     @property
     def silent_on(self) -> frozenset[str]:
-        """What a model's own defaults may say instead."""
+        """Fields left out, for which the model's own defaults hold."""
         return frozenset(MODELS_OWN) - self.model_fields_set
 
     @abstractmethod

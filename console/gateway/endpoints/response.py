@@ -1,6 +1,4 @@
-"""What both kinds of answer share: the envelope, usage, finish reasons, and how steps become chunks or a
-whole.
-"""
+"""Base of responses with generated text: envelope, usage, finish reasons; events -> chunks, or one object."""
 
 from __future__ import annotations
 
@@ -34,7 +32,7 @@ def encode(value: Any) -> Text:
 
 
 class GenerationResponse(ABC):
-    """Turns the steps of one accepted request into OpenAI's JSON, as chunks or as a whole."""
+    """Turns the events of one accepted request into OpenAI's JSON, as chunks or as a whole."""
 
     OBJECT: ClassVar[str]
     CHUNK_OBJECT: ClassVar[str]
@@ -50,7 +48,7 @@ class GenerationResponse(ABC):
         self._after = '],"usage":null}' if usage.at_end else "]}"
 
     @classmethod
-    def to(cls, accepted: Accepted, wire: GenerationRequest) -> Self:
+    def for_request(cls, accepted: Accepted, wire: GenerationRequest) -> Self:
         """The response to an accepted request, as its wire form asks for it."""
         return cls(accepted, usage=wire.usage_in_stream)
 
@@ -70,16 +68,16 @@ class GenerationResponse(ABC):
     def choice(self, index: int, delta: Delta, finish: Finish) -> Json:
         """A whole choice."""
 
-    async def chunks(self, steps: PipelineEvents) -> AsyncGenerator[Text | None, None]:
+    async def chunks(self, events: PipelineEvents) -> AsyncGenerator[Text | None, None]:
         """Chunks in order; None where the connection only needs a sign of life."""
-        async with aclosing(steps):
+        async with aclosing(events):
             is_opening = True
-            async for step in steps:
+            async for event in events:
                 if is_opening:
                     is_opening = False
                     for choice in self.opening():
                         yield self._chunk(encode(choice))
-                match step:
+                match event:
                     case ChoiceEvent(choice=index, event=Delta() as delta):
                         self._num_tokens += len(delta.token_ids)
                         if (part := self.delta(index, delta)) is not None:
@@ -94,13 +92,13 @@ class GenerationResponse(ABC):
                         if self._usage_in_stream.at_end:
                             yield f'{self._before}],"usage":{encode(usage_json(usage))}}}'
 
-    async def whole(self, steps: PipelineEvents) -> Json:
+    async def whole(self, events: PipelineEvents) -> Json:
         """The one JSON object of a plain request."""
         deltas: dict[int, Delta] = {}
         finishes: dict[int, Finish] = {}
-        async with aclosing(steps):
-            async for step in steps:
-                match step:
+        async with aclosing(events):
+            async for event in events:
+                match event:
                     case ChoiceEvent(choice=index, event=Delta() as delta):
                         deltas[index] = deltas[index].merged(delta) if index in deltas else delta
                     case ChoiceEvent(choice=index, event=Finish() as finish):

@@ -13,7 +13,7 @@ from console.gateway.errors import ApiError, invalid, unsupported
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class UnsupportedField:
     """A wire field of OpenAI's that is not honoured here, and the values of it that ask for nothing."""
 
     why: str
@@ -32,7 +32,7 @@ class Strict(BaseModel):
 class Wire(Strict):
     """A whole request. `null` means "not given", as OpenAI's clients use it."""
 
-    REFUSED: ClassVar[Mapping[str, Refused]] = {}
+    REFUSED: ClassVar[Mapping[str, UnsupportedField]] = {}
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:

@@ -42,7 +42,7 @@ class EventStream(StreamingHttpResponse):
         await send({"type": "http.response.body"})
 
     async def end(self) -> None:
-        """Whatever became of it: the request behind it is settled."""
+        """Settles the request behind it, read or not."""
         await drain.close_stream(self._events)
 
 

@@ -43,7 +43,7 @@ async def generate(request: GatewayRequest, endpoint: GenerationEndpoint) -> Htt
         arrived=request.scope["arrived"],
     )
     request.scope["is_accepted"] = True  # it has a row in the ledger, however it ends
-    answer, events = endpoint.response.to(accepted, wire), generate_events(accepted)
+    answer, events = endpoint.response.for_request(accepted, wire), generate_events(accepted)
     response: HttpResponseBase
     if wire.stream:
         response = await event_stream(answer, events, endpoint=endpoint, request_id=accepted.request_id)

@@ -87,7 +87,7 @@ class Choices:
             choice.cancel = engine.stream(self._request(index), partial(self._receive, index))
 
     def is_over(self) -> bool:
-        """Whether the last choice's finish has been read."""
+        """True once the last choice's finish has been read."""
         return not self._unread
 
     async def next(self, seconds: float) -> ChoiceEvent | None:
@@ -126,7 +126,7 @@ class Choices:
             await asyncio.gather(*self._asking, return_exceptions=True)
 
     def progress(self) -> Progress:
-        """How far the choices are together; may be called from any thread."""
+        """Of all choices together; may be called from any thread."""
         return Progress(sum(choice.num_seen for choice in self._choices), len(self.finishes))
 
     def engine_stay(self) -> EngineStay:

@@ -1,4 +1,4 @@
-"""Where the streams of one request's choices meet: deltas wait here, merged, until their reader comes."""
+"""One queue for the events of all choices of a request; the deltas of a choice are merged while they wait."""
 
 from __future__ import annotations
 

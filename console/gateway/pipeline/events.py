@@ -1,4 +1,4 @@
-"""What an executed request yields, from the engine to its answer."""
+"""The events of an executed request, from the engine's queue to the response."""
 
 from __future__ import annotations
 

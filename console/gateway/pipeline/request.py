@@ -1,4 +1,4 @@
-"""What a wire request comes down to, whichever endpoint and door it came by: the pipeline's input."""
+"""A request as the pipeline takes it, the same for every generating endpoint and every transport."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class UsageInStream:
-    """Where the chunks of a stream tell its usage."""
+    """The chunks of a stream that carry its usage."""
 
     at_end: bool = False  # in a last chunk without choices
     so_far: bool = False  # in every chunk, as far as it has come

@@ -21,7 +21,7 @@ from monitoring.live import BOARD, InFlight, Progress
 
 
 class Execution(Protocol):
-    """What runs in the engine for one admitted request."""
+    """The work of the engine for one admitted request."""
 
     finishes: dict[int, Finish]  # by choice
 

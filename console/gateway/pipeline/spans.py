@@ -34,7 +34,7 @@ class RequestTimeline:
         self._answer_began: float | None = None
 
     def end(self, name: str) -> None:
-        """What was done since the last call is called `name`."""
+        """End the span `name`, which began where the last one ended."""
         self._add(name, time.monotonic())
 
     def begin_answer(self) -> None:

@@ -25,7 +25,7 @@ Authenticate = Callable[[], Awaitable[Caller]]
 
 
 def authentication_of(scope: Any) -> Authenticate:
-    """What authenticates the socket's requests; raises `ApiError` for a page of another site."""
+    """A function that authenticates a request of the socket; raises `ApiError` for a page of another site."""
     authorization = offered_key(scope)
     if authorization is not None:
 
@@ -53,7 +53,7 @@ def offered_key(scope: Any) -> str | None:
 
 
 def is_own_page(scope: Any) -> bool:
-    """Whether the page that opens the socket is of this very host: scheme, name and port."""
+    """True where the page that opens the socket has our origin: scheme, host name and port."""
     origin = urlsplit(header(scope, b"origin") or "")
     host = urlsplit(f"//{header(scope, b'host') or ''}")
     is_secure = scope.get("scheme") == "wss"

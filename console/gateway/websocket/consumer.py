@@ -48,8 +48,8 @@ RESTART, TOO_OLD, TOO_BIG, UNAUTHENTICATED, TOO_MANY = 4012, 4008, 4009, 4401, 4
 
 
 @dataclass(slots=True)
-class Asked:
-    """How far a request on the socket came: a refusal of one that was not accepted is listed."""
+class SocketRequest:
+    """A request on the socket, so far: its refusal is listed unless it was accepted before."""
 
     owner: str = ""
     is_accepted: bool = False
@@ -93,7 +93,7 @@ class GenerationConsumer(AsyncWebsocketConsumer):
             return await self.close(TOO_MANY)
         self._owner = caller.id
         SOCKETS.inc()
-        drain.socket_opened(self._land)
+        drain.socket_opened(self._drain)
         self._clock = asyncio.create_task(self._watch_time())
 
     async def disconnect(self, code: int) -> None:
@@ -102,7 +102,7 @@ class GenerationConsumer(AsyncWebsocketConsumer):
         self._is_open = False
         OPEN.leave(self._owner)
         SOCKETS.dec()
-        drain.socket_closed(self._land)
+        drain.socket_closed(self._drain)
         self._clock.cancel()
         await self._streams.close()
 
@@ -141,9 +141,9 @@ class GenerationConsumer(AsyncWebsocketConsumer):
         """One request, from its authentication to its last frame. It never raises but when cancelled at a
         close.
         """
-        asked = Asked()
+        request = SocketRequest()
         try:
-            await self._generate(stream_id, body, asked)
+            await self._generate(stream_id, body, request)
         except asyncio.CancelledError:
             if not self._is_open:
                 raise
@@ -153,16 +153,16 @@ class GenerationConsumer(AsyncWebsocketConsumer):
             if known is None:
                 logger.exception("stream failed: request %s", self.scope.get("request_id"))
             known = known or unexpected()
-            self._note_refusal(known, error, asked=asked)
+            self._note_refusal(known, error, request=request)
             tracing.failed(known.code, status=known.status)
             await self._say_error(known, stream_id)
             if known.status == 401:  # the key was revoked, or the session ended
                 await self.close(UNAUTHENTICATED)
 
-    async def _generate(self, stream_id: str | None, body: dict[str, Any], asked: Asked) -> None:
+    async def _generate(self, stream_id: str | None, body: dict[str, Any], request: SocketRequest) -> None:
         arrived = time.monotonic()
         caller = await self._authenticate()
-        asked.owner = caller.id
+        request.owner = caller.id
         wire = self._endpoint.schema.parse(self._dialect.request_body(body))
         accepted = await admit(
             endpoint=self._endpoint,
@@ -171,8 +171,8 @@ class GenerationConsumer(AsyncWebsocketConsumer):
             transport="websocket",
             arrived=arrived,
         )
-        asked.is_accepted = True
-        answer = self._endpoint.response.to(accepted, wire)
+        request.is_accepted = True
+        answer = self._endpoint.response.for_request(accepted, wire)
         async for chunk in answer.chunks(generate(accepted)):
             if chunk is not None:  # silence: the protocol has pings of its own
                 number = self._next_number(stream_id)
@@ -187,13 +187,15 @@ class GenerationConsumer(AsyncWebsocketConsumer):
         body = self._endpoint.error_body(error)
         await self._send(error_frame(error, body, stream_id, self._next_number(stream_id)))
 
-    def _note_refusal(self, error: ApiError, cause: Exception, *, asked: Asked | None = None) -> None:
+    def _note_refusal(
+        self, error: ApiError, cause: Exception, *, request: SocketRequest | None = None
+    ) -> None:
         authorization = offered_key(self.scope)
         count_refusal(error, source=source_of(authorization), scope=self.scope)
-        if asked is not None and asked.is_accepted:
+        if request is not None and request.is_accepted:
             return
         observe_refusal(endpoint="websocket", error_code=error.code)
-        owner = asked.owner if asked and asked.owner else claimed_owner(authorization)
+        owner = request.owner if request and request.owner else claimed_owner(authorization)
         about = {"endpoint": self._endpoint.name, "transport": "websocket"}
         list_refusal(error, cause, owner=owner, scope=self.scope, **about)
 
@@ -224,7 +226,7 @@ class GenerationConsumer(AsyncWebsocketConsumer):
             await self._streams.finish()
         await self.close(TOO_OLD if lived >= MAX_SECONDS else 1000)
 
-    async def _land(self) -> None:
+    async def _drain(self) -> None:
         """The server drains: let what runs finish, then close so that the client connects elsewhere."""
         await self._streams.finish()
         await self.close(RESTART)

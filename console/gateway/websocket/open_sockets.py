@@ -1,4 +1,4 @@
-"""How many WebSockets each key or person has open in this process."""
+"""Open WebSockets in this process, counted by key or person."""
 
 from __future__ import annotations
 

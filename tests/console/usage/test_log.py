@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from console.keys.actions import IssuedKey, issue
-from console.usage.log import LogPage, Mark, Wanted, log_page
+from console.usage.log import LogFilter, LogPage, Mark, log_page
 from console.usage.models import UsageRecord
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
-ALL = Wanted()
+ALL = LogFilter()
 
 
 def write(issued: IssuedKey, number: int) -> UsageRecord:
@@ -72,15 +72,15 @@ def test_rows_of_several_callers_come_in_one_order(eleven: None, issued: IssuedK
     stranger = issue(actor="test", name="stranger", team=issued.key.team)
     for number in range(11, 20):
         write(other if number % 2 else stranger, number)
-    wanted = Wanted(owner="program")
-    page, seen = log_page(wanted, limit=3), list[str]()
+    log_filter = LogFilter(owner="program")
+    page, seen = log_page(log_filter, limit=3), list[str]()
     while page.older:
         seen += ids(page)
-        page = log_page(wanted, limit=3, before=page.older)
+        page = log_page(log_filter, limit=3, before=page.older)
     seen += ids(page)
     assert seen == [f"r{number}" for number in reversed(range(20)) if number < 11 or number % 2]
-    assert ids(log_page(Wanted(owner=stranger.key.public_id), limit=2)) == ["r18", "r16"]
-    assert ids(log_page(Wanted(owner="nobody"), limit=2)) == []
+    assert ids(log_page(LogFilter(owner=stranger.key.public_id), limit=2)) == ["r18", "r16"]
+    assert ids(log_page(LogFilter(owner="nobody"), limit=2)) == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Refused requests: rows up to a number a minute, then a count, and never an fsync each."""
+"""Refusal requests: rows up to a number a minute, then a count, and never an fsync each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from console.keys.actions import IssuedKey
 from console.usage import refused_requests
 from console.usage.models import RefusedRequest
 from console.usage.refused_queries import num_refused
-from console.usage.refused_requests import MAX_NOTED, MAX_ROWS, Refused, RefusedLog, sweep
+from console.usage.refused_requests import MAX_NOTED, MAX_ROWS, Refusal, RefusedLog, sweep
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -41,13 +41,13 @@ def log(clock: Clock) -> RefusedLog:
 
 def note(log: RefusedLog, owner: str, code: str = "rate_limit_exceeded", *, times: int = 1) -> None:
     for _ in range(times):
-        log.note(Refused(owner=owner, status=429, code=code, at=log._clock()))
+        log.note(Refusal(owner=owner, status=429, code=code, at=log._clock()))
 
 
 def test_each_one_has_a_row_with_the_limit_and_when_it_frees(log: RefusedLog, issued: IssuedKey) -> None:
     about = {"limit": "requests_per_minute", "limit_value": 3, "frees_at": NOON + timedelta(seconds=20)}
     owner = issued.key.public_id
-    log.note(Refused(owner=owner, status=429, code="rate_limit_exceeded", at=NOON, **about))
+    log.note(Refusal(owner=owner, status=429, code="rate_limit_exceeded", at=NOON, **about))
     assert log.flush() == 1
     row = RefusedRequest.objects.get()
     assert (row.owner, row.limit, row.limit_value, row.frees_at) == (owner, *about.values())

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from console.gateway.endpoints.generation_fields import NO_NUL, GenerationRequest
-from console.gateway.endpoints.wire import Refused, Strict
+from console.gateway.endpoints.wire import Strict, UnsupportedField
 from console.gateway.errors import invalid
 from console.gateway.pipeline.request import PipelineRequest, Prompt
 from inference.protocol.errors import InvalidValue
@@ -101,26 +101,28 @@ class ChatRequest(GenerationRequest):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     safety_identifier: Annotated[str, StringConstraints(max_length=64, pattern=NO_NUL)] = ""
 
-    REFUSED: ClassVar[Mapping[str, Refused]] = {
-        "audio": Refused("there is no audio output"),
-        "function_call": Refused(TOOLS, ("none", "auto")),
-        "functions": Refused(TOOLS, ([],)),
-        "metadata": Refused("completions are not stored", ({},)),
-        "modalities": Refused("only text comes out", (["text"],)),
-        "moderation": Refused("there is no moderation model"),
-        "parallel_tool_calls": Refused(TOOLS, (True, False)),
-        "prediction": Refused("predicted output does not speed up this engine"),
-        "prompt_cache_key": Refused("every prompt of a team shares one prefix cache, which needs no key"),
-        "prompt_cache_options": Refused("the prefix cache has no options", ({},)),
-        "prompt_cache_retention": Refused("the prefix cache is in memory", ("in_memory",)),
-        "reasoning_effort": Refused("no model here reasons with an effort", ("none",)),
-        "response_format": Refused("only text is generated", ({"type": "text"},)),
-        "service_tier": Refused("there is one service tier", ("auto", "default")),
-        "store": Refused("completions are not stored", (False,)),
-        "tool_choice": Refused(TOOLS, ("none", "auto")),
-        "tools": Refused(TOOLS, ([],)),
-        "verbosity": Refused("no model here has a verbosity", ("medium",)),
-        "web_search_options": Refused("there is no web search"),
+    REFUSED: ClassVar[Mapping[str, UnsupportedField]] = {
+        "audio": UnsupportedField("there is no audio output"),
+        "function_call": UnsupportedField(TOOLS, ("none", "auto")),
+        "functions": UnsupportedField(TOOLS, ([],)),
+        "metadata": UnsupportedField("completions are not stored", ({},)),
+        "modalities": UnsupportedField("only text comes out", (["text"],)),
+        "moderation": UnsupportedField("there is no moderation model"),
+        "parallel_tool_calls": UnsupportedField(TOOLS, (True, False)),
+        "prediction": UnsupportedField("predicted output does not speed up this engine"),
+        "prompt_cache_key": UnsupportedField(
+            "every prompt of a team shares one prefix cache, which needs no key"
+        ),
+        "prompt_cache_options": UnsupportedField("the prefix cache has no options", ({},)),
+        "prompt_cache_retention": UnsupportedField("the prefix cache is in memory", ("in_memory",)),
+        "reasoning_effort": UnsupportedField("no model here reasons with an effort", ("none",)),
+        "response_format": UnsupportedField("only text is generated", ({"type": "text"},)),
+        "service_tier": UnsupportedField("there is one service tier", ("auto", "default")),
+        "store": UnsupportedField("completions are not stored", (False,)),
+        "tool_choice": UnsupportedField(TOOLS, ("none", "auto")),
+        "tools": UnsupportedField(TOOLS, ([],)),
+        "verbosity": UnsupportedField("no model here has a verbosity", ("medium",)),
+        "web_search_options": UnsupportedField("there is no web search"),
     }
 
     @model_validator(mode="after")

@@ -26,7 +26,7 @@ class CompletionResponse(GenerationResponse):
         self._told: defaultdict[int, CompletionLogprobs] = defaultdict(CompletionLogprobs)  # by choice
 
     @classmethod
-    def to(cls, accepted: Accepted, wire: GenerationRequest) -> Self:
+    def for_request(cls, accepted: Accepted, wire: GenerationRequest) -> Self:
         assert isinstance(wire, CompletionRequest)
         return cls(accepted, usage=wire.usage_in_stream, echo=wire.echo)
 

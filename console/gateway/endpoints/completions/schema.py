@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from console.gateway.endpoints.generation_fields import GenerationRequest, Integer
-from console.gateway.endpoints.wire import Refused
+from console.gateway.endpoints.wire import UnsupportedField
 from console.gateway.errors import invalid, unsupported
 from console.gateway.pipeline.request import PipelineRequest, Prompt
 
@@ -31,8 +31,8 @@ class CompletionRequest(GenerationRequest):
     echo: bool = False
     best_of: Annotated[int, Field(ge=1)] | None = None
 
-    REFUSED: ClassVar[Mapping[str, Refused]] = {
-        "suffix": Refused("models here do not fill in the middle", ("",)),
+    REFUSED: ClassVar[Mapping[str, UnsupportedField]] = {
+        "suffix": UnsupportedField("models here do not fill in the middle", ("",)),
     }
 
     @model_validator(mode="after")

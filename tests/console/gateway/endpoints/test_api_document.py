@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from console.gateway.endpoints.field_table import schemas, wire_fields
 from console.gateway.errors import ENGINE_STATUS, ApiError
 from monitoring.collect import VLLM_NAMES, exposition
+from tests.console.gateway.endpoints.wire_fields import schemas, wire_fields
 
 ROOT = Path(__file__).resolve().parents[4]
 OPENAI = json.loads((Path(__file__).parent / "openai_fields.json").read_text())

@@ -25,7 +25,6 @@ from console.gateway import urls
 from console.gateway.endpoints.base import Endpoint, GenerationEndpoint, SocketDialect
 from console.gateway.endpoints.chat.response import ChatResponse
 from console.gateway.endpoints.chat.schema import ChatRequest
-from console.gateway.endpoints.field_table import schemas, wire_fields
 from console.gateway.endpoints.registry import ENDPOINTS
 from console.gateway.errors import ApiError
 from console.gateway.http.request import GatewayRequest
@@ -33,6 +32,7 @@ from console.gateway.websocket.consumer import consumers
 from console.keys.actions import issue
 from console.keys.scopes import all_scopes, endpoint_scopes, require
 from console.policy import Who, who_may, who_may_connect
+from tests.console.gateway.endpoints.wire_fields import schemas, wire_fields
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -8,10 +8,10 @@ import pytest
 
 from console.gateway.endpoints.chat.schema import ChatRequest
 from console.gateway.endpoints.completions.schema import CompletionRequest
-from console.gateway.endpoints.field_table import schemas, wire_fields
 from console.gateway.errors import ApiError
 from inference.protocol.errors import RequestRejected
 from inference.protocol.requests import ChatMessage
+from tests.console.gateway.endpoints.wire_fields import schemas, wire_fields
 
 # As OpenAI's API description names them (revision f85dbe2).
 OPENAI_CHAT = """

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from console.gateway import drain
+from console.gateway.drain import RevisionLease
 from console.gateway.pipeline import generation, settlement
 from console.gateway.pipeline.accepted import Accepted
 from console.gateway.pipeline.settlement import Settling
@@ -41,11 +43,13 @@ class Execution:
 
 
 def one() -> Accepted:
-    return accepted(sampling=Sampling(), slice_tokens=8)
+    request = accepted(sampling=Sampling(), slice_tokens=8)
+    request.lease.release()
+    return replace(request, lease=RevisionLease("leased"))
 
 
 def num_leases() -> int:
-    return drain.requests_by_revision(Stats(revisions=()))["stub-1"]
+    return drain.requests_by_revision(Stats(revisions=()))["leased"]
 
 
 async def test_an_end_settles_what_ran(settled: Settled) -> None:

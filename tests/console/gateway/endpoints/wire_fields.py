@@ -1,6 +1,4 @@
-"""The table of wire fields: what works, what is refused and why. Derived from the schemas; docs/api.md is
-checked by it.
-"""
+"""The wire fields of the schemas, working and refused: docs/api.md is compared with them."""
 
 from __future__ import annotations
 
