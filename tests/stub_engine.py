@@ -258,13 +258,13 @@ class StubEngine(EngineClient):
         return Stats(tuple(map(self._stats_of, self._cards)), is_draining=self._is_draining)
 
     def _stats_of(self, revision: str) -> RevisionStats:
-        flights = [one for one in self._running.values() if one.request.revision == revision]
-        running = [one for one in flights if not one.is_queued]
+        in_flight = [one for one in self._running.values() if one.request.revision == revision]
+        running = [one for one in in_flight if not one.is_queued]
         num_tokens = sum(len(one.request.token_ids) + one.num_produced for one in running)
         return RevisionStats(
             revision=revision,
             num_running=len(running),
-            num_waiting=len(flights) - len(running),
+            num_waiting=len(in_flight) - len(running),
             num_blocks=NUM_BLOCKS,
             num_blocks_used=min(NUM_BLOCKS, num_tokens // BLOCK_SIZE + len(running)),
             num_generated_tokens=self._num_generated,
@@ -273,7 +273,7 @@ class StubEngine(EngineClient):
             num_drafted_tokens=self._num_generated,  # of which every second was right
             num_accepted_tokens=self._num_generated // 2,
             running=tuple(one.request.request_id for one in running),
-            waits_for=WaitReason.BLOCKS if len(flights) > len(running) else None,
+            waits_for=WaitReason.BLOCKS if len(in_flight) > len(running) else None,
         )
 
     async def drain(self, deadline_seconds: float) -> None:

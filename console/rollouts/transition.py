@@ -74,7 +74,7 @@ def move(
 
 @in_turn
 def abandon(*, actor: Actor, rollout: int, version: int, now: datetime) -> None:
-    """End a rollout whose route somebody has changed past it; the shares stay as they are."""
+    """End a rollout whose route somebody has changed outside it; the shares stay as they are."""
     row = locked(rollout, version)
     if answering(shares(row.route)) == row.reached:
         return

@@ -1,4 +1,4 @@
-// Ctrl K: type a few letters of a room and press Enter.
+// Ctrl K: type a few letters of a page and press Enter.
 document.addEventListener("alpine:init", () => {
   Alpine.data("palette", () => ({
     words: "",

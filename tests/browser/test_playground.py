@@ -91,7 +91,7 @@ def test_an_answer_streams_and_tells_its_figures_and_its_request(playground: Pla
     answer = playground.ask("hello")
     assert len(answer.split()) == 20
     last = playground.answers().last
-    for figure in ("First token", "Speed", "tokens/s", "In", "Cached", "Out"):
+    for figure in ("TTFT", "Speed", "tokens/s", "In", "Cached", "Out"):
         expect(last.locator("[data-meter]")).to_contain_text(figure)
     expect(last.locator("[data-out]")).to_have_text("20")
     expect(playground.page.locator("[data-announce]")).to_contain_text(answer)

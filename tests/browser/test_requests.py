@@ -76,8 +76,8 @@ def test_a_reader_filters_the_log_and_finds_out_why_a_request_was_slow(visit: Vi
     assert bars.count() >= 7
     widths = bars.evaluate_all("all => all.map(one => one.getBoundingClientRect().width)")
     assert all(width > 0 for width in widths)
-    lane = page.locator(".fall .lane svg").first.bounding_box()
-    assert lane is not None and sum(widths) == pytest.approx(lane["width"], rel=0.1)
+    track = page.locator(".fall .track svg").first.bounding_box()
+    assert track is not None and sum(widths) == pytest.approx(track["width"], rel=0.1)
     assert watched.axe() == []
 
 

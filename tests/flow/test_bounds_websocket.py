@@ -113,7 +113,7 @@ def test_a_burst_of_requests_within_the_rate_is_answered(narrow: House) -> None:
     with opened(narrow, key=narrow.new_key()) as connection:
         for number in range(8):
             for _ in range(9):
-                connection.send(create(stream_id=f"lane{number}", max_tokens=1))
+                connection.send(create(stream_id=f"stream{number}", max_tokens=1))
         done = 0
         while done < 72:
             kind = json.loads(connection.recv(timeout=60))["type"]

@@ -41,7 +41,7 @@ def test_of_two_streams_on_one_socket_one_is_cancelled_and_the_other_completes(h
     assert 3 <= rows["cancelled"]["completion_tokens"] < 250
 
 
-def test_a_lane_answers_one_after_the_other(house: House) -> None:
+def test_a_stream_answers_one_after_the_other(house: House) -> None:
     with socket(house) as connection:
         connection.send(create("one", stream_id="stream"))
         connection.send(create("two", stream_id="stream"))

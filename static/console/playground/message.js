@@ -7,15 +7,15 @@ import { config, duration, failure, number, pattern, say } from "./texts.js";
 
 export class MessageView {
   // message: {role, content} and of an answer {request, id, usage, timings, reason, pieces, failure, isStopped}.
-  // deeds: what the pane does: {edited(content, {isSentAgain}), again(), code()}
-  constructor(message, { model, deeds }) {
+  // actions: what the pane does: {edited(content, {isSentAgain}), again(), code()}
+  constructor(message, { model, actions }) {
     this.message = message;
-    this.deeds = deeds;
+    this.actions = actions;
     this.isShowingOdds = true;
     this.element = pattern("message");
     this.element.classList.add(message.role);
     this.part("who").textContent = message.role === "user" ? say("you") : model;
-    this.part("deeds").addEventListener("click", (event) => this.do(event.target.closest("[data-deed]")?.dataset.deed));
+    this.part("actions").addEventListener("click", (event) => this.do(event.target.closest("[data-action]")?.dataset.action));
     this.show();
   }
 
@@ -27,8 +27,8 @@ export class MessageView {
     return this.element.querySelector(`[data-${name}]`);
   }
 
-  deed(name) {
-    return this.element.querySelector(`[data-deed=${name}]`);
+  action(name) {
+    return this.element.querySelector(`[data-action=${name}]`);
   }
 
   begin() {
@@ -36,7 +36,7 @@ export class MessageView {
     this.part("body").replaceChildren(this.text);
     this.element.classList.add("streaming");
     this.element.setAttribute("aria-busy", "true");
-    this.part("deeds").hidden = true;
+    this.part("actions").hidden = true;
   }
 
   grow(piece) {
@@ -55,20 +55,20 @@ export class MessageView {
     const hasOdds = Boolean(pieces?.length);
     const body = this.part("body");
     if (!this.isAnswer) body.textContent = content;
-    else if (hasOdds && this.isShowingOdds) body.replaceChildren(withOdds(pieces, this.deed("odds").title, content));
+    else if (hasOdds && this.isShowingOdds) body.replaceChildren(withOdds(pieces, this.action("odds").title, content));
     else body.replaceChildren(rendered(content));
-    this.part("deeds").hidden = false;
-    this.deed("odds").hidden = !hasOdds;
-    this.deed("odds").setAttribute("aria-pressed", String(this.isShowingOdds));
-    this.deed("code").hidden = !this.message.request;
-    this.deed("again").hidden = !this.isAnswer;
+    this.part("actions").hidden = false;
+    this.action("odds").hidden = !hasOdds;
+    this.action("odds").setAttribute("aria-pressed", String(this.isShowingOdds));
+    this.action("code").hidden = !this.message.request;
+    this.action("again").hidden = !this.isAnswer;
     this.showRequest();
     this.showEnding();
     this.showMeter();
   }
 
   showRequest() {
-    const link = this.deed("request");
+    const link = this.action("request");
     link.hidden = !this.message.id;
     if (!link.hidden) link.href = config.requestPage.replace("REQUEST-ID", encodeURIComponent(this.message.id));
   }
@@ -90,7 +90,7 @@ export class MessageView {
     notice.querySelector("[data-what]").textContent = failure(failed.code);
     notice.querySelector("[data-detail]").textContent = again || failed.message || "";
     notice.querySelector("[data-code]").textContent = again ? [failed.code, failed.message].filter(Boolean).join(": ") : failed.code;
-    notice.querySelector("[data-retry]").addEventListener("click", () => this.deeds.again());
+    notice.querySelector("[data-retry]").addEventListener("click", () => this.actions.again());
     return notice;
   }
 
@@ -111,15 +111,15 @@ export class MessageView {
     for (const [name, figure] of Object.entries(figures)) this.part(name).textContent = figure;
   }
 
-  async do(deed) {
-    if (deed === "edit") this.edit();
-    else if (deed === "again") this.deeds.again();
-    else if (deed === "code") this.deeds.code();
-    else if (deed === "copy") {
+  async do(action) {
+    if (action === "edit") this.edit();
+    else if (action === "again") this.actions.again();
+    else if (action === "code") this.actions.code();
+    else if (action === "copy") {
       await toClipboard(this.message.content).catch(() => null);
-      this.deed("copy").classList.add("done");
-      setTimeout(() => this.deed("copy").classList.remove("done"), 1500);
-    } else if (deed === "odds") {
+      this.action("copy").classList.add("done");
+      setTimeout(() => this.action("copy").classList.remove("done"), 1500);
+    } else if (action === "odds") {
       this.isShowingOdds = !this.isShowingOdds;
       this.show();
     }
@@ -131,7 +131,7 @@ export class MessageView {
     area.value = this.message.content;
     area.rows = Math.min(12, Math.max(2, area.value.split("\n").length));
     editor.querySelector("[data-resend]").hidden = this.isAnswer;
-    const keep = (isSentAgain) => area.value.trim() && this.deeds.edited(area.value, { isSentAgain });
+    const keep = (isSentAgain) => area.value.trim() && this.actions.edited(area.value, { isSentAgain });
     editor.addEventListener("submit", (event) => {
       event.preventDefault();
       keep(!this.isAnswer);
@@ -142,11 +142,11 @@ export class MessageView {
       if (event.key === "Escape") {
         event.stopPropagation();
         this.show();
-        this.deed("edit").focus();
+        this.action("edit").focus();
       } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) editor.requestSubmit();
     });
     this.part("body").replaceChildren(editor);
-    this.part("deeds").hidden = true;
+    this.part("actions").hidden = true;
     area.focus();
   }
 }

@@ -1,4 +1,4 @@
-// A conversation with one model. Each answer has a lane of its own on the page's socket, so that nothing which still
+// A conversation with one model. Each answer has a stream of its own on the page's socket, so that nothing which still
 // arrives for an answer that was dropped can end up in the next one.
 import { MessageView } from "./message.js";
 import { config, number, pattern, say } from "./texts.js";
@@ -15,7 +15,7 @@ export class Pane {
     this.page = page;
     this.element = pattern("pane");
     this.views = [];
-    this.lane = null;
+    this.stream = null;
     this.isFollowing = true;
     this.log = this.part("log");
     this.log.addEventListener("scroll", () => this.scrolled());
@@ -33,7 +33,7 @@ export class Pane {
   }
 
   get isBusy() {
-    return this.lane !== null;
+    return this.stream !== null;
   }
 
   get messages() {
@@ -70,7 +70,7 @@ export class Pane {
   add(message) {
     const view = new MessageView(message, {
       model: this.model.name,
-      deeds: {
+      actions: {
         edited: (content, { isSentAgain }) => this.edited(view, content, isSentAgain),
         again: () => this.answerFrom(this.views.indexOf(view)),
         code: () => this.page.showCode(message.request),
@@ -102,10 +102,10 @@ export class Pane {
     const request = this.request(fields);
     const message = { role: "assistant", content: "", request };
     const view = this.add(message);
-    this.lane = `answer-${++numAsked}`;
+    this.stream = `answer-${++numAsked}`;
     view.begin();
     this.state("waiting");
-    this.page.socket.ask(this.lane, request, {
+    this.page.socket.ask(this.stream, request, {
       chunk: (chunk) => this.grow(view, chunk),
       done: ({ usage, timings }) => this.end(view, { usage, timings }),
       cancelled: () => this.end(view, { isStopped: true }),
@@ -129,7 +129,7 @@ export class Pane {
   end(view, facts) {
     if (!this.views.includes(view)) return; // dropped meanwhile
     Object.assign(view.message, facts);
-    this.lane = null;
+    this.stream = null;
     this.state("");
     view.end();
     this.follow();
@@ -138,7 +138,7 @@ export class Pane {
   }
 
   stop() {
-    if (this.lane) this.page.socket.cancel(this.lane);
+    if (this.stream) this.page.socket.cancel(this.stream);
   }
 
   edited(view, content, isSentAgain) {
@@ -160,7 +160,7 @@ export class Pane {
 
   clear() {
     this.stop();
-    this.lane = null;
+    this.stream = null;
     this.state("");
     this.cut(0);
     this.part("empty").hidden = false;

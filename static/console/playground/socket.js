@@ -1,4 +1,4 @@
-// One WebSocket for all panes, a lane for each (docs/websocket.md). It opens by itself and, when it is lost, again:
+// One WebSocket for all panes, a stream for each (docs/websocket.md). It opens by itself and, when it is lost, again:
 // after half a second, then ever later, up to fifteen seconds.
 const FIRST_MS = 500;
 const LONGEST_MS = 15000;
@@ -10,8 +10,8 @@ export class Socket {
   constructor({ path, changed }) {
     this.url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}${path}`;
     this.changed = changed;
-    this.lanes = new Map(); // lane -> whoever hears its frames
-    this.outbox = new Map(); // lane -> what is said once the socket is open
+    this.streams = new Map(); // stream -> whoever hears its frames
+    this.outbox = new Map(); // stream -> what is said once the socket is open
     this.failures = 0;
     window.addEventListener("online", () => this.timer && this.connect());
     document.addEventListener("visibilitychange", () => document.hidden || (this.timer && this.connect()));
@@ -42,46 +42,46 @@ export class Socket {
   }
 
   // hearer: {chunk(chunk), done(frame), cancelled(), failed({status, retry_after_ms, error})}
-  ask(lane, body, hearer) {
-    this.lanes.set(lane, hearer);
-    const text = JSON.stringify({ type: "response.create", stream_id: lane, ...body });
+  ask(stream, body, hearer) {
+    this.streams.set(stream, hearer);
+    const text = JSON.stringify({ type: "response.create", stream_id: stream, ...body });
     if (this.isOpen) return this.socket.send(text);
-    this.outbox.set(lane, text);
+    this.outbox.set(stream, text);
     this.connect();
   }
 
-  cancel(lane) {
-    if (this.outbox.delete(lane) || !this.isOpen) this.end(lane, "cancelled");
-    else if (this.lanes.has(lane)) this.socket.send(JSON.stringify({ type: "response.cancel", stream_id: lane }));
+  cancel(stream) {
+    if (this.outbox.delete(stream) || !this.isOpen) this.end(stream, "cancelled");
+    else if (this.streams.has(stream)) this.socket.send(JSON.stringify({ type: "response.cancel", stream_id: stream }));
   }
 
   hear(frame) {
-    const lane = frame.stream_id;
+    const stream = frame.stream_id;
     switch (frame.type) {
       case "chat.completion.chunk":
-        this.lanes.get(lane)?.chunk(frame.chunk);
+        this.streams.get(stream)?.chunk(frame.chunk);
         break;
       case "chat.completion.done":
-        this.end(lane, "done", frame);
+        this.end(stream, "done", frame);
         break;
       case "chat.completion.cancelled":
-        this.end(lane, "cancelled");
+        this.end(stream, "cancelled");
         break;
       case "error":
         // "Nothing to cancel": the answer ended while the cancel was on its way.
-        if (frame.error.code !== "no_active_response") this.end(lane, "failed", frame);
+        if (frame.error.code !== "no_active_response") this.end(stream, "failed", frame);
     }
   }
 
-  end(lane, how, frame) {
-    const hearer = this.lanes.get(lane);
-    this.lanes.delete(lane);
+  end(stream, how, frame) {
+    const hearer = this.streams.get(stream);
+    this.streams.delete(stream);
     hearer?.[how](frame);
   }
 
   async closed({ code }, hasOpened) {
-    for (const lane of [...this.lanes.keys()]) {
-      if (!this.outbox.has(lane)) this.end(lane, "failed", { error: { code: "connection_lost" } });
+    for (const stream of [...this.streams.keys()]) {
+      if (!this.outbox.has(stream)) this.end(stream, "failed", { error: { code: "connection_lost" } });
     }
     if ((code === NO_SESSION || !hasOpened) && !(await hasSession())) return this.signedOut();
     if (hasOpened && RESTING.includes(code) && !this.outbox.size) return this.changed("asleep");
@@ -92,7 +92,7 @@ export class Socket {
 
   signedOut() {
     this.outbox.clear();
-    for (const lane of [...this.lanes.keys()]) this.end(lane, "failed", { error: { code: "not_signed_in" } });
+    for (const stream of [...this.streams.keys()]) this.end(stream, "failed", { error: { code: "not_signed_in" } });
     this.changed("signedOut");
   }
 }

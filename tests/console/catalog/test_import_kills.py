@@ -38,7 +38,7 @@ print(json.dumps({"revisions": list(Revision.objects.values_list("folder", flat=
 ASK = """
 import django, json, sys; django.setup()
 from console.catalog.actions import start_import
-print(start_import(actor="mia", name="tiny", **json.loads(sys.argv[1])).pk)
+print(start_import(actor=Actor.person("mia"), name="tiny", **json.loads(sys.argv[1])).pk)
 """
 
 

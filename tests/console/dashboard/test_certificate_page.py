@@ -100,7 +100,7 @@ def test_a_certificate_shows_each_figure_beside_its_limit(child: Revision, signe
         "35 of 64",
     ):
         assert figure in found
-    assert found.count("kept") == 6 and "missed" not in found
+    assert found.count(">met<") == 6 and "not met" not in found
     assert "shell and sql" in found and "job-1" in found and "torch" in found
 
 

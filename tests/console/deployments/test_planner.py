@@ -188,8 +188,8 @@ def houses(draw: st.DrawFn) -> Simulated:
         if draw(st.booleans()) and wishes[name].need <= room:
             holdings[name] = Holding(name, wishes[name].need)
     routes = {name: Traffic(draw(st.sampled_from([0, 0, 10, 90]))) for name in NAMES}
-    flights = {name: draw(st.sampled_from([0, 0, 2])) for name in NAMES if name in holdings}
-    return Simulated(budget, wishes, holdings, routes, flights)
+    in_flight = {name: draw(st.sampled_from([0, 0, 2])) for name in NAMES if name in holdings}
+    return Simulated(budget, wishes, holdings, routes, in_flight)
 
 
 CHANGES: list[Callable[[Simulated, str], None]] = [

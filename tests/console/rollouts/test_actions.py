@@ -189,7 +189,7 @@ def test_who_decides_on_what_is_past_is_told_so() -> None:
     refused("changed_meanwhile", lambda: switched({"stub-2": 100}, version=version))
 
 
-def test_shares_that_somebody_changed_past_the_rollout_are_not_built_upon() -> None:
+def test_shares_that_somebody_changed_outside_the_rollout_are_not_built_upon() -> None:
     from console.catalog.routes import set_shares
 
     row = running()

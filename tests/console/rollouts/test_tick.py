@@ -129,7 +129,7 @@ def test_without_a_certificate_it_is_held_before_100_percent_until_there_is_one(
     assert_legal()
 
 
-def test_shares_that_somebody_changed_past_the_rollout_end_it_and_stay() -> None:
+def test_shares_that_somebody_changed_outside_the_rollout_end_it_and_stay() -> None:
     row = begun()
     observe("stub-2", READY)
     tick(later(0))

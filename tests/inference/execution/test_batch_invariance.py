@@ -182,7 +182,7 @@ def test_a_step_too_small_for_a_chunk_is_refused() -> None:
         engine(max_batch_tokens=3)
 
 
-def test_chunks_end_at_borders_and_output_is_computed_again_token_by_token() -> None:
+def test_chunks_end_at_alignments_and_output_is_computed_again_token_by_token() -> None:
     bench = make_bench(num_blocks=8, max_batch_tokens=11, chunk_policy=ChunkAlignment(8))
     long = bench.submit("long", range(1, 18), sampling=Sampling(max_tokens=10, ignore_eos=True))
     short = bench.submit("short", [1, 2, 3], sampling=Sampling(max_tokens=16, ignore_eos=True), priority=1)
@@ -201,7 +201,7 @@ def test_chunks_end_at_borders_and_output_is_computed_again_token_by_token() -> 
                 assert end == start + 1
 
 
-def test_blocks_are_found_up_to_a_border_of_the_prompt() -> None:
+def test_blocks_are_found_up_to_an_aligned_end_of_the_prompt() -> None:
     bench = make_bench(max_batch_tokens=32, chunk_policy=ChunkAlignment(8), num_blocks=32)
     bench.submit("first", range(20), sampling=Sampling(max_tokens=12, ignore_eos=True))
     bench.run()

@@ -21,7 +21,7 @@ from tests.inference.quantization.wide import wide_model
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = (None, "int8", "int4", "w8a8", "fp8")
 NUM_TOKENS = 40
-BORDERS = (0, 23, 24, 25, NUM_TOKENS)  # a prompt in two parts, and single tokens between them
+EDGES = (0, 23, 24, 25, NUM_TOKENS)  # a prompt in two parts, and single tokens between them
 # What a dtype rounds logits by, relative to all of them; of fp8, what keys and values are kept in
 ROUNDING = {"float32": 2e-3, "bfloat16": 2.5e-2, "float16": 5e-3}
 FP8_POOL = 0.15
@@ -52,7 +52,7 @@ def logits(folder: Path, **settings: Any) -> Tensor:
     sequence.block_table = (11, 3, 7, 0, 10, 2, 9, 1, 8, 5)
     parts = [
         runner.score(StepPlan((ScheduledChunk(sequence, start, end - start),)).input)
-        for start, end in pairwise(BORDERS)
+        for start, end in pairwise(EDGES)
     ]
     return torch.cat(parts).float()
 

@@ -1,4 +1,4 @@
-"""Wire requests in, demands out: each field of OpenAI's works or is refused by name, and no other gets in."""
+"""Wire requests in, pipeline requests out: each field of OpenAI works or is refused, and no other gets in."""
 
 from __future__ import annotations
 

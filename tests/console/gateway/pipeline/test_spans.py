@@ -83,7 +83,7 @@ def test_an_engine_that_never_answered_is_one_span(clock: list[float]) -> None:
     assert without_gaps(spans)[3:] == [("engine", 3, 8)]
 
 
-def test_a_request_that_never_reached_the_engine_has_our_laps_alone(clock: list[float]) -> None:
+def test_a_request_that_never_reached_the_engine_has_the_gateways_spans_alone(clock: list[float]) -> None:
     spans, concluded = accepted(clock).spans(None)
     assert [name for name, _, _ in without_gaps(spans)] == ["parse", "choose", "prepare"]
     assert concluded == 103.0

@@ -31,7 +31,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_lane_works_in_order_and_lanes_side_by_side() -> None:
+async def test_a_stream_works_in_order_and_streams_side_by_side() -> None:
     diary = Diary()
     streams = StreamQueues(diary.perform, max_streams=2, max_waiting=2, max_waiting_bytes=100)
     for stream, work in [("a", "a1"), ("a", "a2"), (None, "n1")]:
@@ -58,7 +58,7 @@ async def test_a_cancel_ends_what_runs_and_lets_the_next_begin() -> None:
     assert diary.lines[-1] == "a2 cancelled"
 
 
-async def test_lanes_and_what_waits_in_them_are_bounded() -> None:
+async def test_streams_and_what_waits_in_them_are_bounded() -> None:
     streams = StreamQueues(Diary().perform, max_streams=1, max_waiting=1, max_waiting_bytes=100)
     streams.add("a", "a1")
     streams.add("a", "a2")
