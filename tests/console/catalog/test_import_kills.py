@@ -37,6 +37,7 @@ print(json.dumps({"revisions": list(Revision.objects.values_list("folder", flat=
 """
 ASK = """
 import django, json, sys; django.setup()
+from console.audit.actor import Actor
 from console.catalog.actions import start_import
 print(start_import(actor=Actor.person("mia"), name="tiny", **json.loads(sys.argv[1])).pk)
 """
