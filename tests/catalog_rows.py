@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from console.audit.actor import Actor
 from console.catalog.models import Deployment, Revision, ServedModel
 from console.catalog.routes import set_shares
 
@@ -20,5 +21,5 @@ def make_revision(model: str = "stub", revision: str = "stub-1", **columns: Any)
 def serve(name: str = "stub", revision: str = "stub-1", **columns: Any) -> Revision:
     """A revision that alone answers to `name`."""
     made = make_revision(name, revision, **columns)
-    set_shares(actor="test", name=name, weights={revision: 100})
+    set_shares(actor=Actor.person("test"), name=name, weights={revision: 100})
     return made

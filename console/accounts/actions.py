@@ -12,6 +12,7 @@ from django.db import transaction
 from console.accounts.models import Membership, Team, User
 from console.accounts.roles import Role
 from console.accounts.streams import end_streams
+from console.audit.actor import Actor
 from console.audit.write import write
 from console.database.after_commit import after_commit
 
@@ -39,7 +40,7 @@ def default_team() -> Team:
 
 
 @transaction.atomic
-def ensure_operator(*, actor: str = "serve") -> str | None:
+def ensure_operator(*, actor: Actor) -> str | None:
     """At the first start: make the account `admin` and return its password, once. Later: nothing."""
     if User.objects.exists():
         return None
@@ -49,19 +50,17 @@ def ensure_operator(*, actor: str = "serve") -> str | None:
 
 
 @transaction.atomic
-def create_user(
-    *, actor: str, username: str, password: str, role: Role, team: Team | None = None, ip: str = ""
-) -> User:
+def create_user(*, actor: Actor, username: str, password: str, role: Role, team: Team | None = None) -> User:
     team = team or default_team()
     user = User.objects.create_user(username, password=password, role=role)
     Membership.objects.create(user=user, team=team)
     detail = {"role": role.value, "team": team.name}
-    write(actor=actor, ip=ip, action="user.created", target=f"user:{username}", detail=detail)
+    write(actor=actor, action="user.created", target=f"user:{username}", detail=detail)
     return user
 
 
 @transaction.atomic
-def reset_password(*, actor: str, username: str, password: str | None = None, ip: str = "") -> str:
+def reset_password(*, actor: Actor, username: str, password: str | None = None) -> str:
     """Set a password, generated unless given, and return it. Django ends the person's sessions by itself."""
     user = User.objects.filter(username=username).first()
     if user is None:
@@ -71,12 +70,12 @@ def reset_password(*, actor: str, username: str, password: str | None = None, ip
     validate_password(password, user)
     user.set_password(password)
     user.save(update_fields=["password"])
-    write(actor=actor, ip=ip, action="user.password_reset", target=f"user:{username}")
+    write(actor=actor, action="user.password_reset", target=f"user:{username}")
     return password
 
 
 @transaction.atomic
-def save_user(*, actor: str, user: User, changed: Sequence[str], ip: str = "") -> User:
+def save_user(*, actor: Actor, user: User, changed: Sequence[str]) -> User:
     """Save what an admin changed about a person; a new one joins the default team."""
     is_new = user.pk is None
     if not is_new and not changed:
@@ -86,23 +85,23 @@ def save_user(*, actor: str, user: User, changed: Sequence[str], ip: str = "") -
         Membership.objects.create(user=user, team=default_team())
     detail = {"changed": sorted(changed), "role": user.role, "is_active": user.is_active}
     action = "user.created" if is_new else "user.changed"
-    write(actor=actor, ip=ip, action=action, target=f"user:{user.get_username()}", detail=detail)
+    write(actor=actor, action=action, target=f"user:{user.get_username()}", detail=detail)
     return user
 
 
 @transaction.atomic
-def save_team(*, actor: str, team: Team, ip: str = "") -> Team:
+def save_team(*, actor: Actor, team: Team) -> Team:
     is_new = team.pk is None
     if not is_new and Team.objects.filter(pk=team.pk, name=team.name).exists():
         return team
     team.save()
     action = "team.created" if is_new else "team.changed"
-    write(actor=actor, ip=ip, action=action, target=f"team:{team.pk}", detail={"name": team.name})
+    write(actor=actor, action=action, target=f"team:{team.pk}", detail={"name": team.name})
     return team
 
 
 @transaction.atomic
-def change_role(*, actor: str, username: str, role: Role, ip: str = "") -> User:
+def change_role(*, actor: Actor, username: str, role: Role) -> User:
     user = _locked(username)
     if user.role == role:
         return user
@@ -111,12 +110,12 @@ def change_role(*, actor: str, username: str, role: Role, ip: str = "") -> User:
     detail = {"from": user.role, "to": role.value}
     user.role = role
     user.save(update_fields=["role"])
-    write(actor=actor, ip=ip, action="user.role_changed", target=f"user:{username}", detail=detail)
+    write(actor=actor, action="user.role_changed", target=f"user:{username}", detail=detail)
     return user
 
 
 @transaction.atomic
-def set_active(*, actor: str, username: str, is_active: bool, ip: str = "") -> User:
+def set_active(*, actor: Actor, username: str, is_active: bool) -> User:
     """Disable or enable an account. A disabled one's streams end, and its sessions at their next request."""
     user = _locked(username)
     if user.is_active == is_active:
@@ -126,7 +125,7 @@ def set_active(*, actor: str, username: str, is_active: bool, ip: str = "") -> U
     user.is_active = is_active
     user.save(update_fields=["is_active"])
     action = "user.enabled" if is_active else "user.disabled"
-    write(actor=actor, ip=ip, action=action, target=f"user:{username}")
+    write(actor=actor, action=action, target=f"user:{username}")
     if not is_active:
         after_commit(partial(end_streams, f"user:{user.pk}"), name="end streams", is_shut_out=True)
     return user

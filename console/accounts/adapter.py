@@ -12,7 +12,7 @@ from django.db import transaction
 from django.http import HttpRequest
 
 from console.accounts.models import User
-from console.audit.signals import address
+from console.audit.actor import actor_of
 from console.audit.write import write
 
 
@@ -24,7 +24,7 @@ class Adapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth ships no 
     def set_password(self, user: User, password: Any) -> None:
         super().set_password(user, password)
         name = user.get_username()
-        write(actor=name, ip=address(self.request), action="user.password_changed", target=f"user:{name}")
+        write(actor=actor_of(self.request, user), action="user.password_changed", target=f"user:{name}")
 
 
 class SessionsAdapter(DefaultUserSessionsAdapter):  # type: ignore[misc]  # allauth ships no types
@@ -33,6 +33,10 @@ class SessionsAdapter(DefaultUserSessionsAdapter):  # type: ignore[misc]  # alla
         """A person ends their other sessions: one row, where there were any."""
         super().end_sessions(sessions)
         if sessions:
-            name, detail = sessions[0].user.get_username(), {"number": len(sessions)}
-            ip = address(context.request)
-            write(actor=name, ip=ip, action="sessions.ended", target=f"user:{name}", detail=detail)
+            user, detail = sessions[0].user, {"number": len(sessions)}
+            write(
+                actor=actor_of(context.request, user),
+                action="sessions.ended",
+                target=f"user:{user.get_username()}",
+                detail=detail,
+            )

@@ -17,8 +17,8 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 
 from console.accounts.actions import save_team, save_user
 from console.accounts.models import Membership, Team, User
+from console.audit.actor import actor_of
 from console.audit.read_only import ReadOnlyAdmin
-from console.audit.signals import address
 from console.audit.write import write
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class TeamAdmin(ReadOnlyAdmin):
         return request.user.has_perm("accounts.change_team")
 
     def save_model(self, request: HttpRequest, obj: Team, form: ModelForm[Any], change: bool) -> None:
-        save_team(actor=request.user.get_username(), ip=address(request), team=obj)
+        save_team(actor=actor_of(request), team=obj)
 
 
 @admin.register(User)
@@ -76,8 +76,7 @@ class PeopleAdmin(PersonAdmin):
         return False
 
     def save_model(self, request: HttpRequest, obj: User, form: ModelForm[Any], change: bool) -> None:
-        actor, ip = request.user.get_username(), address(request)
-        save_user(actor=actor, ip=ip, user=obj, changed=form.changed_data)
+        save_user(actor=actor_of(request), user=obj, changed=form.changed_data)
 
     def save_formset(
         self, request: HttpRequest, form: ModelForm[Any], formset: BaseModelFormSet[Any, Any], change: bool
@@ -96,5 +95,5 @@ class PeopleAdmin(PersonAdmin):
         return response
 
     def _audit(self, request: HttpRequest, action: str, user: User, detail: dict[str, Any]) -> None:
-        actor, target = request.user.get_username(), f"user:{user.get_username()}"
-        write(actor=actor, ip=address(request), action=action, target=target, detail=detail)
+        target = f"user:{user.get_username()}"
+        write(actor=actor_of(request), action=action, target=target, detail=detail)

@@ -18,8 +18,8 @@ from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import render
 
 from console.addresses import client_of
+from console.audit.actor import address
 from console.audit.refusals import REFUSALS
-from console.audit.signals import address
 
 AT_ONCE = 2
 MAX_WAITING = 8

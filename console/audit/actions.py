@@ -7,6 +7,7 @@ from functools import partial
 from django.db import transaction
 
 from console.audit import checkpoint
+from console.audit.actor import Actor
 from console.audit.alarm import ALARMS
 from console.audit.anchor import ANCHOR
 from console.audit.checkpoint import BadCheckpoint, Checkpoint
@@ -26,7 +27,7 @@ class NoReason(Exception):
 
 
 @transaction.atomic
-def clear_alarm(*, actor: str, reason: str, ip: str = "") -> int:
+def clear_alarm(*, actor: Actor, reason: str) -> int:
     """Answer for the log as it stands: a row says what was found and why it goes on, and the chain is checked
     from that row on. What stands before is held by its digest. Returns the row's number.
     """
@@ -40,7 +41,7 @@ def clear_alarm(*, actor: str, reason: str, ip: str = "") -> int:
     digest = digest_before(base)
     detail = {"alarm": alarm.reason, "raised_at": alarm.at, "first_bad": alarm.first_bad, "reason": reason}
     detail |= {"checkpoint": _kept(), "digest": digest}
-    entry = write(actor=actor, ip=ip, action="audit.alarm_cleared", target="audit", detail=detail)
+    entry = write(actor=actor, action="audit.alarm_cleared", target="audit", detail=detail)
     kept = Checkpoint(entry.seq, entry.hash, keyed_from=base, base=base, base_digest=digest)
     after_commit(partial(_go_on, kept), name="audit checkpoint")
     return entry.seq

@@ -27,12 +27,12 @@ from unfold.contrib.filters.admin import RangeDateFilter, TextFilter
 from unfold.utils import parse_date_str
 
 from console.audit.actions import MAX_REASON, NoAlarm, NoReason, clear_alarm
+from console.audit.actor import actor_of
 from console.audit.alarm import ALARMS
 from console.audit.export import COLUMNS, as_csv, as_lines, streamed
 from console.audit.models import Entry
 from console.audit.queries import known_actions, last_seq
 from console.audit.read_only import ReadOnlyAdmin
-from console.audit.signals import address
 from console.audit.watch import WATCH
 from console.audit.write import write
 from console.spreadsheet import as_sheet
@@ -162,9 +162,9 @@ class EntryAdmin(ReadOnlyAdmin):
             raise PermissionDenied
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
-        actor, reason = request.user.get_username(), request.POST.get("reason", "")
+        reason = request.POST.get("reason", "")
         try:
-            clear_alarm(actor=actor, ip=address(request), reason=reason)
+            clear_alarm(actor=actor_of(request), reason=reason)
         except NoAlarm:
             messages.info(request, _("There is no alarm."))
         except NoReason:
@@ -205,5 +205,5 @@ def download(lines: Any, *, name: str, kind: str) -> StreamingHttpResponse:
 
 
 def _note(request: HttpRequest, form: str, **more: str) -> None:
-    actor, detail = request.user.get_username(), {"format": form, **more}
-    write(actor=actor, ip=address(request), action="audit.exported", target="audit", detail=detail)
+    detail = {"format": form, **more}
+    write(actor=actor_of(request), action="audit.exported", target="audit", detail=detail)

@@ -16,6 +16,7 @@ from typing import Any
 
 from django.db import Error, connection, transaction
 
+from console.audit.actor import Actor
 from console.audit.write import write
 
 logger = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ class Refusals:
             "until": _moment(self._clock()),
             "counts": dict(tally.counts),
         }
-        write(actor="anonymous", ip=ip, action="requests.refused", target=source, detail=detail)
+        write(actor=Actor.anonymous(ip=ip), action="requests.refused", target=source, detail=detail)
 
 
 def _moment(seconds: float) -> str:

@@ -24,6 +24,7 @@ from django.http import HttpResponseBase
 from django.utils import timezone
 
 from console import __version__
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.audit.write import write
 from console.database.process_lease import is_running, own_lease
@@ -31,7 +32,7 @@ from console.database.process_lease import is_running, own_lease
 logger = logging.getLogger(__name__)
 
 STARTED, STOPPED, CRASHED = "server.started", "server.stopped", "server.crashed"
-ACTOR = "system"
+ACTOR = Actor.system("system")
 MACHINE_BOOT = Path("/proc/sys/kernel/random/boot_id")
 NUM_TRACES = 10
 KILLED = "killed from outside, out of memory, or power lost: the process left no trace"

@@ -9,25 +9,26 @@ from django.contrib.auth.signals import user_logged_in, user_logged_out, user_lo
 from django.dispatch import receiver
 from django.http import HttpRequest
 
+from console.audit.actor import Actor, address
 from console.audit.refusals import REFUSALS
 from console.audit.write import write
 
 
-def address(request: HttpRequest | None) -> str:
-    return request.META.get("REMOTE_ADDR", "") if request else ""
+def _person(request: HttpRequest | None, user: Any) -> Actor:
+    return Actor.person(user.get_username(), ip=address(request), id=f"user:{user.pk}")
 
 
 @receiver(user_logged_in)
 def signed_in(sender: Any, request: HttpRequest | None, user: Any, **kwargs: Any) -> None:
     name = user.get_username()
-    write(actor=name, ip=address(request), action="login.succeeded", target=f"user:{name}")
+    write(actor=_person(request, user), action="login.succeeded", target=f"user:{name}")
 
 
 @receiver(user_logged_out)
 def signed_out(sender: Any, request: HttpRequest | None, user: Any, **kwargs: Any) -> None:
     if user is not None:
         name = user.get_username()
-        write(actor=name, ip=address(request), action="logout", target=f"user:{name}")
+        write(actor=_person(request, user), action="logout", target=f"user:{name}")
 
 
 @receiver(user_login_failed)
@@ -39,7 +40,7 @@ def refused(
     if getattr(request, "axes_locked_out", False) and not was_counted(request):
         REFUSALS.note(source=f"user:{name}", ip=address(request), reason="sign-in while locked")
         return
-    write(actor="anonymous", ip=address(request), action="login.failed", target=f"user:{name}")
+    write(actor=Actor.anonymous(ip=address(request)), action="login.failed", target=f"user:{name}")
 
 
 @receiver(user_locked_out)
@@ -47,7 +48,7 @@ def locked(sender: Any, request: HttpRequest, username: str | None, **kwargs: An
     """axes tells of it at each attempt; the row is for the first."""
     if was_counted(request):
         name = (username or "")[:150]
-        write(actor="anonymous", ip=address(request), action="login.locked", target=f"user:{name}")
+        write(actor=Actor.anonymous(ip=address(request)), action="login.locked", target=f"user:{name}")
 
 
 def was_counted(request: HttpRequest | None) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
+from console.audit.actor import Actor
 from console.audit.alarm import ALARMS
 from console.audit.anchor import ANCHOR
 from console.audit.chain import NO_HASH, canonical, code_of, coded_text, hash_of
@@ -22,9 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 @transaction.atomic
-def write(
-    *, actor: str, action: str, target: str, detail: Mapping[str, Any] | None = None, ip: str = ""
-) -> Entry:
+def write(*, actor: Actor, action: str, target: str, detail: Mapping[str, Any] | None = None) -> Entry:
     """Append one entry, in the transaction that makes the change: both stand or fall together."""
     head = lock_end()
     if head.keyed_from is None:
@@ -32,8 +31,14 @@ def write(
         if (
             head.seq
         ):  # by a version without codes: from this entry on, and for what its hash covers, there is one
-            _append(head, actor="system", action="audit.keyed", target="audit", detail={"before": head.seq})
-    entry = _append(head, actor=actor, action=action, target=target, detail=detail or {}, ip=ip)
+            _append(
+                head,
+                actor=Actor.system("system"),
+                action="audit.keyed",
+                target="audit",
+                detail={"before": head.seq},
+            )
+    entry = _append(head, actor=actor, action=action, target=target, detail=detail or {})
     head.save()
     after_commit(partial(ANCHOR.advance, seq=entry.seq), name="audit checkpoint")
     return entry
@@ -59,14 +64,12 @@ def lock_end() -> Head:
     return head
 
 
-def _append(
-    head: Head, *, actor: str, action: str, target: str, detail: Mapping[str, Any], ip: str = ""
-) -> Entry:
+def _append(head: Head, *, actor: Actor, action: str, target: str, detail: Mapping[str, Any]) -> Entry:
     entry = Entry(
         seq=head.seq + 1,
         at=timezone.now(),
-        actor=storable(actor, length=200),
-        ip=storable(ip, length=64),
+        actor=storable(actor.name, length=200),
+        ip=storable(actor.ip, length=64),
         action=action,
         target=storable(target, length=300),
         detail=canonical(detail),

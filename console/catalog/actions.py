@@ -16,6 +16,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from console.audit.actor import SYSTEM, Actor
 from console.audit.write import write
 from console.catalog.conversion import Converted, Progress
 from console.catalog.engine_settings import in_play
@@ -53,24 +54,23 @@ class DeleteRefused(RuntimeError):
 
 def start_import(
     *,
-    actor: str,
+    actor: Actor,
     name: str,
     source: str,
     location: str = "",
     commit: str = "",
     quantize: str | None = None,
     engine: Mapping[str, Any] | None = None,
-    ip: str = "",
 ) -> Job:
     """Queue an import. Raises `ImportRefused` (with `field`) for whatever can be known before."""
     request = ImportRequest(name, source, location, commit, quantize, engine or {})
     request.check_place()
     request.check()
-    return enqueue(actor=actor, kind="import", subject=name, arguments=request.arguments(), ip=ip)
+    return enqueue(actor=actor, kind="import", subject=name, arguments=request.arguments())
 
 
 def import_model(
-    *, actor: str, request: ImportRequest, progress: Progress, key: str | None = None, ip: str = ""
+    *, actor: Actor, request: ImportRequest, progress: Progress, key: str | None = None
 ) -> Revision:
     """Obtain the files, check, convert where needed, register. What a job does, and the command line.
 
@@ -98,7 +98,6 @@ def import_model(
             source=obtained.source,
             engine=request.engine,
             facts=converted.facts,
-            ip=ip,
         )
         if converted.folder == target != revision.path and target.exists():
             shutil.rmtree(target)  # the same files are registered already
@@ -108,14 +107,13 @@ def import_model(
 @transaction.atomic
 def register(
     *,
-    actor: str,
+    actor: Actor,
     name: str,
     converted: Converted,
     source: str,
     engine: Mapping[str, Any],
     parent: Revision | None = None,
     facts: Mapping[str, Any] | None = None,
-    ip: str = "",
 ) -> Revision:
     """The only maker of revisions. A new name answers at once; a later revision waits to be rolled out."""
     served, _ = ServedModel.objects.get_or_create(name=name)
@@ -138,15 +136,15 @@ def register(
         detail = {"source": source, "folder": revision.folder, "engine": dict(engine)}
         if parent:
             detail["parent"] = parent.id
-        write(actor=actor, action="catalog.import", target=revision.id, detail=detail, ip=ip)
+        write(actor=actor, action="catalog.import", target=revision.id, detail=detail)
     else:
-        _bring_back(actor=actor, revision=revision, folder=converted.folder, ip=ip)
+        _bring_back(actor=actor, revision=revision, folder=converted.folder)
     if not Route.objects.filter(name=name).exists():
-        set_shares(actor=actor, name=name, weights={revision.id: ALL}, reason="first revision", ip=ip)
+        set_shares(actor=actor, name=name, weights={revision.id: ALL}, reason="first revision")
     return revision
 
 
-def derive(*, actor: str, revision: Revision, engine: Mapping[str, Any], ip: str = "") -> Revision:
+def derive(*, actor: Actor, revision: Revision, engine: Mapping[str, Any]) -> Revision:
     """The same files with other engine settings, as a revision of its own. Raises `ImportRefused`."""
     check_engine(engine)
     if revision.deployment.files_deleted_at is not None:
@@ -159,12 +157,11 @@ def derive(*, actor: str, revision: Revision, engine: Mapping[str, Any], ip: str
         source=revision.source,
         engine=engine,
         parent=revision,
-        ip=ip,
     )
 
 
 @transaction.atomic
-def delete_files(*, actor: str, revision: Revision, ip: str = "") -> None:
+def delete_files(*, actor: Actor, revision: Revision) -> None:
     """Give the disk of a revision back; its row stays, and what refers to it.
 
     Marked first and removed afterwards, so that a crash between leaves nothing servable; the next start
@@ -177,11 +174,11 @@ def delete_files(*, actor: str, revision: Revision, ip: str = "") -> None:
     if not deployments.filter(files_deleted_at=None).update(files_deleted_at=timezone.now()):
         return
     detail = {"folder": revision.folder, "revisions": together, "is_removed": is_ours(revision)}
-    write(actor=actor, action="catalog.delete_files", target=revision.id, detail=detail, ip=ip)
+    write(actor=actor, action="catalog.delete_files", target=revision.id, detail=detail)
     after_commit(sweep, name="delete files")
 
 
-def ensure_default_model(*, progress: Progress, actor: str = "system") -> Revision:
+def ensure_default_model(*, progress: Progress, actor: Actor = SYSTEM) -> Revision:
     """The current revision of the default model: fetched, converted and registered at the first call.
 
     Later calls need no network and no conversion; they check the files' hashes. Raises
@@ -208,7 +205,7 @@ def spec(revision: Revision) -> RevisionSpec:
     return RevisionSpec(revision=revision.id, folder=revision.path, engine=EngineConfig(**in_play(revision)))
 
 
-def _bring_back(*, actor: str, revision: Revision, folder: Path, ip: str) -> None:
+def _bring_back(*, actor: Actor, revision: Revision, folder: Path) -> None:
     """Files that were deleted and are here again: under the revision's own path, which never changes."""
     gone = Deployment.objects.filter(revision__in=sharing(revision)).exclude(files_deleted_at=None)
     if not gone.exists():
@@ -224,7 +221,7 @@ def _bring_back(*, actor: str, revision: Revision, folder: Path, ip: str) -> Non
             shutil.rmtree(revision.path)  # marked as deleted, not yet removed
         folder.rename(revision.path)
     gone.update(files_deleted_at=None)
-    write(actor=actor, action="catalog.restore_files", target=revision.id, detail={}, ip=ip)
+    write(actor=actor, action="catalog.restore_files", target=revision.id, detail={})
 
 
 def _check_unused(deployment: Deployment, asked: Revision) -> None:

@@ -43,6 +43,4 @@ def import_files(work: Work) -> Mapping[str, Any]:
 
 
 def _import(work: Work, request: ImportRequest) -> Revision:
-    return import_model(
-        actor=work.actor, request=request, progress=work.progress, key=work.job_id, ip=work.ip
-    )
+    return import_model(actor=work.actor, request=request, progress=work.progress, key=work.job_id)

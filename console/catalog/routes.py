@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
+from console.audit.actor import Actor
 from console.audit.write import write
 from console.catalog.models import PUBLIC_NAME, Deployment, Revision, Route
 from console.catalog.reconcile_signal import nudge
@@ -30,12 +31,11 @@ def shares(route: Route) -> dict[str, int]:
 @transaction.atomic
 def set_shares(
     *,
-    actor: str,
+    actor: Actor,
     name: str,
     weights: Mapping[str, int],
     version: int | None = None,
     reason: str = "",
-    ip: str = "",
 ) -> Route:
     """Let `name` lead to these revisions, in percent; the route is made where there is none.
 
@@ -50,7 +50,7 @@ def set_shares(
     before = shares(route)
     if apply_shares(route, weights) or is_new:
         detail = {"before": before, "after": dict(weights)} | ({"reason": reason} if reason else {})
-        write(actor=actor, action="route.change", target=name, detail=detail, ip=ip)
+        write(actor=actor, action="route.change", target=name, detail=detail)
     return route
 
 

@@ -11,6 +11,7 @@ from typing import get_args
 
 from django.utils.translation import gettext as _
 
+from console.audit.actor import Actor
 from console.catalog.actions import register, spec
 from console.catalog.conversion import Converted, Progress, convert, run_child
 from console.catalog.file_integrity import altered_file
@@ -35,7 +36,7 @@ class CertifyRefused(RuntimeError):
     """What needs no certificate, or is being compared already."""
 
 
-def start_quantize(*, actor: str, revision: Revision, method: str = "int8", ip: str = "") -> Job:
+def start_quantize(*, actor: Actor, revision: Revision, method: str = "int8") -> Job:
     """Queue: quantize into a folder of its own, register that as a child, certify it."""
     if method not in METHODS:
         raise QuantizeRefused(_("Weights are quantized by: %(methods)s.") % {"methods": ", ".join(METHODS)})
@@ -46,10 +47,10 @@ def start_quantize(*, actor: str, revision: Revision, method: str = "int8", ip: 
         raise QuantizeRefused(_("A mixture of experts is not quantized."))
     _check_idle(revision, QuantizeRefused)
     arguments = {"revision": revision.pk, "method": method}
-    return enqueue(actor=actor, kind="quantize", subject=revision.pk, arguments=arguments, ip=ip)
+    return enqueue(actor=actor, kind="quantize", subject=revision.pk, arguments=arguments)
 
 
-def start_certify(*, actor: str, revision: Revision, ip: str = "") -> Job:
+def start_certify(*, actor: Actor, revision: Revision) -> Job:
     """Queue: measure the revision, or the one of its line that has the same numbers, against its parent."""
     subject = certificates.numbers_of(revision)
     if subject.parent is None:
@@ -58,10 +59,10 @@ def start_certify(*, actor: str, revision: Revision, ip: str = "") -> Job:
     _check_here(subject.parent, CertifyRefused)
     _check_idle(subject, CertifyRefused)
     arguments = {"revision": subject.pk}
-    return enqueue(actor=actor, kind="certify", subject=subject.pk, arguments=arguments, ip=ip)
+    return enqueue(actor=actor, kind="certify", subject=subject.pk, arguments=arguments)
 
 
-def quantize(*, actor: str, parent: Revision, method: str, progress: Progress, ip: str = "") -> Revision:
+def quantize(*, actor: Actor, parent: Revision, method: str, progress: Progress) -> Revision:
     """Write the quantized folder, or take the one that an earlier start finished, and register it.
 
     Raises `ConversionFailed` and `FilesChanged`.
@@ -85,13 +86,10 @@ def quantize(*, actor: str, parent: Revision, method: str, progress: Progress, i
             engine={name: value for name, value in parent.engine.items() if name not in OF_FLOATS},
             parent=parent,
             facts=_licensed(converted, parent),
-            ip=ip,
         )
 
 
-def certify(
-    *, actor: str, revision: Revision, progress: Progress, job: str = "", ip: str = ""
-) -> Certificate:
+def certify(*, actor: Actor, revision: Revision, progress: Progress, job: str = "") -> Certificate:
     """Measure a revision and its parent in a child process, and write the certificate down.
 
     Raises `ConversionFailed` and `FilesChanged`.
@@ -108,7 +106,7 @@ def certify(
     for one in (revision, revision.parent):  # what was measured is what was registered
         if name := altered_file(one):
             raise FilesChanged(f"{name} of revision {one.pk} has changed while it was measured")
-    return certificates.issue(actor=actor, revision=revision, measured=measured, job=job, ip=ip)
+    return certificates.issue(actor=actor, revision=revision, measured=measured, job=job)
 
 
 def _finished(target: Path, method: str, progress: Progress) -> Converted | None:

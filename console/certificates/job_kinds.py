@@ -44,7 +44,6 @@ def quantize(work: Work) -> Mapping[str, Any]:
         parent=parent,
         method=str(work.arguments["method"]),
         progress=_part(work, 0.0, QUANTIZE_SHARE),
-        ip=work.ip,
     )
     work.log(f"revision {made.pk}")
     if made.parent_id is None:
@@ -64,9 +63,7 @@ def certify(work: Work) -> Mapping[str, Any]:
 
 
 def _certify(work: Work, revision: Revision, progress: Progress) -> Mapping[str, Any]:
-    certificate = quantizing.certify(
-        actor=work.actor, revision=revision, progress=progress, job=work.job_id, ip=work.ip
-    )
+    certificate = quantizing.certify(actor=work.actor, revision=revision, progress=progress, job=work.job_id)
     return _said(work, certificate)
 
 

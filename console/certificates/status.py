@@ -13,6 +13,7 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 import console
+from console.audit.actor import Actor
 from console.audit.write import write
 from console.catalog.engine_settings import in_play
 from console.catalog.file_integrity import altered_file
@@ -94,9 +95,7 @@ def require(revision: Revision) -> None:
 
 
 @transaction.atomic
-def issue(
-    *, actor: str, revision: Revision, measured: Mapping[str, Any], job: str, ip: str = ""
-) -> Certificate:
+def issue(*, actor: Actor, revision: Revision, measured: Mapping[str, Any], job: str) -> Certificate:
     """Write down what `inference.certify.compare` has measured of a revision and its parent."""
     assert revision.parent is not None
     figures = dict(measured["figures"])
@@ -123,7 +122,7 @@ def issue(
         "has_passed": certificate.has_passed,
         "missed": [check.figure for check in found if not check.has_passed],
     }
-    write(actor=actor, action="catalog.certify", target=revision.pk, detail=detail, ip=ip)
+    write(actor=actor, action="catalog.certify", target=revision.pk, detail=detail)
     return certificate
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
+from console.audit.actor import Actor
 from console.audit.write import write
 from console.catalog.models import Deployment, Revision
 from console.catalog.reconcile_signal import nudge
@@ -16,7 +17,7 @@ from console.deployments.load_on_demand import wake
 __all__ = ["DeploymentRefused", "force", "load", "release", "set_keeping", "unload", "wake"]
 
 IDLE = "idle"  # the reason of what went because nobody asked for it
-BY_ITSELF = "reconciler"  # the actor of what nobody did
+BY_ITSELF = Actor.system("reconciler")  # the actor of what nobody did
 
 
 class DeploymentRefused(RuntimeError):
@@ -24,7 +25,7 @@ class DeploymentRefused(RuntimeError):
 
 
 @transaction.atomic
-def load(*, actor: str, revision: Revision, reason: str = "", ip: str = "") -> None:
+def load(*, actor: Actor, revision: Revision, reason: str = "") -> None:
     """Want it loaded; a failed load is tried again. Raises `DeploymentRefused`."""
     deployment = _locked(revision)
     _check_loadable(deployment)
@@ -33,11 +34,11 @@ def load(*, actor: str, revision: Revision, reason: str = "", ip: str = "") -> N
         deployment.state, deployment.reason = Deployment.State.ABSENT, ""
         deployment.state_at = timezone.now()
     deployment.save()
-    _note(actor, "deployment.load", revision, ip, **({"reason": reason} if reason else {}))
+    _note(actor, "deployment.load", revision, **({"reason": reason} if reason else {}))
 
 
 @transaction.atomic
-def unload(*, actor: str, revision: Revision, ip: str = "") -> None:
+def unload(*, actor: Actor, revision: Revision) -> None:
     """Want it out of memory: requests in flight finish first. Refused while a route sends it requests."""
     deployment = _locked(revision)
     route = revision.arms.filter(weight__gt=0).values_list("route__name", flat=True).first()
@@ -47,13 +48,11 @@ def unload(*, actor: str, revision: Revision, ip: str = "") -> None:
         )
     deployment.wanted, deployment.is_pinned, deployment.is_forced = Deployment.Wanted.UNLOADED, False, False
     deployment.save()
-    _note(actor, "deployment.unload", revision, ip)
+    _note(actor, "deployment.unload", revision)
 
 
 @transaction.atomic
-def set_keeping(
-    *, actor: str, revision: Revision, is_pinned: bool, idle_seconds: int | None, ip: str = ""
-) -> None:
+def set_keeping(*, actor: Actor, revision: Revision, is_pinned: bool, idle_seconds: int | None) -> None:
     """Pinned: neither idleness nor another's need unloads it. `idle_seconds`: None as installed, 0 never."""
     deployment = _locked(revision)
     before = {"is_pinned": deployment.is_pinned, "idle_seconds": deployment.idle_seconds}
@@ -62,29 +61,29 @@ def set_keeping(
         return
     deployment.is_pinned, deployment.idle_seconds = is_pinned, idle_seconds
     deployment.save()
-    _note(actor, "deployment.keep", revision, ip, before=before, after=after)
+    _note(actor, "deployment.keep", revision, before=before, after=after)
 
 
 @transaction.atomic
-def force(*, actor: str, revision: Revision, ip: str = "") -> None:
+def force(*, actor: Actor, revision: Revision) -> None:
     """Serve this revision alone: all others leave memory, and requests for them answer 400 meanwhile."""
     deployment = _locked(revision)
     _check_loadable(deployment)
     Deployment.objects.filter(is_forced=True).exclude(pk=deployment.pk).update(is_forced=False)
     deployment.is_forced, deployment.wanted = True, Deployment.Wanted.LOADED
     deployment.save()
-    _note(actor, "deployment.force", revision, ip)
+    _note(actor, "deployment.force", revision)
 
 
 @transaction.atomic
-def release(*, actor: str, ip: str = "") -> None:
+def release(*, actor: Actor) -> None:
     """End the force: what is wanted comes back."""
     forced = Deployment.objects.select_for_update().filter(is_forced=True).select_related("revision").first()
     if forced is None:
         return
     forced.is_forced = False
     forced.save()
-    _note(actor, "deployment.release", forced.revision, ip)
+    _note(actor, "deployment.release", forced.revision)
 
 
 @transaction.atomic
@@ -118,6 +117,6 @@ def _mb(num_bytes: int) -> str:
     return f"{num_bytes / 10**6:,.0f} MB"
 
 
-def _note(actor: str, action: str, revision: Revision, ip: str, **detail: Any) -> None:
-    write(actor=actor, action=action, target=revision.id, detail=detail, ip=ip)
+def _note(actor: Actor, action: str, revision: Revision, **detail: Any) -> None:
+    write(actor=actor, action=action, target=revision.id, detail=detail)
     nudge()

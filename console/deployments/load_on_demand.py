@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from django.db import transaction
 
+from console.audit.actor import Actor
 from console.audit.write import write
 from console.catalog.failure import told
 from console.catalog.models import Deployment
@@ -20,7 +21,7 @@ from inference.protocol.errors import NotReady, RequestRejected, UnknownRevision
 LOOK_SECONDS = 0.05  # between two looks at what is loaded: in memory
 ASK_SECONDS = 0.5  # between two looks at why it is not yet: in the database
 GUESSED_LOAD_SECONDS = 10.0  # of a revision that was never loaded
-ACTOR = "reconciler"
+ACTOR = Actor.system("reconciler")
 
 
 class NotServed(RequestRejected):

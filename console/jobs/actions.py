@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import transaction
 
+from console.audit.actor import Actor
 from console.audit.write import write
 from console.database.after_commit import after_commit
 from console.jobs.dispatch import dispatch
@@ -22,11 +23,10 @@ class NotPossible(RuntimeError):
 @transaction.atomic
 def enqueue(
     *,
-    actor: str,
+    actor: Actor,
     kind: str,
     subject: str,
     arguments: Mapping[str, Any],
-    ip: str = "",
     retry_of: Job | None = None,
 ) -> Job:
     """Queue work of a kind of `kinds.py`. It starts once the caller's transaction is committed."""
@@ -35,20 +35,20 @@ def enqueue(
         where=KINDS[kind].where,
         subject=subject,
         arguments=dict(arguments),
-        actor=actor,
-        ip=ip,
+        actor=actor.name,
+        ip=actor.ip,
         retry_of=retry_of,
     )
     detail = {"kind": kind, "subject": subject, "arguments": dict(arguments)}
     if retry_of:
         detail["retry_of"] = retry_of.pk
-    write(actor=actor, action="job.enqueue", target=job.pk, detail=detail, ip=ip)
+    write(actor=actor, action="job.enqueue", target=job.pk, detail=detail)
     after_commit(dispatch, name="dispatch job")
     return job
 
 
 @transaction.atomic
-def cancel(*, actor: str, job: Job, ip: str = "") -> None:
+def cancel(*, actor: Actor, job: Job) -> None:
     """End a job: at once where it is queued, at its next word where it runs. Raises `NotPossible`."""
     rows = Job.objects.filter(pk=job.pk)
     locked = rows.select_for_update().get()
@@ -57,13 +57,13 @@ def cancel(*, actor: str, job: Job, ip: str = "") -> None:
     if locked.is_cancel_asked:
         return
     rows.update(is_cancel_asked=True)
-    write(actor=actor, action="job.cancel", target=job.pk, detail={"kind": job.kind}, ip=ip)
+    write(actor=actor, action="job.cancel", target=job.pk, detail={"kind": job.kind})
     if locked.state == Job.State.QUEUED:
-        end(rows, locked, Job.State.CANCELLED, actor=actor, ip=ip)
+        end(rows, locked, Job.State.CANCELLED, actor=actor)
 
 
 @transaction.atomic
-def retry(*, actor: str, job: Job, ip: str = "") -> Job:
+def retry(*, actor: Actor, job: Job) -> Job:
     """The same work again, as a new job. Raises `NotPossible` where it is open or done."""
     locked = Job.objects.select_for_update().get(pk=job.pk)
     if locked.state not in Job.REPEATABLE:
@@ -75,6 +75,5 @@ def retry(*, actor: str, job: Job, ip: str = "") -> Job:
         kind=locked.kind,
         subject=locked.subject,
         arguments=locked.arguments,
-        ip=ip,
         retry_of=locked,
     )

@@ -14,6 +14,7 @@ from django.db import Error, connection
 from django.utils import timezone
 from django.utils.translation import gettext_noop
 
+from console.audit.actor import Actor
 from console.database.text import storable
 from console.jobs.models import Job, JobLine
 from console.jobs.registry import Cancelled
@@ -46,12 +47,8 @@ class RunningJob:
         return self._job.pk
 
     @property
-    def actor(self) -> str:
-        return self._job.actor
-
-    @property
-    def ip(self) -> str:
-        return self._job.ip
+    def actor(self) -> Actor:
+        return self._job.asked_by
 
     @property
     def arguments(self) -> Mapping[str, Any]:

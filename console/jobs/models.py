@@ -8,6 +8,8 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from console.audit.actor import Actor
+
 
 def new_id() -> str:
     return f"job-{uuid.uuid4().hex[:16]}"
@@ -62,6 +64,10 @@ class Job(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+    @property
+    def asked_by(self) -> Actor:
+        return Actor.recorded(self.actor, ip=self.ip)
 
     @property
     def is_open(self) -> bool:

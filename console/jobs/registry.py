@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from django.utils.functional import Promise
 
+from console.audit.actor import Actor
 from console.jobs.models import Job
 
 MAX_DEATHS = 3  # a job whose process died is begun again, but not for ever
@@ -32,10 +33,7 @@ class Work(Protocol):
     def job_id(self) -> str: ...
 
     @property
-    def actor(self) -> str: ...
-
-    @property
-    def ip(self) -> str: ...
+    def actor(self) -> Actor: ...
 
     @property
     def arguments(self) -> Mapping[str, Any]: ...

@@ -10,6 +10,7 @@ from django.db import transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
+from console.audit.actor import Actor
 from console.audit.write import write
 from console.database.process_lease import own_lease
 from console.database.text import storable
@@ -43,8 +44,7 @@ def end(
     job: Job,
     state: Job.State,
     *,
-    actor: str = "",
-    ip: str = "",
+    actor: Actor | None = None,
     error_code: str = "",
     error: str = "",
     result: Mapping[str, Any] | None = None,
@@ -59,9 +59,7 @@ def end(
     detail = {"kind": job.kind, "subject": job.subject}
     if error_code:
         detail["error_code"] = error_code
-    write(
-        actor=actor or job.actor, action=f"job.{state.value}", target=job.pk, detail=detail, ip=ip or job.ip
-    )
+    write(actor=actor or job.asked_by, action=f"job.{state.value}", target=job.pk, detail=detail)
     return True
 
 

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from console.accounts.models import Team
 from console.accounts.streams import end_streams
+from console.audit.actor import Actor
 from console.audit.write import write
 from console.database.after_commit import after_commit
 from console.database.text import storable
@@ -39,13 +40,12 @@ class IssuedKey:
 @transaction.atomic
 def issue(
     *,
-    actor: str,
+    actor: Actor,
     name: str,
     team: Team,
     expires_at: datetime | None = None,
     scopes: Collection[str] = (),
     models: Collection[str] = (),
-    ip: str = "",
 ) -> IssuedKey:
     """A new key. No scope or no model named: every one, also those to come."""
     token = generate()
@@ -56,13 +56,12 @@ def issue(
         team=team,
         scopes=valid_scopes(scopes),
         allowed_models=valid_models(models),
-        created_by=actor[:200],
+        created_by=actor.name[:200],
         expires_at=valid_expiry(expires_at),
     )
     key.save(force_insert=True)
     write(
         actor=actor,
-        ip=ip,
         action="key.issued",
         target=f"key:{key.public_id}",
         detail={"team": team.name, **facts(key)},
@@ -73,13 +72,12 @@ def issue(
 @transaction.atomic
 def change(
     *,
-    actor: str,
+    actor: Actor,
     key: ApiKey,
     name: str,
     expires_at: datetime | None,
     scopes: Collection[str],
     models: Collection[str],
-    ip: str = "",
 ) -> ApiKey:
     """Rename a key, or let it do more or less: counts from its next request on."""
     key = ApiKey.objects.select_for_update().get(pk=key.pk)
@@ -97,12 +95,12 @@ def change(
             "before": {one: before[one] for one in changed},
             "after": {one: after[one] for one in changed},
         }
-        write(actor=actor, ip=ip, action="key.changed", target=f"key:{key.public_id}", detail=detail)
+        write(actor=actor, action="key.changed", target=f"key:{key.public_id}", detail=detail)
     return key
 
 
 @transaction.atomic
-def revoke(*, actor: str, key: ApiKey, ip: str = "") -> bool:
+def revoke(*, actor: Actor, key: ApiKey) -> bool:
     """Revoke a key. False: it was before.
 
     Its next request is refused. Its streams in this process end once that is durable; those of other
@@ -112,7 +110,7 @@ def revoke(*, actor: str, key: ApiKey, ip: str = "") -> bool:
     if not ApiKey.objects.filter(pk=key.pk, revoked_at=None).update(revoked_at=now):
         return False
     key.revoked_at = now
-    write(actor=actor, ip=ip, action="key.revoked", target=f"key:{key.public_id}", detail={"name": key.name})
+    write(actor=actor, action="key.revoked", target=f"key:{key.public_id}", detail={"name": key.name})
     after_commit(partial(end_streams, key.public_id), name="end streams", is_shut_out=True)
     return True
 

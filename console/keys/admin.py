@@ -10,8 +10,8 @@ from django.forms import ModelForm
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
+from console.audit.actor import actor_of
 from console.audit.read_only import ReadOnlyAdmin
-from console.audit.signals import address
 from console.keys.actions import issue, revoke
 from console.keys.models import ApiKey
 
@@ -45,8 +45,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: ModelForm[Any], change: bool) -> None:
         issued = issue(
-            actor=request.user.get_username(),
-            ip=address(request),
+            actor=actor_of(request),
             name=obj.name,
             team=obj.team,
             expires_at=obj.expires_at,
@@ -69,6 +68,6 @@ class ApiKeyAdmin(ReadOnlyAdmin):
 
     @admin.action(description="Revoke the selected keys", permissions=["revoke"])
     def revoke_keys(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> None:
-        actor, ip = request.user.get_username(), address(request)
-        num_revoked = sum(revoke(actor=actor, ip=ip, key=key) for key in queryset)
+        actor = actor_of(request)
+        num_revoked = sum(revoke(actor=actor, key=key) for key in queryset)
         messages.success(request, f"Revoked {num_revoked} keys.")

@@ -10,6 +10,7 @@ from typing import Any
 from django.db import transaction
 
 from console.accounts.models import Team
+from console.audit.actor import Actor
 from console.audit.write import write
 from console.keys.actions import IssuedKey, issue
 from console.keys.models import ApiKey
@@ -50,7 +51,7 @@ def limits_of(limit: Limit | None) -> Limits:
 
 
 @transaction.atomic
-def set_limits(*, actor: str, key: ApiKey, limits: Limits, ip: str = "") -> Limit:
+def set_limits(*, actor: Actor, key: ApiKey, limits: Limits) -> Limit:
     """Give a key limits, change them or lift them. They count for requests that begin from now on."""
     Limit.objects.get_or_create(key=key)
     limit = Limit.objects.select_for_update().get(key=key)
@@ -65,7 +66,7 @@ def set_limits(*, actor: str, key: ApiKey, limits: Limits, ip: str = "") -> Limi
     if limits != before:
         limit.save()
         detail: dict[str, Any] = {"before": asdict(before), "after": asdict(limits)}
-        write(actor=actor, ip=ip, action="limit.set", target=f"key:{key.public_id}", detail=detail)
+        write(actor=actor, action="limit.set", target=f"key:{key.public_id}", detail=detail)
     return limit
 
 
@@ -84,28 +85,25 @@ def began(before: Limits, after: Limits) -> list[str]:
 
 
 @transaction.atomic
-def set_budget(*, actor: str, key: ApiKey, budget_tokens: int, ip: str = "") -> Limit:
+def set_budget(*, actor: Actor, key: ApiKey, budget_tokens: int) -> Limit:
     """Give a key a budget of tokens in all, or change it; its rates stay."""
     before = limits_of(Limit.objects.filter(key=key).first())
-    return set_limits(actor=actor, key=key, limits=replace(before, budget_tokens=budget_tokens), ip=ip)
+    return set_limits(actor=actor, key=key, limits=replace(before, budget_tokens=budget_tokens))
 
 
 @transaction.atomic
 def issue_with_limits(
     *,
-    actor: str,
+    actor: Actor,
     name: str,
     team: Team,
     limits: Limits,
     expires_at: datetime | None = None,
     scopes: Collection[str] = (),
     models: Collection[str] = (),
-    ip: str = "",
 ) -> IssuedKey:
     """A new key that was never without its limits."""
-    issued = issue(
-        actor=actor, name=name, team=team, expires_at=expires_at, scopes=scopes, models=models, ip=ip
-    )
+    issued = issue(actor=actor, name=name, team=team, expires_at=expires_at, scopes=scopes, models=models)
     if limits != Limits():
-        set_limits(actor=actor, key=issued.key, limits=limits, ip=ip)
+        set_limits(actor=actor, key=issued.key, limits=limits)
     return issued

@@ -9,6 +9,7 @@ from typing import TypedDict, Unpack
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from console.audit.actor import Actor
 from console.catalog.models import Deployment, Revision, Route
 from console.catalog.routes import ALL, BadRoute, RouteChanged, apply_shares, set_shares, shares
 from console.database.ledger_transaction import in_turn
@@ -22,23 +23,21 @@ from console.rollouts.transition import locked, move, note, prove
 
 
 class _Wish(TypedDict, total=False):
-    actor: str
+    actor: Actor
     rollout: int
     version: int | None
     reason: str
-    ip: str
 
 
 def start(
     *,
-    actor: str,
+    actor: Actor,
     route: str,
     candidate: str,
     steps: Sequence[Step],
     another_model: bool = False,
     version: int | None = None,
     reason: str = "",
-    ip: str = "",
 ) -> Rollout:
     """Let the candidate be loaded; from then on tick.py gives it its shares of `route`, step by step.
 
@@ -54,21 +53,19 @@ def start(
         another_model=another_model,
         version=version,
         reason=reason,
-        ip=ip,
     )
 
 
 @in_turn
 def _start(
     *,
-    actor: str,
+    actor: Actor,
     route: str,
     candidate: str,
     steps: Sequence[Step],
     another_model: bool,
     version: int | None,
     reason: str,
-    ip: str,
 ) -> Rollout:
     now = timezone.now()
     row = _free_route(Route.objects.select_for_update().get(name=route), version)
@@ -80,16 +77,16 @@ def _start(
         candidate_id=candidate,
         steps=[asdict(step) for step in steps],
         shares_before=to_pairs(before),
-        actor=actor,
+        actor=actor.name,
         reason=reason,
         created_at=now,
     )
     rollout.take(standing)
     rollout.save()
     apply_shares(row, rollout.shares_at(standing))
-    _load(actor, candidate, ip)
+    _load(actor, candidate)
     detail = {"candidate": candidate, "steps": rollout.steps, "before": before}
-    note(rollout, actor=actor, action="rollout.start", detail=detail, reason=reason, ip=ip)
+    note(rollout, actor=actor, action="rollout.start", detail=detail, reason=reason)
     return rollout
 
 
@@ -151,9 +148,7 @@ def undo(**wish: Unpack[_Wish]) -> Rollout:
 
 
 @in_turn
-def release(
-    *, actor: str, rollout: int, version: int | None = None, reason: str = "", ip: str = ""
-) -> Rollout:
+def release(*, actor: Actor, rollout: int, version: int | None = None, reason: str = "") -> Rollout:
     """Keep the replaced revisions no longer: their memory is free, and an undo has to load them again."""
     row = locked(rollout, version)
     held = shares(row.route)
@@ -162,50 +157,46 @@ def release(
         raise RolloutRefused("nothing_kept", _("Nothing is kept for an undo of this rollout."))
     apply_shares(row.route, answering(held))
     for revision in Revision.objects.filter(pk__in=kept, deployment__is_pinned=False, arms=None):
-        unload(actor=actor, revision=revision, ip=ip)
+        unload(actor=actor, revision=revision)
     row.released_at = timezone.now()
     row.version += 1
     row.save()
-    note(row, actor=actor, action="rollout.release", detail={"revisions": kept}, reason=reason, ip=ip)
+    note(row, actor=actor, action="rollout.release", detail={"revisions": kept}, reason=reason)
     return row
 
 
 @in_turn
-def create_route(
-    *, actor: str, route: str, weights: Mapping[str, int], reason: str = "", ip: str = ""
-) -> None:
+def create_route(*, actor: Actor, route: str, weights: Mapping[str, int], reason: str = "") -> None:
     """A switch of a name that nothing answers to yet."""
     if Route.objects.filter(name=route, arms__weight__gt=0).exists():
         raise RolloutRefused("route_exists", _("There is a route of that name."))
-    switch(actor=actor, route=route, weights=weights, reason=reason, ip=ip)
+    switch(actor=actor, route=route, weights=weights, reason=reason)
 
 
 def switch(
     *,
-    actor: str,
+    actor: Actor,
     route: str,
     weights: Mapping[str, int],
     version: int | None = None,
     reason: str = "",
-    ip: str = "",
 ) -> Rollout | None:
     """Change a route's shares at once, or make a route, or (no weights) take its name out of service.
 
     It can be undone like a promotion: what it replaces stays loaded. None: there was nothing to change.
     """
     look_at_files(weights)
-    return _switch(actor=actor, route=route, weights=weights, version=version, reason=reason, ip=ip)
+    return _switch(actor=actor, route=route, weights=weights, version=version, reason=reason)
 
 
 @in_turn
 def _switch(
     *,
-    actor: str,
+    actor: Actor,
     route: str,
     weights: Mapping[str, int],
     version: int | None,
     reason: str,
-    ip: str,
 ) -> Rollout | None:
     row = Route.objects.select_for_update().filter(name=route).first()
     before = answering(shares(_free_route(row, version))) if row else {}
@@ -216,7 +207,7 @@ def _switch(
         prove(before, after)
     kept = dict.fromkeys(before.keys() - after.keys(), 0) if after else {}
     try:
-        changed = set_shares(actor=actor, name=route, weights=after | kept, reason=reason, ip=ip)
+        changed = set_shares(actor=actor, name=route, weights=after | kept, reason=reason)
     except RouteChanged as error:
         raise RolloutChanged(str(error)) from error
     return Rollout.objects.create(
@@ -226,8 +217,8 @@ def _switch(
         shares_after=to_pairs(after),
         state=State.PROMOTED.value,
         reason=reason,
-        actor=actor,
-        ended_by=actor,
+        actor=actor.name,
+        ended_by=actor.name,
         ended_at=timezone.now(),
     )
 
@@ -276,9 +267,9 @@ def _look_at_candidate(rollout: int) -> None:
     look_at_files([candidate] if candidate else [])
 
 
-def _load(actor: str, candidate: str, ip: str) -> None:
+def _load(actor: Actor, candidate: str) -> None:
     """Also tries again what has failed to load before."""
     try:
-        load(actor=actor, revision=Revision.objects.get(pk=candidate), reason="rollout", ip=ip)
+        load(actor=actor, revision=Revision.objects.get(pk=candidate), reason="rollout")
     except DeploymentRefused as error:
         raise RolloutRefused("not_loadable", str(error)) from error

@@ -12,6 +12,7 @@ from pathlib import Path
 from django.conf import settings
 from django.db import transaction
 
+from console.audit.actor import Actor
 from console.catalog.actions import DEFAULT_MODEL, register
 from console.catalog.conversion import ConversionFailed, Converted, Progress
 from console.catalog.files import files_lock, sharing, target_of
@@ -34,7 +35,7 @@ def is_outdated(revision: Revision) -> bool:
     return is_converted and bool(revision.facts.get("converter", 1) < GGUF_CONVERTER)
 
 
-def renew(*, actor: str, progress: Progress) -> None:
+def renew(*, actor: Actor, progress: Progress) -> None:
     """Converts the default model anew where that is due; never raises, since the old one still answers."""
     try:
         if old := _outdated_default():
@@ -62,7 +63,7 @@ def _outdated_default() -> Revision | None:
     return next(iter(plain), None)
 
 
-def _renew_default(*, actor: str, old: Revision, progress: Progress) -> None:
+def _renew_default(*, actor: Actor, old: Revision, progress: Progress) -> None:
     target = target_of(DEFAULT_MODEL, f"converter-{GGUF_CONVERTER}")
     converted = from_package(SMOLLM2, data_dir=Path(settings.DATA_DIR), target=target, progress=progress)
     with files_lock(), transaction.atomic():
@@ -77,7 +78,7 @@ def _renew_default(*, actor: str, old: Revision, progress: Progress) -> None:
             _keep_alike(actor=actor, before=before, after=after)
 
 
-def _register_alike(old: Iterable[Revision], converted: Converted, *, actor: str) -> dict[str, str]:
+def _register_alike(old: Iterable[Revision], converted: Converted, *, actor: Actor) -> dict[str, str]:
     """The same engine settings over the new files; old revision -> new one."""
     made: dict[str, Revision] = {}
     for revision in old:
@@ -92,7 +93,7 @@ def _register_alike(old: Iterable[Revision], converted: Converted, *, actor: str
     return {before: after.pk for before, after in made.items()}
 
 
-def _keep_alike(*, actor: str, before: str, after: str) -> None:
+def _keep_alike(*, actor: Actor, before: str, after: str) -> None:
     """The new one is kept in memory as the old one was, which leaves where nothing leads there any more."""
     old = Deployment.objects.select_related("revision").get(pk=before)
     new = Revision.objects.get(pk=after)

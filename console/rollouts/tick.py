@@ -8,6 +8,7 @@ import logging
 from datetime import datetime
 from functools import partial
 
+from console.audit.actor import Actor
 from console.catalog.models import Deployment
 from console.catalog.routes import shares
 from console.rollouts.certificate_gate import look_at_files
@@ -19,7 +20,7 @@ from console.rollouts.transition import abandon, move
 
 logger = logging.getLogger(__name__)
 
-ACTOR = "rollout"
+ACTOR = Actor.system("rollout")
 
 
 def tick(now: datetime) -> None:

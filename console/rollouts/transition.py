@@ -7,6 +7,7 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
+from console.audit.actor import Actor
 from console.audit.write import write
 from console.catalog.models import Route
 from console.catalog.routes import BadRoute, apply_shares, shares
@@ -37,13 +38,12 @@ ACTIONS = {  # event -> action of the audit entry
 @in_turn
 def move(
     *,
-    actor: str,
+    actor: Actor,
     rollout: int,
     event: Event,
     now: datetime,
     version: int | None = None,
     reason: str = "",
-    ip: str = "",
 ) -> Rollout:
     """Let `event` happen. Raises `RolloutRefused`; `RolloutChanged` when `version` has passed."""
     row = locked(rollout, version)
@@ -68,20 +68,20 @@ def move(
     detail: dict[str, Any] = {"state": row.state, "step": row.step_index + 1, "version": row.version}
     if before != after:
         detail |= {"before": before, "after": after}
-    note(row, actor=actor, action=ACTIONS[event], detail=detail, reason=reason, ip=ip)
+    note(row, actor=actor, action=ACTIONS[event], detail=detail, reason=reason)
     return row
 
 
 @in_turn
-def abandon(*, actor: str, rollout: int, version: int, now: datetime) -> None:
+def abandon(*, actor: Actor, rollout: int, version: int, now: datetime) -> None:
     """End a rollout whose route somebody has changed past it; the shares stay as they are."""
     row = locked(rollout, version)
     if answering(shares(row.route)) == row.reached:
         return
-    reason = "the shares of the route have been changed past the rollout"
+    reason = "the shares of the route were changed outside the rollout"
     row.take(transition(row.standing(), Event.FAILED, now))
     save(row, actor=actor, reason=reason, now=now)
-    note(row, actor=actor, action="rollout.abort", detail={"state": row.state}, reason=reason, ip="")
+    note(row, actor=actor, action="rollout.abort", detail={"state": row.state}, reason=reason)
 
 
 def locked(rollout: int, version: int | None) -> Rollout:
@@ -95,18 +95,18 @@ def locked(rollout: int, version: int | None) -> Rollout:
     return row
 
 
-def save(row: Rollout, *, actor: str, reason: str, now: datetime) -> None:
+def save(row: Rollout, *, actor: Actor, reason: str, now: datetime) -> None:
     row.version += 1
     row.reason = reason
     if not row.is_active:
-        row.ended_at, row.ended_by = now, actor
+        row.ended_at, row.ended_by = now, actor.name
         after_commit(ROLLOUTS.labels(row.state).inc, name="count rollout")
     row.save()
 
 
-def note(row: Rollout, *, actor: str, action: str, detail: dict[str, Any], reason: str, ip: str) -> None:
+def note(row: Rollout, *, actor: Actor, action: str, detail: dict[str, Any], reason: str) -> None:
     detail |= {"reason": reason} if reason else {}
-    write(actor=actor, action=action, target=target_of(row), detail=detail, ip=ip)
+    write(actor=actor, action=action, target=target_of(row), detail=detail)
 
 
 def target_of(row: Rollout) -> str:

@@ -16,6 +16,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpRespons
 from django.utils.deprecation import MiddlewareMixin
 
 from console.addresses import Networks
+from console.audit.actor import actor_of, address
 from console.audit.refusals import REFUSALS
 from console.audit.server_runs import stamp
 from console.audit.write import write
@@ -140,14 +141,13 @@ class PolicyMiddleware(MiddlewareMixin):
 def write_refusal(request: HttpRequest, route: str, status: int) -> None:
     """A person who tries what they may not is an audit entry, whoever refused it: the policy, a view, Django
     admin or the check of the form's token; one who goes on trying is counted, as strangers' scans are."""
-    ip = request.META.get("REMOTE_ADDR", "")
     name = request.user.get_username() if request.user.is_authenticated else ""
     source = f"user:{name}" if name else "stranger"
     if name and REFUSALS.has_row(source):
         detail = {"method": request.method, "path": request.path[:300]}
-        write(actor=name, ip=ip, action="access.refused", target=f"route:{route}", detail=detail)
+        write(actor=actor_of(request), action="access.refused", target=f"route:{route}", detail=detail)
     else:
-        REFUSALS.note(source=source, ip=ip, reason=f"{status} {route}")
+        REFUSALS.note(source=source, ip=address(request), reason=f"{status} {route}")
 
 
 def to_sign_in(request: HttpRequest) -> HttpResponseBase:

@@ -19,6 +19,7 @@ from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
 
 from console import trace_export
+from console.audit.actor import Actor
 from console.audit.refusals import REFUSALS
 from console.catalog.conversion import OFFLINE
 from console.database.group_commit import ledger
@@ -107,8 +108,8 @@ def ensure_something_to_serve(say: Say) -> None:
 
     sweep()
     if not Revision.objects.exists():
-        ensure_default_model(progress=_shown(say), actor="serve")
-    renew(progress=_shown(say), actor="serve")
+        ensure_default_model(progress=_shown(say), actor=Actor.system("serve"))
+    renew(progress=_shown(say), actor=Actor.system("serve"))
     EARLY_CHECKS.begin(loaded_first())
 
 
@@ -187,10 +188,10 @@ def settle_and_greet() -> FirstStart | None:
         server_runs.write_crash(server, num_lost=lost[server])
     server_runs.write_start(num_lost=lost.total())
     RUNNER.start()
-    password = ensure_operator(actor="serve")
+    password = ensure_operator(actor=Actor.system("serve"))
     if password is None:
         return None
-    key = issue(actor="serve", name="first key", team=default_team())
+    key = issue(actor=Actor.system("serve"), name="first key", team=default_team())
     first = FirstStart(username=FIRST_OPERATOR, password=password, key=key.secret)
     try:
         first.write_down(environment().data_dir / FIRST_SIGN_IN)

@@ -25,7 +25,7 @@ from inference.cpu.atomics import (
     from_bits,
     longs,
 )
-from inference.cpu.vectors import VECTORS, lanes, prefetch, step_of, summing, tile
+from inference.cpu.vectors import VECTORS, lanes, prefetch, step_of, tile, weighted_sum
 
 SEQUENCE = np.dtype(
     [
@@ -48,7 +48,7 @@ ZERO = np.float32(0.0)
 
 scores_4x4, scores_3x4, scores_2x4 = tile("float32", 4, 4), tile("float32", 3, 4), tile("float32", 2, 4)
 scores_1x4, scores_1x1 = tile("float32", 1, 4), tile("float32", 1, 1)
-sums_4, sums_3, sums_2, sums_1 = summing(4), summing(3), summing(2), summing(1)
+sums_4, sums_3, sums_2, sums_1 = weighted_sum(4), weighted_sum(3), weighted_sum(2), weighted_sum(1)
 STEP = step_of("float32")
 WIDTH = VECTORS * lanes()
 
@@ -61,7 +61,7 @@ def tokens_at_once(heads):
 
 @register_jitable
 def num_parts(sequence, heads):
-    """Of the keys. One that no token of a layer's window sees is left out when its turn comes."""
+    """Parts of the keys; those outside a layer's window are skipped when reached."""
     if sequence["num_tokens"] > tokens_at_once(heads):
         return 1
     return -(-sequence["kv_len"] // PART)
@@ -123,11 +123,11 @@ def attend(sequence, share, heads, keys, values, scaling, window, queries, strid
             seen, part * PART, end, scores, sums,
         )  # fmt: skip
         if parts == 1:
-            _join_rows(sums, num_rows, dim, whole)
+            _merge_rows(sums, num_rows, dim, whole)
         part += 1
     if parts > 1:
         return
-    _, weights = _figures(whole, num_rows, dim)
+    _, weights = _row_stats(whole, num_rows, dim)
     for row in range(num_rows):
         token = sequence.offset + first + row // group
         target = out + 4 * (token * heads.num_heads + kv_head * group + row % group) * dim
@@ -137,14 +137,14 @@ def attend(sequence, share, heads, keys, values, scaling, window, queries, strid
 @njit
 def _clear(sums, num_rows, dim):
     """Room for sums of values [num_rows, dim], the highest score and the sum of weights of each row."""
-    highest, weights = _figures(sums, num_rows, dim)
+    highest, weights = _row_stats(sums, num_rows, dim)
     fill(floats(sums, num_rows * dim), ZERO)
     fill(highest, MASKED)
     fill(weights, ZERO)
 
 
 @njit
-def _figures(sums, num_rows, dim):
+def _row_stats(sums, num_rows, dim):
     """Views of the highest scores and the sums of weights, [num_rows] each, behind the sums of values."""
     place = sums + 4 * num_rows * dim
     return floats(place, num_rows), floats(place + 4 * num_rows, num_rows)
@@ -156,7 +156,7 @@ def _attend_part(sequence, heads, keys, values, window, rows, num_rows, seen, st
     dim, group = heads.head_dim, heads.num_heads // heads.num_kv_heads
     slot_bytes = 4 * heads.num_kv_heads * dim
     count = min(PART, end - start)
-    highest, weights = _figures(sums, num_rows, dim)
+    highest, weights = _row_stats(sums, num_rows, dim)
     _clear(sums, num_rows, dim)
     if count <= 0 or (window and start + count <= seen - window):
         return
@@ -169,19 +169,19 @@ def _attend_part(sequence, heads, keys, values, window, rows, num_rows, seen, st
         fill(line[max(0, min(count, own - start)) :], MASKED)
         if window:
             fill(line[: max(0, min(count, own - window - start))], MASKED)
-        highest[row], weights[row] = _soften(line)
+        highest[row], weights[row] = _softmax_part(line)
     _sum_values(sequence, heads, values, slot_bytes, scores, num_rows, start, count, sums)
 
 
 @njit
-def _join_rows(sums, num_rows, dim, whole):
-    """Adds a part to what the parts before it came to, both as `_clear` lays them out."""
-    highest, own = _figures(sums, num_rows, dim)
-    top, weight = _figures(whole, num_rows, dim)
+def _merge_rows(sums, num_rows, dim, whole):
+    """Merges a part's rows into the running ones, both laid out as by `_clear`."""
+    highest, own = _row_stats(sums, num_rows, dim)
+    top, weight = _row_stats(whole, num_rows, dim)
     for row in range(num_rows):
         if highest[row] != MASKED:
             part, target = floats(sums + 4 * row * dim, dim), floats(whole + 4 * row * dim, dim)
-            top[row], weight[row] = _join(part, highest[row], own[row], target, top[row], weight[row])
+            top[row], weight[row] = _merge(part, highest[row], own[row], target, top[row], weight[row])
 
 
 @njit
@@ -200,16 +200,16 @@ def combine_parts(sequence, token, heads, out):
         top, weight = MASKED, ZERO
         for part in range(parts):
             sums = first + part * heads.num_kv_heads * size
-            highest, own = _figures(sums, num_rows, dim)
+            highest, own = _row_stats(sums, num_rows, dim)
             if highest[row] != MASKED:
                 values = floats(sums + 4 * row * dim, dim)
-                top, weight = _join(values, highest[row], own[row], target, top, weight)
+                top, weight = _merge(values, highest[row], own[row], target, top, weight)
         _scale(target, ONE / weight, target)
 
 
 @njit(fastmath=FASTMATH)
-def _join(sums, highest, own, target, top, weight):
-    """Adds a part to what the parts before it came to; the highest score and sum of weights so far."""
+def _merge(sums, highest, own, target, top, weight):
+    """Merges a part's softmax state into the running one; returns the highest score and sum of weights."""
     before, added = ONE, ONE
     if top == MASKED:
         before, top = ZERO, highest
@@ -311,10 +311,10 @@ def _dots(x, x_stride, key, key_stride, length, num_rows, num_keys, out):
 
 
 @njit(fastmath=FASTMATH)
-def _soften(line):
-    """Scores of a part become shares by the highest of them, which is returned, with the sum of the shares.
+def _softmax_part(line):
+    """The unnormalized softmax of a part's PART scores, in place; returns the highest score and the sum.
 
-    Always of as many numbers: how a sum is cut into vectors must not depend on how many keys there are.
+    Always of PART numbers: the order of a sum must not depend on how many keys there are.
     """
     most = _ordered(MASKED)
     for i in range(PART):

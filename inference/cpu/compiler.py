@@ -17,10 +17,10 @@ def works() -> bool:
     try:
         import numba  # noqa: F401 - where it is missing, what follows says so less plainly
 
-        from inference.cpu.matmul_single import is_right
+        from inference.cpu.matmul_single import passes_self_test
         from inference.cpu.vectors import has_int16_products
 
-        return has_int16_products() and is_right()
+        return has_int16_products() and passes_self_test()
     except Exception as error:  # whatever it is, torch can do without
         logger.warning("products on this CPU are not compiled: %s: %s", type(error).__name__, error)
         return False

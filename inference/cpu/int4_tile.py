@@ -22,9 +22,9 @@ from inference.cpu.vectors import (
     LONG,
     SHORT,
     Value,
+    broadcast,
     fetch_soon,
     lanes,
-    spread,
 )
 
 # A word holds four weights of a group's first half in the low bits of its bytes, and as many of its second
@@ -172,10 +172,10 @@ class Int4Tile(ABC):
         address = self.builder.add(base, LONG(offset))
         return self.builder.load(self.builder.inttoptr(address, kind.as_pointer()), align=align)
 
-    def _everywhere(self, row: Value, offset: Value, kind: Any) -> Value:
+    def _broadcast(self, row: Value, offset: Value, kind: Any) -> Value:
         """A vector of the number of 32 bits at an address."""
         place = self.builder.inttoptr(self.builder.add(row, offset), kind.as_pointer())
-        return spread(self.builder, self.builder.load(place, align=4))
+        return broadcast(self.builder, self.builder.load(place, align=4))
 
     def _variable(self, value: Value) -> Value:
         return cgutils.alloca_once_value(self.builder, value)
@@ -202,7 +202,7 @@ class Int16Int4Tile(Int4Tile):
     def _first(self, row: Value, index: Value, length: Value) -> Value:
         builder = self.builder
         numbers = builder.mul(length, LONG(self.number_bytes))
-        return self._everywhere(row, builder.add(numbers, builder.mul(index, LONG(4))), INT)
+        return self._broadcast(row, builder.add(numbers, builder.mul(index, LONG(4))), INT)
 
     def _add(
         self, sums: Sums, rows: Sequence[Value], words: Sequence[Value], start: Value, part: int
@@ -211,7 +211,7 @@ class Int16Int4Tile(Int4Tile):
         weights = [self._weights(builder.bitcast(word, self.shorts), part) for word in words]
         offset = builder.add(start, LONG(2 * self.number_bytes * (part // 2)))
         for row, address in enumerate(rows):
-            numbers = builder.bitcast(self._everywhere(address, offset, INT), self.shorts)
+            numbers = builder.bitcast(self._broadcast(address, offset, INT), self.shorts)
             for column, weight in enumerate(weights):
                 place = sums[row, column][part % self.num_chains]
                 product = builder.call(self.multiply, [numbers, weight])
@@ -246,7 +246,7 @@ class Float32Int4Tile(Int4Tile):
             offset = self.builder.add(start, LONG(self.number_bytes * (part // 2 + 2 * half)))
             weights = [self._weights(word, 16 * half + 4 * part) for word in words]
             for row, address in enumerate(rows):
-                number = self._everywhere(address, offset, FLOAT)
+                number = self._broadcast(address, offset, FLOAT)
                 for column, weight in enumerate(weights):
                     (place,) = sums[row, column]
                     product = self.builder.fmul(number, weight, flags=FUSED)

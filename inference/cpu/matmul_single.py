@@ -109,7 +109,7 @@ def workers() -> WorkerPool:
     return WorkerPool()
 
 
-def is_right() -> bool:
+def passes_self_test() -> bool:
     """A self-test on small products: nothing is clipped, no number lost."""
     weight = torch.arange(-127, 128, dtype=torch.int8, device="cpu").repeat(79)[: 64 * 77].view(64, 77)
     x = _spread(-1, 1, 9 * 77).view(9, 77)

@@ -25,12 +25,12 @@ def pack(weight: Tensor, *, into: Tensor | None = None) -> Tensor:
     num_outputs, num_inputs = weight.shape
     missing = -num_outputs % BLOCK
     filled = F.pad(weight, (0, 0, 0, missing)) if missing else weight  # which would copy it all the same
-    packed = room(len(filled), num_inputs, weight.dtype) if into is None else into
+    packed = empty_packed(len(filled), num_inputs, weight.dtype) if into is None else into
     np.copyto(_bits(packed), _bits(filled).reshape(-1, BLOCK, num_inputs).transpose(0, 2, 1))
     return packed
 
 
-def room(num_outputs: int, num_inputs: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+def empty_packed(num_outputs: int, num_inputs: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     """An empty packed weight [num_outputs / 32, num_inputs, 32]."""
     return torch.empty((num_outputs // BLOCK, num_inputs, BLOCK), dtype=dtype, device="cpu")
 

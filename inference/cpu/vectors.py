@@ -1,7 +1,7 @@
 """Dot products of a few rows with a few others as LLVM vectors, where the CPU spends nearly all its time.
 
-`tile` and `summing` make functions that compiled code can call. Their shape is fixed when they are made, so
-that all sums stay in registers.
+`tile` and `weighted_sum` make functions that compiled code can call. Their shape is fixed when they are made,
+so that all sums stay in registers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FLOAT, BYTE, SHORT, INT, LONG = ir.FloatType(), ir.IntType(8), ir.IntType(16), i
 FLAGS = ("reassoc", "contract")  # NaN and infinity stay what they are
 COLUMNS_AHEAD = 8  # of int8 weights to prefetch: twice as fast as the CPU's own prefetcher
 BYTES_AHEAD = 2048  # of packed weights to prefetch
-VECTORS = 4  # of each row that `summing` keeps in registers
+VECTORS = 4  # of each row that `weighted_sum` keeps in registers
 
 Value = Any  # of LLVM; llvmlite has no types
 
@@ -86,7 +86,7 @@ class Tile:
                     place = sums[row * self.num_columns + column]
                     builder.store(self._added(builder.load(place), numbers, weights), place)
         totals = [self._as_float(builder.load(place)) for place in sums]
-        self._store(across(builder, totals), out)
+        self._store(horizontal_sums(builder, totals), out)
 
     def _activations(self, x: Value, stride: Value, row: int, done: Value) -> Value:
         kind, width = (SHORT, 2) if self.kind == "int16_int8" else (FLOAT, 4)
@@ -183,7 +183,7 @@ def _emit_block(
             weights.append(builder.bitcast(builder.shl(numbers, upper), vector))
         for row, totals in zip(rows, sums, strict=True):
             place = builder.inttoptr(builder.add(row, builder.mul(done, LONG(4))), FLOAT.as_pointer())
-            number = spread(builder, builder.load(place, align=4))
+            number = broadcast(builder, builder.load(place, align=4))
             for total, weight in zip(totals, weights, strict=True):
                 product = builder.fmul(number, weight, flags=FLAGS)
                 builder.store(builder.fadd(builder.load(total), product, flags=FLAGS), total)
@@ -192,7 +192,7 @@ def _emit_block(
         builder.store(builder.load(total), builder.inttoptr(place, vector.as_pointer()), align=4)
 
 
-def summing(num_rows: int) -> Callable[..., None]:
+def weighted_sum(num_rows: int) -> Callable[..., None]:
     """A function (shares, share_stride, values, value_stride, count, out, out_stride).
 
     out[row] += sum over `count` of shares[row][i] * values[i]: VECTORS * lanes() float32 numbers of each row.
@@ -248,7 +248,7 @@ def _emit_sums(
         for row in range(num_rows):
             offset = builder.add(builder.mul(share_stride, LONG(row)), builder.mul(done, LONG(4)))
             share = builder.load(at(shares, offset, 0, FLOAT), align=4)
-            wide = spread(builder, share)
+            wide = broadcast(builder, share)
             for index, number in enumerate(numbers):
                 place = totals[row, index]
                 product = builder.fmul(wide, number, flags=FLAGS)
@@ -276,7 +276,7 @@ def fetch_soon(builder: Any, address: Value) -> None:
     builder.call(function, [builder.inttoptr(address, place), INT(0), INT(3), INT(1)])
 
 
-def across(builder: Any, vectors: Sequence[Value]) -> list[Value]:
+def horizontal_sums(builder: Any, vectors: Sequence[Value]) -> list[Value]:
     """The sum of each vector's lanes: as many numbers as there were vectors, in order, in fewer vectors."""
     level, size = list(vectors), lanes()
     nothing = ir.Constant(ir.VectorType(FLOAT, size), None)
@@ -296,7 +296,7 @@ def across(builder: Any, vectors: Sequence[Value]) -> list[Value]:
     return level
 
 
-def spread(builder: Any, number: Value) -> Value:
+def broadcast(builder: Any, number: Value) -> Value:
     """A vector of one number of 32 bits."""
     single = builder.insert_element(
         ir.Constant(ir.VectorType(number.type, lanes()), ir.Undefined), number, INT(0)

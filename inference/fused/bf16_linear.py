@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from inference.architectures import can_keep_bf16
 from inference.checkpoints.safetensors_header import read_header
 from inference.cpu import compiler
-from inference.cpu.packing import BLOCK, outputs, pack, room, unpack
+from inference.cpu.packing import BLOCK, empty_packed, outputs, pack, unpack
 from inference.fused.supported import can_fuse
 from inference.quantization.linear import Stored, StoredLinear, frozen
 
@@ -174,7 +174,7 @@ def _pack_together(part: nn.Module, names: Sequence[str]) -> None:
     linears = [(name, one) for name in names if type(one := getattr(part, name)) is nn.Linear]
     if not linears:
         return
-    whole = room(sum(one.out_features for _, one in linears), linears[0][1].in_features)
+    whole = empty_packed(sum(one.out_features for _, one in linears), linears[0][1].in_features)
     done = 0
     for name, one in linears:
         end = done + one.out_features // BLOCK

@@ -31,7 +31,7 @@ class ChosenDtype:
 
 
 def choose_dtype(config: EngineConfig, device: torch.device) -> torch.dtype:
-    """bfloat16 on GPUs; on CPUs float32, unless steps were measured (engine/dtype_choice.py)."""
+    """bfloat16 on GPUs; on CPUs float32, unless steps were measured (execution/dtype_choice.py)."""
     if config.dtype != "auto":
         return DTYPES[config.dtype]
     return torch.bfloat16 if device.type == "cuda" else torch.float32

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import compress
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,8 @@ from inference.scheduling.step_input import SamplingInput, StepInput
 NOT_COUNTED = np.empty(0, dtype=np.int64)
 
 
-class ScheduledChunk(NamedTuple):
+@dataclass(slots=True, eq=False)  # not frozen: a step makes hundreds, and freezing takes longer than making
+class ScheduledChunk:
     """Part of one sequence in a step: tokens `start .. start + num_tokens` run together.
 
     A chunk with a draft runs one proposed token: it follows what the chunks before it have, and what is
@@ -57,16 +57,15 @@ class StepPlan:
     def input(self) -> StepInput:
         """The plan, which is not empty, as plain data: as its sequences stand when it is first asked for."""
         chunks = self.chunks
-        sequences: tuple[Sequence, ...]
-        sequences, starts, lengths, _ = zip(*chunks, strict=True)
+        sequences = [chunk.sequence for chunk in chunks]
         samples = tuple([chunk.samples for chunk in chunks])
         return StepInput(
             token_ids=np.array(_token_ids(chunks), dtype=np.int64),
             request_ids=tuple([sequence.request.request_id for sequence in sequences]),
             table_ids=tuple([sequence.table_id for sequence in sequences]),
             block_tables=tuple([sequence.block_table for sequence in sequences]),
-            starts=starts,
-            lengths=lengths,
+            starts=tuple([chunk.start for chunk in chunks]),
+            lengths=tuple([chunk.num_tokens for chunk in chunks]),
             num_prompt_tokens=tuple([sequence.num_prompt_tokens for sequence in sequences]),
             samples=samples,
             sampling=_sampling_input(chunks if all(samples) else tuple(compress(chunks, samples))),
@@ -75,13 +74,13 @@ class StepPlan:
 
 def _token_ids(chunks: tuple[ScheduledChunk, ...]) -> list[int]:
     token_ids: list[int] = []
-    for sequence, start, num_tokens, draft in chunks:
-        if draft is not None:
-            token_ids.append(draft)
-        elif num_tokens == 1:
-            token_ids.append(sequence.token_ids[start])
+    for chunk in chunks:
+        if chunk.draft is not None:
+            token_ids.append(chunk.draft)
+        elif chunk.num_tokens == 1:
+            token_ids.append(chunk.sequence.token_ids[chunk.start])
         else:
-            token_ids += sequence.token_ids[start : start + num_tokens]
+            token_ids += chunk.sequence.token_ids[chunk.start : chunk.end]
     return token_ids
 
 
@@ -89,7 +88,7 @@ def _sampling_input(chunks: tuple[ScheduledChunk, ...]) -> SamplingInput:
     return SamplingInput(
         params=tuple([chunk.sequence.request.sampling for chunk in chunks]),
         seeds=tuple([chunk.sequence.seed for chunk in chunks]),
-        positions=tuple([start + num - sequence.num_prompt_tokens for sequence, start, num, _ in chunks]),
+        positions=tuple([c.start + c.num_tokens - c.sequence.num_prompt_tokens for c in chunks]),
         token_ids=tuple(
             [_tokens(one.sequence) if one.sequence.has_penalty else NOT_COUNTED for one in chunks]
         ),

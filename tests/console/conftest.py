@@ -9,6 +9,7 @@ import pytest
 from console.accounts.actions import create_user, default_team
 from console.accounts.models import Team, User
 from console.accounts.roles import Role
+from console.audit.actor import Actor
 from console.keys.actions import IssuedKey, issue
 
 
@@ -21,7 +22,10 @@ def team(db: None) -> Team:
 def make_user(team: Team) -> Callable[[Role], User]:
     def make(role: Role) -> User:
         return create_user(
-            actor="test", username=f"the-{role.value}", password="correct horse battery", role=role
+            actor=Actor.person("test"),
+            username=f"the-{role.value}",
+            password="correct horse battery",
+            role=role,
         )
 
     return make
@@ -29,4 +33,4 @@ def make_user(team: Team) -> Callable[[Role], User]:
 
 @pytest.fixture
 def issued(team: Team) -> IssuedKey:
-    return issue(actor="test", name="program", team=team)
+    return issue(actor=Actor.person("test"), name="program", team=team)

@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from console.accounts.models import Team, User
 from console.accounts.roles import Role
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.keys.actions import IssuedKey
 from console.keys.models import ApiKey
@@ -50,7 +51,7 @@ def sign_in(make_user: Callable[[Role], User]) -> Callable[[Role], Client]:
 
 @pytest.fixture
 def rows(issued: IssuedKey) -> dict[str, Any]:
-    limit = set_budget(actor="test", key=issued.key, budget_tokens=10)
+    limit = set_budget(actor=Actor.person("test"), key=issued.key, budget_tokens=10)
     row = record(
         request_id="r1",
         owner=issued.key.public_id,

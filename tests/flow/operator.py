@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from console.audit.actor import Actor
+
 
 def seed() -> None:
     """Migrate, and serve a model named `stub` from an empty folder."""
@@ -55,14 +57,14 @@ def import_folder(name: str, folder: str) -> str:
 
     call_command("migrate", verbosity=0)
     request = ImportRequest(name, "folder", folder)
-    return import_model(actor="test", request=request, progress=lambda stage, fraction: None).pk
+    return import_model(actor=Actor.person("test"), request=request, progress=lambda stage, fraction: None).pk
 
 
 def start_import(name: str, folder: str) -> str:
     """A job that imports a folder and quantizes it."""
     from console.catalog.actions import start_import as start
 
-    return start(actor="test", name=name, source="folder", location=folder, quantize="int8").pk
+    return start(actor=Actor.person("test"), name=name, source="folder", location=folder, quantize="int8").pk
 
 
 def sound_revisions(name: str) -> list[str]:
@@ -83,13 +85,13 @@ def retry_job(pk: str) -> str:
     from console.jobs.actions import retry
     from console.jobs.models import Job
 
-    return retry(actor="test", job=Job.objects.get(pk=pk)).pk
+    return retry(actor=Actor.person("test"), job=Job.objects.get(pk=pk)).pk
 
 
 def serve_no_longer(name: str) -> None:
     from console.catalog.routes import set_shares
 
-    set_shares(actor="test", name=name, weights={})
+    set_shares(actor=Actor.person("test"), name=name, weights={})
 
 
 def make(revision: str, steering: dict[str, Any], facts: dict[str, Any] | None = None) -> None:
@@ -107,7 +109,7 @@ def make(revision: str, steering: dict[str, Any], facts: dict[str, Any] | None =
 def share(name: str, weights: dict[str, int]) -> None:
     from console.catalog.routes import set_shares
 
-    set_shares(actor="test", name=name, weights=weights)
+    set_shares(actor=Actor.person("test"), name=name, weights=weights)
 
 
 def deploy(action: str, revision: str, arguments: dict[str, Any] | None = None) -> str:
@@ -117,7 +119,7 @@ def deploy(action: str, revision: str, arguments: dict[str, Any] | None = None) 
 
     subject = {} if action == "release" else {"revision": Revision.objects.get(pk=revision)}
     try:
-        getattr(deployments, action)(actor="test", **subject, **(arguments or {}))
+        getattr(deployments, action)(actor=Actor.person("test"), **subject, **(arguments or {}))
     except deployments.DeploymentRefused as refused:
         return str(refused)
     return ""
@@ -149,7 +151,7 @@ def issue(name: str, access: dict[str, list[str]] | None = None) -> str:
     from console.accounts.actions import default_team
     from console.keys.actions import issue as issue_key
 
-    return issue_key(actor="test", name=name, team=default_team(), **(access or {})).secret
+    return issue_key(actor=Actor.person("test"), name=name, team=default_team(), **(access or {})).secret
 
 
 def key_of(secret: str) -> Any:
@@ -161,19 +163,19 @@ def key_of(secret: str) -> Any:
 def revoke(secret: str) -> None:
     from console.keys.actions import revoke as revoke_key
 
-    revoke_key(actor="test", key=key_of(secret))
+    revoke_key(actor=Actor.person("test"), key=key_of(secret))
 
 
 def budget(secret: str, tokens: int) -> None:
     from console.limits.actions import set_budget
 
-    set_budget(actor="test", key=key_of(secret), budget_tokens=tokens)
+    set_budget(actor=Actor.person("test"), key=key_of(secret), budget_tokens=tokens)
 
 
 def limit(secret: str, limits: dict[str, int]) -> None:
     from console.limits.actions import Limits, set_limits
 
-    set_limits(actor="test", key=key_of(secret), limits=Limits(**limits))
+    set_limits(actor=Actor.person("test"), key=key_of(secret), limits=Limits(**limits))
 
 
 def refusals() -> list[list[Any]]:
@@ -228,7 +230,7 @@ def enqueue(arguments: dict[str, Any], kind: str = "test.steps") -> str:
     from console.jobs import actions
     from tests.console.jobs import kinds_of_work  # noqa: F401 - registers the kinds
 
-    return actions.enqueue(actor="test", kind=kind, subject="steps", arguments=arguments).pk
+    return actions.enqueue(actor=Actor.person("test"), kind=kind, subject="steps", arguments=arguments).pk
 
 
 def job(pk: str) -> dict[str, Any]:
@@ -249,7 +251,7 @@ def cancel_job(pk: str) -> None:
     from console.jobs.actions import cancel
     from console.jobs.models import Job
 
-    cancel(actor="test", job=Job.objects.get(pk=pk))
+    cancel(actor=Actor.person("test"), job=Job.objects.get(pk=pk))
 
 
 def recover() -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from console.audit.actor import Actor
 from monitoring import otlp, tracing
 from monitoring.metrics import TRACES
 from monitoring.otlp import OtlpShipper, read_headers
@@ -110,7 +111,7 @@ def test_a_jobs_run_is_a_trace_of_its_own(receiver: Receiver) -> None:
     from tests.console.jobs import kinds_of_work  # noqa: F401 - registers the kinds
 
     tracing.start(endpoint=receiver.url)
-    job = enqueue(actor="mia", kind="test.steps", subject="a model", arguments={"steps": 1})
+    job = enqueue(actor=Actor.person("mia"), kind="test.steps", subject="a model", arguments={"steps": 1})
     mine = take(job.pk)
     assert mine is not None
     run(mine)

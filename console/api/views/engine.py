@@ -11,8 +11,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 import inference.client
-from console.api.acting import by
 from console.api.strict import Base, NoBody, Strict, body_of, listed, query_of
+from console.audit.actor import actor_of
 from console.usage.actions import cancel_request
 from inference.protocol.stats import RevisionStats, Stats
 from monitoring.live import BOARD, State, sights
@@ -97,7 +97,7 @@ class InFlightCancel(APIView):
     def post(self, request: Request, request_id: str) -> Response:
         """Cancel a request in flight: its client gets `request_cancelled`, what it used is charged."""
         body_of(request, NoBody)
-        cancel_request(**by(request), request_id=request_id)
+        cancel_request(actor=actor_of(request), request_id=request_id)
         return Response(status=202)
 
 

@@ -10,8 +10,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from console.api.acting import by
 from console.api.strict import Base, NoBody, PageQuery, Strict, body_of, listed, query_of
+from console.audit.actor import actor_of
 from console.jobs.actions import cancel, retry
 from console.jobs.models import Job
 from console.jobs.queries import OPEN, find_jobs
@@ -87,7 +87,7 @@ class JobCancel(APIView):
         """Cancel a job: at once where it is queued, at its next step where it runs."""
         body_of(request, NoBody)
         job = find(job_id)
-        cancel(**by(request), job=job)
+        cancel(actor=actor_of(request), job=job)
         return Response(JobShown(find(job_id)).data, status=202)
 
 
@@ -96,7 +96,7 @@ class JobRetry(APIView):
     def post(self, request: Request, job_id: str) -> Response:
         """Queue the work of a job that failed or was cancelled again, as a new job."""
         body_of(request, NoBody)
-        return Response(JobShown(retry(**by(request), job=find(job_id))).data, status=201)
+        return Response(JobShown(retry(actor=actor_of(request), job=find(job_id))).data, status=201)
 
 
 def find(job_id: str) -> Job:

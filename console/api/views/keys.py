@@ -16,9 +16,9 @@ from rest_framework.views import APIView
 
 from console.accounts.actions import default_team
 from console.accounts.models import Team
-from console.api.acting import by
 from console.api.authentication import Program
 from console.api.strict import Base, NoBody, PageQuery, Strict, body_of, listed, page_of, query_of
+from console.audit.actor import actor_of
 from console.keys import actions
 from console.keys.models import ApiKey
 from console.keys.queries import Order, State, find_keys, state_of
@@ -124,7 +124,7 @@ class Keys(APIView):
         refuse_spreading(request, body.get("scopes", []))
         team = body.pop("team", None) or default_team()
         limits = Limits(**body.pop("limits", {}))
-        issued = issue_with_limits(**by(request), **body, team=team, limits=limits)
+        issued = issue_with_limits(actor=actor_of(request), **body, team=team, limits=limits)
         shown = KeyShown(find(issued.key.public_id)).data | {"secret": issued.secret}
         return Response(shown, status=201, headers={"Cache-Control": "no-store"})
 
@@ -147,7 +147,7 @@ class Key(APIView):
             "scopes": key.scopes,
             "models": key.allowed_models,
         }
-        actions.change(**by(request), key=key, **(access | body))
+        actions.change(actor=actor_of(request), key=key, **(access | body))
         return Response(KeyShown(find(public_id)).data)
 
 
@@ -156,7 +156,7 @@ class KeyLimits(APIView):
     def put(self, request: Request, public_id: str) -> Response:
         """Set all limits of a key; what is null or left out is lifted."""
         limits = Limits(**body_of(request, LimitsBody))
-        set_limits(**by(request), key=find(public_id), limits=limits)
+        set_limits(actor=actor_of(request), key=find(public_id), limits=limits)
         return Response(KeyShown(find(public_id)).data)
 
 
@@ -165,7 +165,7 @@ class KeyRevoke(APIView):
     def post(self, request: Request, public_id: str) -> Response:
         """Revoke a key: its next request is refused, its streams end. Revoking it again changes nothing."""
         body_of(request, NoBody)
-        actions.revoke(**by(request), key=find(public_id))
+        actions.revoke(actor=actor_of(request), key=find(public_id))
         return Response(KeyShown(find(public_id)).data)
 
 

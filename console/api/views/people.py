@@ -13,8 +13,8 @@ from rest_framework.views import APIView
 from console.accounts import actions
 from console.accounts.models import Team, User
 from console.accounts.roles import Role
-from console.api.acting import by
 from console.api.strict import Base, NoBody, PageQuery, Strict, body_of, listed, page_of, query_of
+from console.audit.actor import actor_of
 
 
 class PersonShown(Base):
@@ -69,7 +69,9 @@ class People(APIView):
         """Create an account. Its password is in this answer, and nowhere else."""
         body, password = body_of(request, NewPerson), actions.generated_password()
         role = Role(body["role"])
-        user = actions.create_user(**by(request), username=body["username"], password=password, role=role)
+        user = actions.create_user(
+            actor=actor_of(request), username=body["username"], password=password, role=role
+        )
         return with_password(user, password, status=201)
 
 
@@ -86,7 +88,9 @@ class PersonRole(APIView):
         """Give a person another role."""
         role = Role(body_of(request, RoleBody)["role"])
         return Response(
-            PersonShown(actions.change_role(**by(request), username=find(username).username, role=role)).data
+            PersonShown(
+                actions.change_role(actor=actor_of(request), username=find(username).username, role=role)
+            ).data
         )
 
 
@@ -95,7 +99,9 @@ class PersonActive(APIView):
     def put(self, request: Request, username: str) -> Response:
         """Disable an account, or enable it again. A disabled one is signed out at its next request."""
         is_active = body_of(request, ActiveBody)["is_active"]
-        user = actions.set_active(**by(request), username=find(username).username, is_active=is_active)
+        user = actions.set_active(
+            actor=actor_of(request), username=find(username).username, is_active=is_active
+        )
         return Response(PersonShown(user).data)
 
 
@@ -104,7 +110,7 @@ class PersonPassword(APIView):
     def post(self, request: Request, username: str) -> Response:
         """Give a person a new password, which is in this answer only."""
         body_of(request, NoBody)
-        password = actions.reset_password(**by(request), username=find(username).username)
+        password = actions.reset_password(actor=actor_of(request), username=find(username).username)
         return with_password(find(username), password, status=200)
 
 

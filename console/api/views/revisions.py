@@ -12,9 +12,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from console.api.acting import by
 from console.api.strict import Base, NoBody, PageQuery, Strict, body_of, listed, query_of
 from console.api.views.jobs import JobShown
+from console.audit.actor import actor_of
 from console.catalog.actions import delete_files, derive, start_import
 from console.catalog.import_request import METHODS, SOURCES, ImportRefused, check_engine
 from console.catalog.models import Deployment, Revision
@@ -118,7 +118,7 @@ class Imports(APIView):
     @extend_schema(request=ImportBody, responses={202: JobShown})
     def post(self, request: Request) -> Response:
         """Import a model, as a job: its `result` names the revision."""
-        job = start_import(**by(request), **body_of(request, ImportBody))
+        job = start_import(actor=actor_of(request), **body_of(request, ImportBody))
         return Response(JobShown(job).data, status=202)
 
 
@@ -152,7 +152,7 @@ class RevisionLoad(APIView):
         """Want it loaded; `deployment` says how far that is. A load that failed is tried again."""
         found = find(revision_id)
         body_of(request, NoBody)
-        deployments.load(**by(request), revision=found)
+        deployments.load(actor=actor_of(request), revision=found)
         return shown(find(revision_id))
 
 
@@ -162,7 +162,7 @@ class RevisionUnload(APIView):
         """Want it out of memory. Refused while a route sends it requests."""
         found = find(revision_id)
         body_of(request, NoBody)
-        deployments.unload(**by(request), revision=found)
+        deployments.unload(actor=actor_of(request), revision=found)
         return shown(find(revision_id))
 
 
@@ -171,7 +171,7 @@ class RevisionKeeping(APIView):
     def put(self, request: Request, revision_id: str) -> Response:
         """Say how long it stays in memory."""
         found = find(revision_id)
-        deployments.set_keeping(**by(request), revision=found, **body_of(request, KeepingBody))
+        deployments.set_keeping(actor=actor_of(request), revision=found, **body_of(request, KeepingBody))
         return shown(find(revision_id))
 
 
@@ -181,9 +181,9 @@ class RevisionForce(APIView):
         """Serve it alone: requests for others answer 400 `model_not_served`. Or end that."""
         found = find(revision_id)
         if body_of(request, ForceBody)["is_forced"]:
-            deployments.force(**by(request), revision=found)
+            deployments.force(actor=actor_of(request), revision=found)
         elif found.deployment.is_forced:
-            deployments.release(**by(request))
+            deployments.release(actor=actor_of(request))
         return shown(find(revision_id))
 
 
@@ -196,7 +196,7 @@ class RevisionSettings(APIView):
         check_engine(engine)
         for name, why in faults(found, engine).items():
             raise ImportRefused(why, field="engine" if name == "memory" else f"engine.{name}")
-        made = derive(**by(request), revision=found, engine=engine)
+        made = derive(actor=actor_of(request), revision=found, engine=engine)
         return shown(find(made.pk), status=201)
 
 
@@ -206,7 +206,7 @@ class RevisionQuantize(APIView):
         """Quantize it to int8, as a job that makes a revision and certifies it."""
         found = find(revision_id)
         body_of(request, NoBody)
-        job = quantizing.start_quantize(**by(request), revision=found)
+        job = quantizing.start_quantize(actor=actor_of(request), revision=found)
         return Response(JobShown(job).data, status=202)
 
 
@@ -216,7 +216,7 @@ class RevisionCertify(APIView):
         """Measure it against its parent, as a job."""
         found = find(revision_id)
         body_of(request, NoBody)
-        job = quantizing.start_certify(**by(request), revision=found)
+        job = quantizing.start_certify(actor=actor_of(request), revision=found)
         return Response(JobShown(job).data, status=202)
 
 
@@ -226,7 +226,7 @@ class RevisionDeleteFiles(APIView):
         """Give its disk back. The revision stays, with its history; it can be loaded no more."""
         found = find(revision_id)
         body_of(request, NoBody)
-        delete_files(**by(request), revision=found)
+        delete_files(actor=actor_of(request), revision=found)
         return shown(find(revision_id))
 
 

@@ -15,8 +15,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from console.api.acting import by
 from console.api.strict import Base, PageQuery, Strict, body_of, listed, page_of, query_of
+from console.audit.actor import actor_of
 from console.catalog.models import Route
 from console.catalog.routes import shares
 from console.rollouts import actions, queries
@@ -157,7 +157,7 @@ class Rollouts(APIView):
         body = body_of(request, StartBody)
         body["steps"] = [Step(one["weight"], one["pause_seconds"]) for one in body["steps"]]
         get_object_or_404(Route, name=body["route"])
-        row = actions.start(**by(request), **body)
+        row = actions.start(actor=actor_of(request), **body)
         return Response(RolloutDetail(find(row.pk)).data, status=201)
 
 
@@ -180,7 +180,7 @@ class RolloutDeed(APIView):
             raise serializers.ValidationError({"force": ["Only a promotion can be forced."]})
         if deed == "promote":
             body["is_forced"] = is_forced
-        DEEDS[deed](**by(request), rollout=find(pk).pk, **body)
+        DEEDS[deed](actor=actor_of(request), rollout=find(pk).pk, **body)
         return Response(RolloutDetail(find(pk)).data)
 
 

@@ -11,8 +11,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from console.api.acting import by
 from console.api.strict import Base, NoBody, PageQuery, Strict, body_of, listed, page_of, query_of
+from console.audit.actor import actor_of
 from console.catalog.models import Route
 from console.rollouts import actions, queries
 
@@ -66,7 +66,9 @@ class Routes(APIView):
     def post(self, request: Request) -> Response:
         """Make a route. A name that exists is refused with 409: `PUT` changes it."""
         body = body_of(request, RouteBody)
-        actions.create_route(**by(request), route=body["name"], weights=body["shares"], reason=body["reason"])
+        actions.create_route(
+            actor=actor_of(request), route=body["name"], weights=body["shares"], reason=body["reason"]
+        )
         return Response(RouteShown(find(body["name"])).data, status=201)
 
 
@@ -92,7 +94,7 @@ class OneRoute(APIView):
 
 def change(request: Request, name: str, body: dict[str, Any]) -> None:
     actions.switch(
-        **by(request),
+        actor=actor_of(request),
         route=find(name).name,
         weights=body["shares"],
         version=body.get("version"),

@@ -10,10 +10,10 @@ from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_POST
 
+from console.audit.actor import actor_of
 from console.catalog.actions import DeleteRefused, delete_files
 from console.catalog.models import Revision
 from console.certificates import actions as quantizing
-from console.dashboard.acting import by
 from console.dashboard.forms.catalog import KeepingForm
 from console.dashboard.views.catalog import about, find
 from console.deployments import actions as deployments
@@ -30,13 +30,13 @@ REFUSALS = (
 @require_POST
 def load(request: HttpRequest, name: str, revision_id: str) -> HttpResponse:
     found = find(name, revision_id)
-    return done(request, found, lambda: deployments.load(**by(request), revision=found))
+    return done(request, found, lambda: deployments.load(actor=actor_of(request), revision=found))
 
 
 @require_POST
 def unload(request: HttpRequest, name: str, revision_id: str) -> HttpResponse:
     found = find(name, revision_id)
-    return done(request, found, lambda: deployments.unload(**by(request), revision=found))
+    return done(request, found, lambda: deployments.unload(actor=actor_of(request), revision=found))
 
 
 @require_POST
@@ -47,7 +47,7 @@ def keep(request: HttpRequest, name: str, revision_id: str) -> HttpResponse:
     return done(
         request,
         found,
-        lambda: deployments.set_keeping(**by(request), revision=found, **form.cleaned_data),
+        lambda: deployments.set_keeping(actor=actor_of(request), revision=found, **form.cleaned_data),
         _("Saved."),
     )
 
@@ -55,12 +55,12 @@ def keep(request: HttpRequest, name: str, revision_id: str) -> HttpResponse:
 @require_POST
 def force(request: HttpRequest, name: str, revision_id: str) -> HttpResponse:
     found = find(name, revision_id)
-    return done(request, found, lambda: deployments.force(**by(request), revision=found))
+    return done(request, found, lambda: deployments.force(actor=actor_of(request), revision=found))
 
 
 @require_POST
 def release(request: HttpRequest) -> HttpResponse:
-    deployments.release(**by(request))
+    deployments.release(actor=actor_of(request))
     messages.success(request, _("All models are served again."))
     return redirect("dashboard:models")
 
@@ -68,20 +68,23 @@ def release(request: HttpRequest) -> HttpResponse:
 @require_POST
 def quantize(request: HttpRequest, name: str, revision_id: str) -> HttpResponse:
     found = find(name, revision_id)
-    return done(request, found, lambda: quantizing.start_quantize(**by(request), revision=found))
+    return done(request, found, lambda: quantizing.start_quantize(actor=actor_of(request), revision=found))
 
 
 @require_POST
 def certify(request: HttpRequest, name: str, revision_id: str) -> HttpResponse:
     found = find(name, revision_id)
-    return done(request, found, lambda: quantizing.start_certify(**by(request), revision=found))
+    return done(request, found, lambda: quantizing.start_certify(actor=actor_of(request), revision=found))
 
 
 @require_POST
 def delete(request: HttpRequest, name: str, revision_id: str) -> HttpResponse:
     found = find(name, revision_id)
     return done(
-        request, found, lambda: delete_files(**by(request), revision=found), _("The files are deleted.")
+        request,
+        found,
+        lambda: delete_files(actor=actor_of(request), revision=found),
+        _("The files are deleted."),
     )
 
 

@@ -10,9 +10,9 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
+from console.audit.actor import actor_of
 from console.catalog.actions import ImportRefused, derive, start_import
 from console.catalog.models import Revision
-from console.dashboard.acting import by
 from console.dashboard.forms.catalog import ImportForm, KeepingForm, SettingsForm
 from console.dashboard.views.catalog import find
 from console.deployments import actions as deployments
@@ -32,7 +32,7 @@ def import_model(request: HttpRequest) -> HttpResponse:
     form = ImportForm(request.POST)
     if form.is_valid():
         try:
-            job = start_import(**by(request), **form.wish())
+            job = start_import(actor=actor_of(request), **form.wish())
         except ImportRefused as refusal:
             field = refusal.field.removeprefix("engine.")
             form.add_error(field if field in form.fields else None, str(refusal))
@@ -49,7 +49,7 @@ def settings(request: HttpRequest, name: str, revision_id: str) -> HttpResponse:
     if request.method == "POST" and form.is_valid() and keeping_form.is_valid():
         made = derived(request, found, form)
         if made is not None:
-            deployments.set_keeping(**by(request), revision=made, **keeping_form.cleaned_data)
+            deployments.set_keeping(actor=actor_of(request), revision=made, **keeping_form.cleaned_data)
             return redirect("dashboard:revision", name, made.pk)
     advice = form.advice()
     context = {
@@ -81,7 +81,7 @@ def derived(request: HttpRequest, revision: Revision, form: SettingsForm) -> Rev
         form.add_error(None, _("These are the settings that it has already: change one."))
         return None
     try:
-        made = derive(**by(request), revision=revision, engine=form.engine())
+        made = derive(actor=actor_of(request), revision=revision, engine=form.engine())
     except ImportRefused as refusal:
         field = refusal.field.removeprefix("engine.")
         form.add_error(field if field in form.fields else None, str(refusal))

@@ -13,8 +13,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 from django_htmx.http import trigger_client_event
 
+from console.audit.actor import actor_of
 from console.catalog.models import Revision
-from console.dashboard.acting import by
 from console.environment import environment
 from console.jobs import actions
 from console.jobs.models import Job
@@ -96,7 +96,7 @@ def lines(request: HttpRequest, job_id: str) -> HttpResponse:
 def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     found = get_object_or_404(Job, pk=job_id)
     try:
-        actions.cancel(**by(request), job=found)
+        actions.cancel(actor=actor_of(request), job=found)
     except actions.NotPossible:
         messages.warning(request, _("This job has ended already."))
     return redirect("dashboard:job", job_id=found.pk)
@@ -106,7 +106,7 @@ def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
 def retry(request: HttpRequest, job_id: str) -> HttpResponse:
     found = get_object_or_404(Job, pk=job_id)
     try:
-        again = actions.retry(**by(request), job=found)
+        again = actions.retry(actor=actor_of(request), job=found)
     except actions.NotPossible:
         messages.warning(request, _("This job is done, still runs, or is being tried again already."))
         return redirect("dashboard:job", job_id=found.pk)

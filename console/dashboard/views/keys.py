@@ -17,8 +17,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from console.accounts.actions import default_team
+from console.audit.actor import actor_of
 from console.catalog.queries import list_served_models
-from console.dashboard.acting import by
 from console.dashboard.forms.keys import AccessForm, FindForm, IssueForm, LimitsForm
 from console.dashboard.once import ONCE
 from console.dashboard.usage_bars import bars
@@ -84,7 +84,7 @@ def issue(request: HttpRequest) -> HttpResponse:
     team = form.cleaned_data["team"]
     name = form.cleaned_data["name"]
     has_namesake = ApiKey.objects.valid_at(timezone.now()).filter(name=name).exists()
-    issued = issue_with_limits(**by(request), team=team, limits=form.limits(), **form.access())
+    issued = issue_with_limits(actor=actor_of(request), team=team, limits=form.limits(), **form.access())
     shown = {"secret": issued.secret, "curl": curl(request, issued), "has_namesake": has_namesake}
     ONCE.keep(person=request.user.pk, about=issued.key.public_id, what=shown)
     return redirect("dashboard:key_issued", issued.key.public_id)
@@ -170,7 +170,7 @@ def change(request: HttpRequest, public_id: str) -> HttpResponse:
     if not form.is_valid():
         return about(request, key, access_form=form, status=422)
     try:
-        actions.change(**by(request), key=key, **form.access())
+        actions.change(actor=actor_of(request), key=key, **form.access())
     except actions.BadKey:  # it was revoked while the form was open
         messages.error(request, _("This key has been revoked and cannot be changed."))
     else:
@@ -184,7 +184,7 @@ def change_limits(request: HttpRequest, public_id: str) -> HttpResponse:
     form = LimitsForm(request.POST)
     if form.is_valid():
         try:
-            set_limits(**by(request), key=key, limits=form.limits())
+            set_limits(actor=actor_of(request), key=key, limits=form.limits())
         except BudgetTooSmall:
             form.add_error("budget_tokens", _("This is less than what is used or reserved already."))
     if form.errors:
@@ -196,7 +196,7 @@ def change_limits(request: HttpRequest, public_id: str) -> HttpResponse:
 @require_POST
 def revoke(request: HttpRequest, public_id: str) -> HttpResponse:
     key = find(public_id)
-    if actions.revoke(**by(request), key=key):
+    if actions.revoke(actor=actor_of(request), key=key):
         messages.success(request, _("%(name)s is revoked.") % {"name": key.name})
     return redirect("dashboard:key", key.public_id)
 

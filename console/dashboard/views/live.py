@@ -10,7 +10,7 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
-from console.dashboard.acting import by
+from console.audit.actor import actor_of
 from console.dashboard.engine_state import current_stats
 from console.dashboard.views.home import loaded
 from console.dashboard.waterfall_text import REASONS
@@ -36,7 +36,7 @@ def now(request: HttpRequest) -> HttpResponse:
 @require_POST
 def cancel(request: HttpRequest, request_id: str) -> HttpResponse:
     try:
-        actions.cancel_request(**by(request), request_id=request_id)
+        actions.cancel_request(actor=actor_of(request), request_id=request_id)
     except actions.NotInFlight:
         messages.warning(request, _("This request has ended already."))
     else:

@@ -14,7 +14,7 @@ from django.views.decorators.http import require_GET, require_POST
 from console.accounts import actions
 from console.accounts.models import User
 from console.accounts.roles import Role
-from console.dashboard.acting import by
+from console.audit.actor import actor_of
 from console.dashboard.forms.operators import NewOperatorForm, RoleForm
 from console.dashboard.once import ONCE
 
@@ -49,7 +49,7 @@ def create(request: HttpRequest) -> HttpResponse:
         return page(request, form=form, status=422)
     username, password = form.cleaned_data["username"], actions.generated_password()
     role = Role(form.cleaned_data["role"])
-    actions.create_user(**by(request), username=username, password=password, role=role)
+    actions.create_user(actor=actor_of(request), username=username, password=password, role=role)
     return shown_once(request, username, password)
 
 
@@ -57,7 +57,7 @@ def create(request: HttpRequest) -> HttpResponse:
 @never_cache
 def reset_password(request: HttpRequest, pk: int) -> HttpResponse:
     person = get_object_or_404(User, pk=pk)
-    password = actions.reset_password(**by(request), username=person.username)
+    password = actions.reset_password(actor=actor_of(request), username=person.username)
     return shown_once(request, person.username, password)
 
 
@@ -66,7 +66,9 @@ def change_role(request: HttpRequest, pk: int) -> HttpResponse:
     person, form = get_object_or_404(User, pk=pk), RoleForm(request.POST)
     if form.is_valid():
         try:
-            actions.change_role(**by(request), username=person.username, role=Role(form.cleaned_data["role"]))
+            actions.change_role(
+                actor=actor_of(request), username=person.username, role=Role(form.cleaned_data["role"])
+            )
         except actions.LastAdmin:
             messages.error(request, last_admin())
         else:
@@ -78,7 +80,7 @@ def change_role(request: HttpRequest, pk: int) -> HttpResponse:
 def set_active(request: HttpRequest, pk: int) -> HttpResponse:
     person, is_active = get_object_or_404(User, pk=pk), request.POST.get("is_active") == "true"
     try:
-        actions.set_active(**by(request), username=person.username, is_active=is_active)
+        actions.set_active(actor=actor_of(request), username=person.username, is_active=is_active)
     except actions.LastAdmin:
         messages.error(request, last_admin())
     else:

@@ -13,8 +13,8 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_GET
 
+from console.audit.actor import actor_of
 from console.audit.write import write
-from console.dashboard.acting import by
 from console.dashboard.forms.request_filter import RequestFilterForm
 from console.dashboard.request_export import as_csv
 from console.dashboard.waterfall_text import lines, sentences
@@ -85,7 +85,7 @@ async def export(request: HttpRequest) -> StreamingHttpResponse:
 
 def note_export(request: HttpRequest) -> None:
     detail = {"format": "csv", "filters": request.GET.urlencode()[:500]}
-    write(**by(request), action="requests.exported", target="requests", detail=detail)
+    write(actor=actor_of(request), action="requests.exported", target="requests", detail=detail)
 
 
 @require_GET

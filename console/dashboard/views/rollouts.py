@@ -14,10 +14,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_GET, require_POST
 
+from console.audit.actor import actor_of
 from console.audit.queries import find_entries
 from console.catalog.models import Revision, Route
 from console.catalog.routes import BadRoute, shares
-from console.dashboard.acting import by
 from console.dashboard.forms.rollouts import PRESETS, StartForm
 from console.dashboard.rollout_picture import bar, walk
 from console.policy import Who, permits
@@ -146,7 +146,7 @@ def act(request: HttpRequest, pk: int, deed: str) -> HttpResponse:
     if deed == "promote":
         wish["is_forced"] = request.POST.get("force") == "on"
     try:
-        do(**by(request), **wish)
+        do(actor=actor_of(request), **wish)
     except RolloutRefused as refusal:
         messages.error(request, str(refusal))
     else:
@@ -170,7 +170,7 @@ def start(request: HttpRequest) -> HttpResponse:
     found = form.cleaned_data
     try:
         row = actions.start(
-            **by(request),
+            actor=actor_of(request),
             route=found["route"].name,
             candidate=found["candidate"],
             steps=form.steps(),

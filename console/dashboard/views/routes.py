@@ -11,9 +11,9 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_GET, require_POST
 
+from console.audit.actor import actor_of
 from console.catalog.models import Revision, Route
 from console.catalog.routes import BadRoute, shares
-from console.dashboard.acting import by
 from console.dashboard.forms.rollouts import SharesForm
 from console.dashboard.rollout_picture import bar
 from console.dashboard.views.rollouts import PER_PAGE, may_act, offered
@@ -73,7 +73,7 @@ def switch(request: HttpRequest) -> HttpResponse:
     if form.is_valid():
         try:
             row = actions.switch(
-                **by(request),
+                actor=actor_of(request),
                 route=form.cleaned_data["name"],
                 weights=form.weights(),
                 version=form.cleaned_data["version"],
@@ -93,7 +93,7 @@ def switch(request: HttpRequest) -> HttpResponse:
 def delete(request: HttpRequest, name: str) -> HttpResponse:
     """Take the name out of service; the row stays, with its history, and the change can be undone."""
     try:
-        actions.switch(**by(request), route=find(name).name, weights={})
+        actions.switch(actor=actor_of(request), route=find(name).name, weights={})
     except RolloutRefused as refusal:
         messages.error(request, str(refusal))
         return redirect("dashboard:route", name)

@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from console.audit.actions import MAX_REASON, NoAlarm, NoReason, clear_alarm
+from console.audit.actor import Actor
 
 
 class Command(BaseCommand):
@@ -17,7 +18,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, reason: str, **options: Any) -> None:
         try:
-            seq = clear_alarm(actor="command line", reason=reason)
+            seq = clear_alarm(actor=Actor.system("command line"), reason=reason)
         except NoAlarm as error:
             raise CommandError("There is no alarm.") from error
         except NoReason as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
+from console.audit.actor import Actor
 from console.catalog.actions import import_model
 from console.catalog.conversion import ConversionFailed
 from console.catalog.files import sweep
@@ -20,7 +21,7 @@ from console.catalog.sources.package import SMOLLM2, PackageRefused
 from console.certificates.status import NotCertified, require
 from console.management.database_command import DatabaseCommand
 
-ACTOR = "command line"
+ACTOR = Actor.system("command line")
 
 
 class Command(DatabaseCommand):

@@ -13,6 +13,7 @@ from django.utils.dateparse import parse_datetime, parse_duration
 
 from console.accounts.actions import default_team
 from console.accounts.models import Team
+from console.audit.actor import Actor
 from console.keys.actions import BadKey, issue
 from console.keys.scopes import all_scopes
 from console.limits.actions import BudgetTooSmall, set_budget
@@ -54,14 +55,16 @@ class Command(DatabaseCommand):
             with transaction.atomic():
                 team = Team.objects.get(name=options["team"]) if options["team"] else default_team()
                 issued = issue(
-                    actor="command line",
+                    actor=Actor.system("command line"),
                     name=options["name"],
                     team=team,
                     expires_at=options["expires"],
                     scopes=options["scope"],
                 )
                 if options["budget"] is not None:
-                    set_budget(actor="command line", key=issued.key, budget_tokens=options["budget"])
+                    set_budget(
+                        actor=Actor.system("command line"), key=issued.key, budget_tokens=options["budget"]
+                    )
         except Team.DoesNotExist as error:
             raise CommandError(f"There is no team {options['team']!r}.") from error
         except (BadKey, BudgetTooSmall) as error:

@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
 
 from console.accounts.actions import UnknownUser, reset_password
+from console.audit.actor import Actor
 from console.management.database_command import DatabaseCommand
 
 
@@ -23,7 +24,9 @@ class Command(DatabaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         given = sys.stdin.readline().rstrip("\n") if options["stdin"] else None
         try:
-            password = reset_password(actor="command line", username=options["name"], password=given)
+            password = reset_password(
+                actor=Actor.system("command line"), username=options["name"], password=given
+            )
         except UnknownUser as error:
             raise CommandError(str(error)) from error
         except ValidationError as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
+from console.audit.actor import Actor
 from console.keys.actions import revoke
 from console.keys.models import ApiKey
 from console.management.database_command import DatabaseCommand
@@ -22,6 +23,6 @@ class Command(DatabaseCommand):
         key = ApiKey.objects.filter(public_id=options["public_id"]).first()
         if key is None:
             raise CommandError("There is no key of that public id.")
-        if not revoke(actor="command line", key=key):
+        if not revoke(actor=Actor.system("command line"), key=key):
             raise CommandError(f"{key} has been revoked before.")
         self.stdout.write(f"Revoked {key}.")

@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import httpx2
 
+from inference.convert.hub.destination import pinned
 from inference.convert.hub.snapshot import RemoteFile, Unreachable, WrongBytes
 
 TIMEOUT = httpx2.Timeout(30.0, connect=20.0)
@@ -98,9 +99,15 @@ class Transfer:
         place = home
         for _ in range(MAX_REDIRECTS):
             headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+            target, extensions = place, dict[str, Any]()
             if _origin(place) == _origin(home):
                 headers |= self._headers
-            with self._client.stream("GET", place, headers=headers, follow_redirects=False) as response:
+            else:
+                target, host, extensions = pinned(place, home)
+                headers |= host
+            with self._client.stream(
+                "GET", target, headers=headers, follow_redirects=False, extensions=extensions
+            ) as response:
                 if response.status_code not in REDIRECTS:
                     if response.status_code >= 400:
                         response.read()

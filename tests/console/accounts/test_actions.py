@@ -13,6 +13,7 @@ from django.test import Client, RequestFactory
 
 from console.accounts.actions import default_team, ensure_operator
 from console.accounts.models import Team, User
+from console.audit.actor import Actor
 from console.audit.models import Entry
 
 pytestmark = pytest.mark.django_db
@@ -24,11 +25,11 @@ def signed_in(password: str | None) -> object:
 
 
 def test_the_first_start_makes_an_admin_and_shows_the_password_once() -> None:
-    password = ensure_operator()
+    password = ensure_operator(actor=Actor.system("serve"))
     assert password is not None and len(password) == 27
     user = signed_in(password)
     assert isinstance(user, User) and user.is_admin
-    assert ensure_operator() is None
+    assert ensure_operator(actor=Actor.system("serve")) is None
     assert User.objects.count() == 1
     entry = Entry.objects.get()
     assert entry.action == "user.created" and password not in entry.detail
@@ -41,7 +42,7 @@ def test_the_default_team_is_made_once_with_a_salt_of_its_own() -> None:
 
 
 def test_reset_password_prints_one_that_works_and_ends_sessions() -> None:
-    old = ensure_operator()
+    old = ensure_operator(actor=Actor.system("serve"))
     browser = Client()
     browser.force_login(User.objects.get())
     assert browser.get("/admin/").status_code == 200
@@ -56,7 +57,7 @@ def test_reset_password_prints_one_that_works_and_ends_sessions() -> None:
 
 
 def test_reset_password_takes_one_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
-    ensure_operator()
+    ensure_operator(actor=Actor.system("serve"))
     out = StringIO()
     monkeypatch.setattr("sys.stdin", StringIO("a long enough phrase\n"))
     call_command("reset_password", "admin", "--stdin", stdout=out)
@@ -66,7 +67,7 @@ def test_reset_password_takes_one_from_stdin(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("weak", ["", "short", "password1234"])
 def test_reset_password_refuses_weak_ones(weak: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = ensure_operator()
+    old = ensure_operator(actor=Actor.system("serve"))
     monkeypatch.setattr("sys.stdin", StringIO(weak + "\n"))
     with pytest.raises(CommandError):
         call_command("reset_password", "admin", "--stdin")
@@ -79,7 +80,7 @@ def test_reset_password_of_nobody_says_so() -> None:
 
 
 def test_sign_ins_refusals_and_sign_outs_are_written_down() -> None:
-    password = ensure_operator()
+    password = ensure_operator(actor=Actor.system("serve"))
     request = RequestFactory().post("/", REMOTE_ADDR="192.0.2.7")
     request.session = import_module(settings.SESSION_ENGINE).SessionStore()
     assert authenticate(request, username="admin", password="wrong") is None

@@ -18,6 +18,7 @@ from console.accounts.actions import change_role, save_team, save_user, set_acti
 from console.accounts.models import User
 from console.accounts.roles import Role
 from console.accounts.sessions import SessionStore, with_sessions
+from console.audit.actor import Actor
 from console.audit.models import Entry
 
 pytestmark = pytest.mark.django_db
@@ -141,11 +142,11 @@ def test_a_name_leads_to_the_session_for_who_has_the_database() -> None:
 def test_what_changes_nothing_leaves_no_row(make_user: Callable[[Role], User]) -> None:
     user, other = make_user(Role.ADMIN), make_user(Role.VIEWER)
     before = Entry.objects.count()
-    change_role(actor="a", username=other.username, role=Role.VIEWER)
-    set_active(actor="a", username=other.username, is_active=True)
-    save_user(actor="a", user=user, changed=[])
-    save_team(actor="a", team=user.teams.get())
+    change_role(actor=Actor.person("a"), username=other.username, role=Role.VIEWER)
+    set_active(actor=Actor.person("a"), username=other.username, is_active=True)
+    save_user(actor=Actor.person("a"), user=user, changed=[])
+    save_team(actor=Actor.person("a"), team=user.teams.get())
     assert Entry.objects.count() == before
-    set_active(actor="a", username=other.username, is_active=False)
-    set_active(actor="a", username=other.username, is_active=False)
+    set_active(actor=Actor.person("a"), username=other.username, is_active=False)
+    set_active(actor=Actor.person("a"), username=other.username, is_active=False)
     assert Entry.objects.count() == before + 1

@@ -25,6 +25,7 @@ from console.accounts.sign_in_bounds import (
     counted_name,
 )
 from console.addresses import client_of
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.audit.refusals import REFUSALS
 
@@ -125,7 +126,7 @@ def test_a_name_is_counted_the_same_however_it_is_written(written: str) -> None:
 def test_strangers_beyond_the_bound_cost_no_hash_and_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SIGN_INS", SignIns(Clock()))
     checked: list[str] = []
-    create_user(actor="test", username="adda", password=PASSWORD, role=Role.ADMIN)
+    create_user(actor=Actor.person("test"), username="adda", password=PASSWORD, role=Role.ADMIN)
 
     def counting(self: object, password: str) -> bool:
         checked.append(password)
@@ -156,7 +157,7 @@ def test_of_many_tries_at_once_exactly_so_many_are_looked_at_and_one_row_says_th
     monkeypatch.setattr(module, "WAIT_SECONDS", 60.0)
     num_tries = AT_ONCE + MAX_WAITING
     assert num_tries > settings.AXES_FAILURE_LIMIT
-    create_user(actor="test", username="adda", password=PASSWORD, role=Role.ADMIN)
+    create_user(actor=Actor.person("test"), username="adda", password=PASSWORD, role=Role.ADMIN)
     checked: list[str] = []
 
     def slow(self: object, password: str) -> bool:

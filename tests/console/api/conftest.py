@@ -12,6 +12,7 @@ from django.test import Client
 
 from console.accounts.models import Team, User
 from console.accounts.roles import Role
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.keys.actions import IssuedKey, issue
 from console.keys.scopes import MANAGEMENT
@@ -54,7 +55,7 @@ def operator(as_role: Callable[[Role], Call]) -> Call:
 
 @pytest.fixture
 def management_key(team: Team) -> IssuedKey:
-    return issue(actor="test", name="terraform", team=team, scopes=[MANAGEMENT])
+    return issue(actor=Actor.person("test"), name="terraform", team=team, scopes=[MANAGEMENT])
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 
 from console.accounts.models import User
 from console.accounts.roles import Role
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.audit.verify import verify
 from console.keys.actions import IssuedKey
@@ -72,7 +73,11 @@ def test_each_change_of_a_key_leaves_one_entry_by_whom_it_was_made(
 
     for call, actor, key in (
         (operator, "the-operator", issued),
-        (program, f"key:{management_key.key.public_id}", issue(actor="test", name="other", team=team)),
+        (
+            program,
+            f"key:{management_key.key.public_id}",
+            issue(actor=Actor.person("test"), name="other", team=team),
+        ),
     ):
         for method, path, body, action, target in changes(key):
             seq = last_seq()

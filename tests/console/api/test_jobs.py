@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from console.audit.actor import Actor
 from console.jobs.actions import enqueue
 from console.jobs.models import Job, JobLine
 from tests.console.api.conftest import Call, entries_since, error_of, last_seq
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.django_db
 
 
 def new(**columns: Any) -> Job:
-    job = enqueue(actor="mia", kind="test.steps", subject="smollm2", arguments={"steps": 3})
+    job = enqueue(actor=Actor.person("mia"), kind="test.steps", subject="smollm2", arguments={"steps": 3})
     Job.objects.filter(pk=job.pk).update(**columns)
     job.refresh_from_db()
     return job

@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from console.accounts.models import Team, User
 from console.accounts.roles import Role
+from console.audit.actor import Actor
 from console.keys.actions import IssuedKey, issue, revoke
 from console.keys.models import ApiKey
 from console.usage.models import UsageRecord
@@ -64,7 +65,7 @@ def pages(call: Call, path: str) -> list[list[Any]]:
 
 def test_keys_come_newest_first_page_by_page(viewer: Call, team: Team) -> None:
     for number in range(7):
-        issue(actor="test", name=f"key {number}", team=team)
+        issue(actor=Actor.person("test"), name=f"key {number}", team=team)
     found = pages(viewer, "keys?limit=3")
     assert [[one["name"] for one in page] for page in found] == [
         ["key 6", "key 5", "key 4"],
@@ -74,7 +75,7 @@ def test_keys_come_newest_first_page_by_page(viewer: Call, team: Team) -> None:
 
 
 def test_keys_are_found_by_name_and_state(viewer: Call, team: Team, issued: IssuedKey) -> None:
-    revoke(actor="test", key=issue(actor="test", name="old", team=team).key)
+    revoke(actor=Actor.person("test"), key=issue(actor=Actor.person("test"), name="old", team=team).key)
     names = {
         "": {"program", "old"},
         "&state=active": {"program"},

@@ -14,6 +14,7 @@ from django.urls import get_resolver, reverse
 from console.accounts.models import Team, User
 from console.accounts.roles import Role
 from console.api import urls
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.keys.actions import IssuedKey, issue, revoke
 from console.keys.scopes import endpoint_scopes
@@ -93,7 +94,7 @@ def test_a_management_key_does_what_an_operator_does(management_key: IssuedKey) 
 
 @pytest.mark.parametrize("scopes", [[], ["chat"], list(endpoint_scopes())])
 def test_a_key_for_models_manages_nothing(scopes: list[str], team: Team) -> None:
-    secret = issue(actor="test", name="program", team=team, scopes=scopes).secret
+    secret = issue(actor=Actor.person("test"), name="program", team=team, scopes=scopes).secret
     client = Client(headers={"Authorization": f"Bearer {secret}"})
     for name in set(NAMES) - {PAGE}:
         for method in API[name]:
@@ -103,7 +104,7 @@ def test_a_key_for_models_manages_nothing(scopes: list[str], team: Team) -> None
 
 def test_strangers_and_worn_out_keys_get_401(db: None, management_key: IssuedKey) -> None:
     secret = management_key.secret
-    revoke(actor="test", key=management_key.key)
+    revoke(actor=Actor.person("test"), key=management_key.key)
     seq = last_seq()
     headers = ({}, {"Authorization": "Bearer nonsense"}, {"Authorization": f"Bearer {secret}"})
     for sent in headers:

@@ -17,6 +17,7 @@ from django.test import Client
 
 from console.accounts.models import User
 from console.accounts.roles import Role
+from console.audit.actor import Actor
 from console.audit.anchor import ANCHOR
 from console.audit.chain import code_of, coded_text, hash_of
 from console.audit.models import Entry, Head
@@ -58,8 +59,13 @@ def _a_fresh_watch() -> Iterator[None]:
 def log(db: None) -> None:
     for number in range(30):
         detail = {"number": number, "name": HOSTILE}
-        write(actor=f"user-{number % 3}", ip="10.0.0.7", action="key.issued", target="key:a", detail=detail)
-    write(actor="eva", action="team.created", target="team:9", detail={"name": "härbour"})
+        write(
+            actor=Actor.person(f"user-{number % 3}", ip="10.0.0.7"),
+            action="key.issued",
+            target="key:a",
+            detail=detail,
+        )
+    write(actor=Actor.person("eva"), action="team.created", target="team:9", detail={"name": "härbour"})
 
 
 def downloaded(client: Client, path: str) -> str:
@@ -120,7 +126,7 @@ def test_a_date_finds_the_entries_of_its_days(sign_in: SignIn, log: None) -> Non
 
 def test_what_people_typed_is_never_run(sign_in: SignIn, log: None) -> None:
     client = sign_in(Role.VIEWER)
-    write(actor=HOSTILE, action="x", target=HOSTILE)
+    write(actor=Actor.person(HOSTILE), action="x", target=HOSTILE)
     last = Entry.objects.order_by("-seq")[0]
     for path in (LIST, f"{LIST}{last.seq}/change/", f"{LIST}?q={HOSTILE}&actor={HOSTILE}"):
         assert HOSTILE not in client.get(path).content.decode()
@@ -153,7 +159,7 @@ def test_a_long_log_is_checked_a_stretch_at_a_time(log: None, monkeypatch: pytes
     assert [state.seq for state in states] == [10, 20, 30, 0]
     assert states[2].verdict is None
     assert states[3].verdict is not None and states[3].verdict.num_entries == 31
-    write(actor="a", action="later", target="")
+    write(actor=Actor.person("a"), action="later", target="")
     extended = WATCH.look()
     assert extended.verdict is not None and extended.verdict.num_entries == 32
     assert extended.age_seconds > states[3].age_seconds  # of the whole check
@@ -209,7 +215,7 @@ def test_an_export_that_was_touched_does_not_pass(sign_in: SignIn, log: None) ->
 
 
 def test_the_csv_is_what_the_list_shows_and_no_formula(sign_in: SignIn, log: None) -> None:
-    write(actor="=cmd()", action="team.created", target="-1+2")
+    write(actor=Actor.person("=cmd()"), action="team.created", target="-1+2")
     text = downloaded(sign_in(Role.VIEWER), f"{LIST}export.csv?action=team.created")
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["actor"] for row in rows] == ["eva", "'=cmd()"]

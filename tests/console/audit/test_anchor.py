@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command
 
 from console.audit import checkpoint
 from console.audit.actions import NoAlarm, NoReason, clear_alarm
+from console.audit.actor import Actor
 from console.audit.alarm import ALARMS
 from console.audit.anchor import ANCHOR, MAX_BEHIND
 from console.audit.checkpoint import BEGINNING, as_line
@@ -37,7 +38,7 @@ def log() -> None:
 def write_on(num_entries: int) -> None:
     """As a stranger can make the server do: by wrong passwords."""
     for _ in range(num_entries):
-        write(actor="anonymous", ip="203.0.113.9", action="login.failed", target="user:x")
+        write(actor=Actor.anonymous(ip="203.0.113.9"), action="login.failed", target="user:x")
 
 
 def watch() -> None:
@@ -188,12 +189,12 @@ def test_a_disk_that_takes_no_alarm_leaves_it_in_memory(monkeypatch: pytest.Monk
 
 def test_a_person_clears_an_alarm_with_a_reason_and_a_row(log: None) -> None:
     with pytest.raises(NoAlarm):
-        clear_alarm(actor="ada", reason="nothing happened")
+        clear_alarm(actor=Actor.person("ada"), reason="nothing happened")
     unseen(edit_and_rewrite)
     write_on(1)
     with pytest.raises(NoReason):
-        clear_alarm(actor="ada", reason="  ")
-    seq = clear_alarm(actor="ada", reason="restored from a backup", ip="10.0.0.1")
+        clear_alarm(actor=Actor.person("ada"), reason="  ")
+    seq = clear_alarm(actor=Actor.person("ada", ip="10.0.0.1"), reason="restored from a backup")
     entry = Entry.objects.get(seq=seq)
     detail = json.loads(entry.detail)
     assert (entry.actor, entry.action, detail["reason"]) == (
@@ -213,7 +214,7 @@ def test_a_person_clears_an_alarm_with_a_reason_and_a_row(log: None) -> None:
 def test_after_an_alarm_was_cleared_the_next_one_sounds(log: None, attack: Attack) -> None:
     unseen(edit)
     watch()
-    clear_alarm(actor="ada", reason="known")
+    clear_alarm(actor=Actor.person("ada"), reason="known")
     write_on(4)
     assert verify().is_intact
     unseen(attack)
@@ -225,7 +226,7 @@ def test_after_an_alarm_was_cleared_the_next_one_sounds(log: None, attack: Attac
 def test_what_was_acknowledged_cannot_be_changed_further(log: None) -> None:
     unseen(lambda: sql("DELETE FROM audit_entry WHERE seq = 5"))
     watch()
-    clear_alarm(actor="ada", reason="known")
+    clear_alarm(actor=Actor.person("ada"), reason="known")
     assert verify().is_intact
     unseen(lambda: sql("UPDATE audit_entry SET target = 'user:z' WHERE seq = 2"))
     verdict = verify()
@@ -241,7 +242,7 @@ def test_a_time_that_is_none_is_named_and_can_be_cleared(log: None) -> None:
         unseen(lambda: sql("UPDATE audit_entry SET at = %s WHERE seq = 4", garbage))  # noqa: B023
         watch()
         assert not verify().is_intact
-        clear_alarm(actor="ada", reason="known")
+        clear_alarm(actor=Actor.person("ada"), reason="known")
         assert verify().is_intact and ALARMS.standing() is None
 
 

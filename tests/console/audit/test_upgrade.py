@@ -12,6 +12,7 @@ import pytest
 from django.utils import timezone
 
 from console.audit import checkpoint
+from console.audit.actor import Actor
 from console.audit.alarm import ALARMS
 from console.audit.chain import NO_HASH, hash_of
 from console.audit.models import Entry, Head
@@ -40,12 +41,12 @@ def old_log(settings: Any) -> None:
 
 def test_it_is_intact_and_its_next_entry_says_from_where_on_there_are_codes(old_log: None) -> None:
     assert verify().is_intact
-    write(actor="ada", action="login.succeeded", target="user:ada")
+    write(actor=Actor.person("ada"), action="login.succeeded", target="user:ada")
     assert list(Entry.objects.filter(seq__gt=7).order_by("seq").values_list("seq", "action")) == [
         (8, "audit.keyed"),
         (9, "login.succeeded"),
     ]
-    write(actor="ada", action="logout", target="user:ada")
+    write(actor=Actor.person("ada"), action="logout", target="user:ada")
     assert Entry.objects.filter(action="audit.keyed").count() == 1
     kept = checkpoint.load()
     assert kept is not None and (kept.seq, kept.keyed_from) == (10, 8)
@@ -53,7 +54,7 @@ def test_it_is_intact_and_its_next_entry_says_from_where_on_there_are_codes(old_
 
 
 def test_what_is_older_than_the_codes_is_bound_by_the_first(old_log: None) -> None:
-    write(actor="ada", action="login.succeeded", target="user:ada")
+    write(actor=Actor.person("ada"), action="login.succeeded", target="user:ada")
 
     def edit() -> None:
         sql("UPDATE audit_entry SET actor = 'nobody' WHERE seq = 2")
@@ -70,5 +71,5 @@ def test_a_rewritten_old_log_is_noticed_by_the_first_write_after_the_upgrade(old
         rewrite_from(2)
 
     unseen(edit)
-    write(actor="ada", action="login.succeeded", target="user:ada")
+    write(actor=Actor.person("ada"), action="login.succeeded", target="user:ada")
     assert ALARMS.standing() is not None and not verify().is_intact

@@ -15,6 +15,7 @@ from django.core.management import call_command
 from django.db import connection, transaction
 
 from console.audit import checkpoint
+from console.audit.actor import Actor
 from console.audit.anchor import ANCHOR
 from console.audit.chain import chained_hash, hash_of
 from console.audit.checkpoint import Checkpoint
@@ -35,7 +36,12 @@ COLUMNS = ("at", "actor", "ip", "action", "target", "detail", "prev_hash", "hash
 def log() -> None:
     """Forty entries, and a database whose triggers a powerful insider has dropped."""
     for number in range(NUM_ENTRIES):
-        write(actor=f"user {number % 3}", action="key.issued", target=f"key:{number}", detail={"n": number})
+        write(
+            actor=Actor.person(f"user {number % 3}"),
+            action="key.issued",
+            target=f"key:{number}",
+            detail={"n": number},
+        )
     lift_triggers()
 
 

@@ -8,6 +8,7 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 
 from console.audit import checkpoint
+from console.audit.actor import Actor
 from console.audit.models import AppendOnly, Entry, Head
 from console.audit.verify import verify
 from console.audit.write import write
@@ -20,7 +21,7 @@ def test_writers_that_race_make_one_chain() -> None:
     def write_ten(name: str) -> None:
         try:
             for number in range(10):
-                write(actor=name, action="test", target=str(number))
+                write(actor=Actor.person(name), action="test", target=str(number))
         except BaseException as failure:
             failures.append(failure)
         finally:
@@ -40,11 +41,11 @@ def test_writers_that_race_make_one_chain() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_an_undone_change_leaves_no_entry_and_no_gap() -> None:
-    write(actor="a", action="first", target="")
+    write(actor=Actor.person("a"), action="first", target="")
     with pytest.raises(RuntimeError), transaction.atomic():
-        write(actor="a", action="undone", target="")
+        write(actor=Actor.person("a"), action="undone", target="")
         raise RuntimeError
-    write(actor="a", action="second", target="")
+    write(actor=Actor.person("a"), action="second", target="")
     assert list(Entry.objects.order_by("seq").values_list("seq", "action")) == [(1, "first"), (2, "second")]
     assert verify().is_intact
     kept = checkpoint.load()
@@ -62,7 +63,7 @@ def test_an_undone_change_leaves_no_entry_and_no_gap() -> None:
 )
 @pytest.mark.django_db
 def test_the_database_refuses_changes(statement: str) -> None:
-    write(actor="a", action="x", target="")
+    write(actor=Actor.person("a"), action="x", target="")
     refused = pytest.raises(DatabaseError, match="audit entries cannot be")
     with refused, transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(statement)
@@ -71,7 +72,7 @@ def test_the_database_refuses_changes(statement: str) -> None:
 
 @pytest.mark.django_db
 def test_the_model_refuses_changes() -> None:
-    entry = write(actor="a", action="x", target="")
+    entry = write(actor=Actor.person("a"), action="x", target="")
     entry.actor = "b"
     for change in (
         entry.save,
@@ -85,7 +86,12 @@ def test_the_model_refuses_changes() -> None:
 
 @pytest.mark.django_db
 def test_text_of_any_kind_is_kept_and_checked() -> None:
-    write(actor="ü\n\x1b[31m\x00\ud800", action="x", target="𝄞" * 400, detail={"ключ": ["\u2028", None, 1.5]})
+    write(
+        actor=Actor.person("ü\n\x1b[31m\x00\ud800"),
+        action="x",
+        target="𝄞" * 400,
+        detail={"ключ": ["\u2028", None, 1.5]},
+    )
     entry = Entry.objects.get()
     assert len(entry.target) == 300
     assert "\n" not in entry.detail and "\u2028" not in entry.detail
@@ -95,7 +101,7 @@ def test_text_of_any_kind_is_kept_and_checked() -> None:
 @pytest.mark.django_db
 def test_a_detail_that_cannot_be_written_down_exactly_is_refused() -> None:
     with pytest.raises(ValueError, match="Out of range"):
-        write(actor="a", action="x", target="", detail={"n": float("nan")})
+        write(actor=Actor.person("a"), action="x", target="", detail={"n": float("nan")})
 
 
 SQLITE_ALONE = pytest.mark.skipif(connection.vendor != "sqlite", reason="SQLite's own words")
@@ -117,7 +123,7 @@ FORGED = "'2026-01-01', 'nobody', '', 'x', '', '{}', '', '', ''"
 )
 @pytest.mark.django_db
 def test_nothing_takes_the_place_of_an_entry(statement: str) -> None:
-    entries = [write(actor="a", action="x", target=str(number)) for number in range(3)]
+    entries = [write(actor=Actor.person("a"), action="x", target=str(number)) for number in range(3)]
     refused = pytest.raises(DatabaseError, match="audit entries cannot be")
     with refused, transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(statement)
@@ -140,11 +146,11 @@ def test_nothing_takes_the_place_of_an_entry(statement: str) -> None:
 @pytest.mark.django_db
 def test_the_head_only_goes_forward_to_an_entry(statement: str) -> None:
     for number in range(3):
-        write(actor="a", action="x", target=str(number))
+        write(actor=Actor.person("a"), action="x", target=str(number))
     before = list(Head.objects.values())
     refused = pytest.raises(DatabaseError, match="the head of the audit log cannot be")
     with refused, transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(statement)
     assert list(Head.objects.values()) == before
-    write(actor="a", action="x", target="")
+    write(actor=Actor.person("a"), action="x", target="")
     assert verify().is_intact

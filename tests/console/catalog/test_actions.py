@@ -10,6 +10,7 @@ from django.conf import LazySettings
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, transaction
 
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.catalog import actions, conversion, engine_settings
 from console.catalog.actions import (
@@ -48,7 +49,9 @@ def imported(progress: Progress = silent, key: str | None = None, **arguments: A
     """Of a folder or a gguf file, whichever is named."""
     kind = "folder" if "folder" in arguments else "gguf"
     given = {"name": "tiny", "source": kind, "location": str(arguments.pop(kind)), **arguments}
-    return import_model(actor="someone", request=ImportRequest(**given), progress=progress, key=key)
+    return import_model(
+        actor=Actor.person("someone"), request=ImportRequest(**given), progress=progress, key=key
+    )
 
 
 def test_a_folder_is_served_where_it_lies(folder: Path) -> None:

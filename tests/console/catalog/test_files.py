@@ -13,6 +13,7 @@ import pytest
 from django.conf import LazySettings
 from pytest_django import DjangoCaptureOnCommitCallbacks
 
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.catalog.actions import DeleteRefused, delete_files, derive, import_model
 from console.catalog.files import KEPT_SECONDS, cache_bytes, check_files, sweep, target_of
@@ -38,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 def imported(folder: Path, **wish: Any) -> Revision:
     request = ImportRequest(**{"name": "tiny", "source": "folder", "location": str(folder), **wish})
-    return import_model(actor="mia", request=request, progress=lambda stage, fraction: None)
+    return import_model(actor=Actor.person("mia"), request=request, progress=lambda stage, fraction: None)
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def unload(revision: Revision) -> None:
 
 
 def test_other_settings_make_a_child_that_shares_the_files(ours: Revision) -> None:
-    child = derive(actor="ben", revision=ours, engine={"num_blocks": 64})
+    child = derive(actor=Actor.person("ben"), revision=ours, engine={"num_blocks": 64})
     assert (child.parent, child.folder, child.files, child.facts) == (
         ours,
         ours.folder,
@@ -61,12 +62,12 @@ def test_other_settings_make_a_child_that_shares_the_files(ours: Revision) -> No
         ours.facts,
     )
     assert child.engine == {"num_blocks": 64} and child.model == ours.model and child.id != ours.id
-    assert derive(actor="ben", revision=ours, engine={"num_blocks": 64}) == child
+    assert derive(actor=Actor.person("ben"), revision=ours, engine={"num_blocks": 64}) == child
     entry = Entry.objects.get(action="catalog.import", target=child.id)
     assert entry.actor == "ben" and json.loads(entry.detail)["parent"] == ours.id
     assert ours.id not in shares(Route.objects.get(name="tiny"))
     with pytest.raises(ImportRefused) as refused:
-        derive(actor="ben", revision=ours, engine={"blocks": 64})
+        derive(actor=Actor.person("ben"), revision=ours, engine={"blocks": 64})
     assert refused.value.field == "engine.blocks"
 
 
@@ -74,22 +75,24 @@ def test_deleting_marks_removes_and_is_audited(
     ours: Revision, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
 ) -> None:
     with django_capture_on_commit_callbacks(execute=True):
-        delete_files(actor="ben", revision=ours, ip="10.0.0.1")
+        delete_files(actor=Actor.person("ben", ip="10.0.0.1"), revision=ours)
     deployment = Deployment.objects.get(revision=ours)
     assert deployment.files_deleted_at is not None and not ours.path.exists()
     entry = Entry.objects.get(action="catalog.delete_files")
     assert (entry.actor, entry.target, entry.ip) == ("ben", ours.id, "10.0.0.1")
     with pytest.raises(BadRoute, match="deleted"):
-        set_shares(actor="ben", name="tiny", weights={ours.id: 100})
+        set_shares(actor=Actor.person("ben"), name="tiny", weights={ours.id: 100})
     ours.refresh_from_db()
     with pytest.raises(ImportRefused, match="deleted"):
-        derive(actor="ben", revision=ours, engine={"num_blocks": 64})
-    delete_files(actor="ben", revision=ours)
+        derive(actor=Actor.person("ben"), revision=ours, engine={"num_blocks": 64})
+    delete_files(actor=Actor.person("ben"), revision=ours)
     assert Entry.objects.filter(action="catalog.delete_files").count() == 1
 
 
 def test_a_crash_between_mark_and_removal_is_made_good_by_the_next_sweep(ours: Revision) -> None:
-    delete_files(actor="ben", revision=ours)  # its transaction never commits here: nothing is removed yet
+    delete_files(
+        actor=Actor.person("ben"), revision=ours
+    )  # its transaction never commits here: nothing is removed yet
     assert ours.path.exists()
     sweep()
     assert not ours.path.exists() and not list(ours.path.parent.glob(".deleted-*"))
@@ -104,9 +107,9 @@ def test_a_crash_in_the_midst_of_removing_leaves_nothing_that_looks_whole(ours: 
 
 def test_a_folder_outside_is_forgotten_and_not_removed(folder: Path) -> None:
     first = imported(folder)
-    set_shares(actor="ben", name="tiny", weights={})
+    set_shares(actor=Actor.person("ben"), name="tiny", weights={})
     unload(first)
-    delete_files(actor="ben", revision=first)
+    delete_files(actor=Actor.person("ben"), revision=first)
     sweep()
     assert Deployment.objects.get(revision=first).files_deleted_at and (folder / "config.json").exists()
 
@@ -115,23 +118,23 @@ def test_what_is_in_use_is_kept(ours: Revision) -> None:
     deployment = Deployment.objects.filter(revision=ours)
     first = Revision.objects.exclude(pk=ours.pk).get()
     for weights in ({ours.id: 100}, {first.id: 100, ours.id: 0}):
-        set_shares(actor="ben", name="tiny", weights=weights)
+        set_shares(actor=Actor.person("ben"), name="tiny", weights=weights)
         unload(ours)
         with pytest.raises(DeleteRefused, match="arm of the route tiny"):
-            delete_files(actor="ben", revision=ours)
-    set_shares(actor="ben", name="tiny", weights={first.id: 100})
+            delete_files(actor=Actor.person("ben"), revision=ours)
+    set_shares(actor=Actor.person("ben"), name="tiny", weights={first.id: 100})
     deployment.update(wanted=Deployment.Wanted.LOADED)
     with pytest.raises(DeleteRefused, match="wanted loaded"):
-        delete_files(actor="ben", revision=ours)
+        delete_files(actor=Actor.person("ben"), revision=ours)
     deployment.update(wanted=Deployment.Wanted.UNLOADED)
     for state in ("waiting", "loading", "ready", "unloading"):
         deployment.update(state=state)
         with pytest.raises(DeleteRefused, match=state):
-            delete_files(actor="ben", revision=ours)
+            delete_files(actor=Actor.person("ben"), revision=ours)
     deployment.update(state="absent")
     job = Job.objects.create(kind="quantize", where="worker", subject=ours.id, actor="mia")
     with pytest.raises(DeleteRefused, match=job.pk):
-        delete_files(actor="ben", revision=ours)
+        delete_files(actor=Actor.person("ben"), revision=ours)
     job.delete()
     sweep()
     check_files(ours)
@@ -139,20 +142,20 @@ def test_what_is_in_use_is_kept(ours: Revision) -> None:
 
 
 def test_a_shared_folder_goes_for_all_or_for_none(ours: Revision) -> None:
-    child = derive(actor="ben", revision=ours, engine={"num_blocks": 64})
+    child = derive(actor=Actor.person("ben"), revision=ours, engine={"num_blocks": 64})
     Deployment.objects.filter(revision=child).update(state="ready")
     with pytest.raises(DeleteRefused, match=f"{child.id}, which shares the folder"):
-        delete_files(actor="ben", revision=ours)
+        delete_files(actor=Actor.person("ben"), revision=ours)
     Deployment.objects.filter(revision=child).update(state="absent")
-    delete_files(actor="ben", revision=child)
+    delete_files(actor=Actor.person("ben"), revision=child)
     assert not Deployment.objects.filter(revision__in=[ours, child], files_deleted_at=None).exists()
     sweep()
     assert not ours.path.exists()
 
 
 def test_files_that_are_imported_again_are_back_where_they_were(folder: Path, ours: Revision) -> None:
-    child = derive(actor="ben", revision=ours, engine={"num_blocks": 64})
-    delete_files(actor="ben", revision=ours)
+    child = derive(actor=Actor.person("ben"), revision=ours, engine={"num_blocks": 64})
+    delete_files(actor=Actor.person("ben"), revision=ours)
     for is_swept in (True, False):
         if is_swept:
             sweep()
@@ -160,7 +163,7 @@ def test_files_that_are_imported_again_are_back_where_they_were(folder: Path, ou
         check_files(ours)
         check_files(child)
         assert not Deployment.objects.exclude(files_deleted_at=None).exists()
-        delete_files(actor="ben", revision=ours)
+        delete_files(actor=Actor.person("ben"), revision=ours)
     assert Entry.objects.filter(action="catalog.restore_files").count() == 2
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from console.audit.actor import Actor
 from console.catalog import import_request as module
 from console.catalog.actions import start_import
 from console.catalog.import_request import ImportRefused
@@ -28,7 +29,7 @@ def allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def said(source: str, location: str) -> str:
     with pytest.raises(ImportRefused) as refused:
-        start_import(actor="mia", name="tiny", source=source, location=location)
+        start_import(actor=Actor.person("mia"), name="tiny", source=source, location=location)
     assert refused.value.field == "location"
     return str(refused.value)
 
@@ -67,7 +68,7 @@ def test_what_lies_in_one_of_them_is_imported(allowed: Path) -> None:
     for number, (source, path) in enumerate(
         [("folder", inside), ("folder", allowed / "by-link"), ("gguf", file)]
     ):
-        start_import(actor="mia", name=f"tiny{number}", source=source, location=str(path))
+        start_import(actor=Actor.person("mia"), name=f"tiny{number}", source=source, location=str(path))
     assert Job.objects.count() == 3
 
 

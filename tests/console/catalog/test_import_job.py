@@ -13,6 +13,7 @@ import pytest
 from django.conf import LazySettings
 from pydantic import SecretStr
 
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.catalog.actions import start_import
 from console.catalog.files import check_files, sweep, target_of
@@ -54,7 +55,7 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def queue(name: str = "tiny", **arguments: Any) -> Job:
-    return start_import(actor="mia", name=name, **arguments)
+    return start_import(actor=Actor.person("mia"), name=name, **arguments)
 
 
 def done(job: Job) -> Job:
@@ -167,7 +168,7 @@ def test_cancelling_ends_the_child_and_leaves_nothing(
 
     def cancel_at(self: RunningJob, stage: str, fraction: float) -> None:
         if stage == "starting torch":
-            cancel(actor="ben", job=job)
+            cancel(actor=Actor.person("ben"), job=job)
             self._look()
         progress(self, stage, fraction)
 
@@ -210,7 +211,7 @@ def test_what_cannot_be_is_refused_before_it_is_queued(
 ) -> None:
     given = {"name": "tiny", "source": "folder", "location": str(folder), **arguments}
     with pytest.raises(ImportRefused) as refused:
-        start_import(actor="mia", **given)
+        start_import(actor=Actor.person("mia"), **given)
     assert refused.value.field == field and str(refused.value)
     assert not Job.objects.exists() and not Entry.objects.exists()
 

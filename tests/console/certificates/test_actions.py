@@ -15,6 +15,7 @@ import torch
 from django.conf import LazySettings
 from safetensors.torch import load_file, save_file
 
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.catalog import conversion
 from console.catalog.actions import delete_files, derive, import_model
@@ -76,7 +77,7 @@ def original(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Revision:
     request = ImportRequest("tiny", "folder", str(model_folder(tmp_path / "tiny")), engine=SETTINGS)
     with monkeypatch.context() as patched:
         patched.setattr(conversion, "run_child", run_here)
-        return import_model(actor="mia", request=request, progress=lambda stage, fraction: None)
+        return import_model(actor=Actor.person("mia"), request=request, progress=lambda stage, fraction: None)
 
 
 def worked(job: Job) -> Job:
@@ -89,7 +90,7 @@ def worked(job: Job) -> Job:
 
 
 def quantized(original: Revision) -> tuple[Job, Revision]:
-    job = worked(start_quantize(actor="mia", revision=original))
+    job = worked(start_quantize(actor=Actor.person("mia"), revision=original))
     assert job.state == Job.State.DONE, (job.error, list(job.lines.values_list("text", flat=True)))
     return job, Revision.objects.get(pk=job.result["revision"])
 
@@ -146,15 +147,15 @@ def test_a_spoilt_layer_is_caught_though_the_manifest_is_in_order(
 
 @pytest.mark.usefixtures("here")
 def test_settings_alone_are_certified_with_the_settings_in_play(original: Revision) -> None:
-    rounded = derive(actor="mia", revision=original, engine={**SETTINGS, "dtype": "bfloat16"})
+    rounded = derive(actor=Actor.person("mia"), revision=original, engine={**SETTINGS, "dtype": "bfloat16"})
     assert standing(rounded).kind == "missing"
-    job = worked(start_certify(actor="mia", revision=rounded))
+    job = worked(start_certify(actor=Actor.person("mia"), revision=rounded))
     assert job.state == Job.State.DONE, job.error
     measured = Certificate.objects.get().measured_by
     assert (measured["revision"]["dtype"], measured["parent"]["dtype"]) == ("bfloat16", "float32")
-    larger = derive(actor="mia", revision=rounded, engine={**rounded.engine, "num_blocks": 64})
+    larger = derive(actor=Actor.person("mia"), revision=rounded, engine={**rounded.engine, "num_blocks": 64})
     assert standing(larger).kind == standing(rounded).kind == "passed"
-    assert start_certify(actor="mia", revision=larger).subject == rounded.pk
+    assert start_certify(actor=Actor.person("mia"), revision=larger).subject == rounded.pk
 
 
 @pytest.mark.usefixtures("here")
@@ -169,7 +170,7 @@ def test_a_finished_folder_is_taken_up_and_nothing_is_made_twice(
     def dies(*arguments: Any, **named: Any) -> Any:
         raise Died
 
-    job = start_quantize(actor="mia", revision=original)
+    job = start_quantize(actor=Actor.person("mia"), revision=original)
     with monkeypatch.context() as patched, pytest.raises(Died):
         patched.setattr(quantizing, "register", dies)
         quantize_work.quantize(Begun(job))
@@ -201,7 +202,7 @@ def test_a_folder_that_is_not_what_its_receipt_says_is_made_anew(original: Revis
 def test_files_of_a_revision_are_never_overwritten(original: Revision) -> None:
     _, made = quantized(original)
     (made.path / "config.json").write_text((made.path / "config.json").read_text() + " ")
-    job = worked(start_quantize(actor="mia", revision=original))
+    job = worked(start_quantize(actor=Actor.person("mia"), revision=original))
     assert (job.state, job.error_code) == (Job.State.FAILED, "files_changed")
     assert made.pk in job.error and made.path.is_dir()
 
@@ -212,7 +213,7 @@ def test_what_was_tampered_with_is_not_measured(original: Revision) -> None:
     content = bytearray((made.path / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (made.path / "model.safetensors").write_bytes(content)
-    job = worked(start_certify(actor="mia", revision=made))
+    job = worked(start_certify(actor=Actor.person("mia"), revision=made))
     assert (job.state, job.error_code) == (Job.State.FAILED, "files_changed")
     assert "model.safetensors" in job.error and Certificate.objects.count() == 1
 
@@ -227,13 +228,13 @@ def converting() -> list[psutil.Process]:
 def test_cancelling_ends_the_child_and_leaves_nothing_half_made(
     stage: str, original: Revision, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = start_quantize(actor="mia", revision=original)
+    job = start_quantize(actor=Actor.person("mia"), revision=original)
     children: list[psutil.Process] = []
 
     def cancels(own: Any, found: str, fraction: float) -> None:
         if found == stage and not children:
             children.extend(converting())
-            cancel(actor="mia", job=job)
+            cancel(actor=Actor.person("mia"), job=job)
         progress(own, found, fraction)
 
     from console.jobs.job_context import RunningJob
@@ -265,7 +266,7 @@ def test_a_child_that_is_killed_fails_the_job_and_the_next_one_succeeds(
 
     with monkeypatch.context() as patched:
         patched.setattr(RunningJob, "progress", kills)
-        job = worked(start_quantize(actor="mia", revision=original))
+        job = worked(start_quantize(actor=Actor.person("mia"), revision=original))
     assert (job.state, job.error_code) == (Job.State.FAILED, "died")
     assert Revision.objects.count() == 1
     request.getfixturevalue("here")
@@ -276,25 +277,25 @@ def test_a_child_that_is_killed_fails_the_job_and_the_next_one_succeeds(
 @pytest.mark.usefixtures("here")
 def test_what_makes_no_sense_is_refused_at_once(original: Revision) -> None:
     with pytest.raises(QuantizeRefused, match="int8"):
-        start_quantize(actor="mia", revision=original, method="int3")
+        start_quantize(actor=Actor.person("mia"), revision=original, method="int3")
     with pytest.raises(CertifyRefused, match="original"):
-        start_certify(actor="mia", revision=original)
-    job = start_quantize(actor="mia", revision=original)
+        start_certify(actor=Actor.person("mia"), revision=original)
+    job = start_quantize(actor=Actor.person("mia"), revision=original)
     with pytest.raises(QuantizeRefused, match=job.pk):
-        start_quantize(actor="mia", revision=original)
+        start_quantize(actor=Actor.person("mia"), revision=original)
     worked(job)
     made = Revision.objects.get(parent=original)
     with pytest.raises(QuantizeRefused, match="pilothouse_int8"):
-        start_quantize(actor="mia", revision=made)
+        start_quantize(actor=Actor.person("mia"), revision=made)
     Deployment.objects.filter(pk=made.pk).update(files_deleted_at="2026-01-01T00:00Z")
     with pytest.raises(CertifyRefused, match="deleted"):
-        start_certify(actor="mia", revision=Revision.objects.get(pk=made.pk))
+        start_certify(actor=Actor.person("mia"), revision=Revision.objects.get(pk=made.pk))
 
 
 @pytest.mark.usefixtures("here")
 def test_deleted_files_come_back_with_their_certificate(original: Revision) -> None:
     _, made = quantized(original)
-    delete_files(actor="mia", revision=made)
+    delete_files(actor=Actor.person("mia"), revision=made)
     assert not made.path.exists()
     _, again = quantized(original)
     assert again == made and again.path.is_dir()
@@ -305,7 +306,7 @@ class Begun:
     """A job's work as its function sees it, in a process that may die."""
 
     def __init__(self, job: Job) -> None:
-        self.job_id, self.actor, self.ip = job.pk, job.actor, job.ip
+        self.job_id, self.actor = job.pk, job.asked_by
         self.arguments = job.arguments
 
     def progress(self, stage: str, fraction: float) -> None:
@@ -337,4 +338,4 @@ def test_no_torch_is_imported_where_jobs_run() -> None:
 def test_a_mixture_of_experts_is_refused_at_once(original: Revision) -> None:
     original.facts = original.facts | {"architecture": "Qwen3MoeForCausalLM"}
     with pytest.raises(QuantizeRefused, match="mixture of experts"):
-        start_quantize(actor="mia", revision=original)
+        start_quantize(actor=Actor.person("mia"), revision=original)

@@ -13,6 +13,7 @@ import pytest
 from django.conf import LazySettings
 
 import console
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.catalog import engine_settings, file_integrity
 from console.catalog.models import Certificate, Deployment, Revision
@@ -74,7 +75,7 @@ def certified(child: Revision, **figures: Any) -> Certificate:
         "measured_by": {**measured_by, "revision": as_served, "parent": as_served},
         "figures": GOOD | figures,
     }
-    return issue(actor="mia", revision=child, measured=measured, job="job-1")
+    return issue(actor=Actor.person("mia"), revision=child, measured=measured, job="job-1")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from django.test import Client
 from django.utils import timezone
 
 from console.accounts.roles import Role
+from console.audit.actor import Actor
 from console.catalog.models import Deployment, Revision, ServedModel
 from console.catalog.routes import set_shares
 from tests.catalog_rows import make_revision, serve
@@ -45,7 +46,7 @@ def test_a_model_is_listed_with_what_answers_in_which_shares(viewer: Client) -> 
     serve("smol", "smol-1", files=FILES, facts=FACTS, folder="a")
     make_revision("smol", "smol-2", files=FILES, facts=FACTS, folder="a")
     make_revision("smol", "smol-3", files=FILES, facts=FACTS, folder="b")
-    set_shares(actor="test", name="smol", weights={"smol-1": 90, "smol-3": 10})
+    set_shares(actor=Actor.person("test"), name="smol", weights={"smol-1": 90, "smol-3": 10})
     one = row(viewer, "smol")
     assert one.num_revisions == 3
     assert one.num_bytes == 500_000_000  # the first two run from one folder
@@ -110,7 +111,7 @@ def test_an_empty_catalog_names_the_next_step(viewer: Client) -> None:
 def test_a_revision_page_shows_parent_settings_files_and_history(viewer: Client) -> None:
     parent = serve("smol", "smol-1", files=FILES)
     make_revision("smol", "smol-2", parent=parent, files=FILES, engine={"num_blocks": 64}, facts=FACTS)
-    set_shares(actor="maria", name="smol", weights={"smol-1": 50, "smol-2": 50})
+    set_shares(actor=Actor.person("maria"), name="smol", weights={"smol-1": 50, "smol-2": 50})
     page = text(viewer, "/models/smol/smol-2/")
     for part in ("smol-1", "num_blocks=64", "model.safetensors", "ab" * 32, "50 % of smol", "smol@smol-2"):
         assert part in page
@@ -163,7 +164,11 @@ def test_pages_cost_little_with_ten_thousand_revisions_of_five_hundred_models(op
     )
     Deployment.objects.bulk_create((Deployment(revision=one) for one in revisions), batch_size=2000)
     for model in models[::2]:
-        set_shares(actor="test", name=model.name, weights={Revision.objects.filter(model=model)[0].pk: 100})
+        set_shares(
+            actor=Actor.person("test"),
+            name=model.name,
+            weights={Revision.objects.filter(model=model)[0].pk: 100},
+        )
     Deployment.objects.filter(wanted="loaded").update(state="ready", state_at=timezone.now() - timedelta(1))
     paths = [
         "/models/",

@@ -10,6 +10,7 @@ import pytest
 from django.test import Client
 
 from console.accounts.roles import Role
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.catalog.actions import spec
 from console.catalog.models import Deployment, Revision
@@ -283,7 +284,7 @@ ACTS = ("load", "unload", "keep", "force", "quantize", "certify", "delete", "set
 
 @pytest.mark.usefixtures("revision")
 def test_the_playground_opens_with_the_panes_that_the_address_names(operator: Client) -> None:
-    set_shares(actor="test", name="smol", weights={"smol-0": 90, "smol-1": 10})
+    set_shares(actor=Actor.person("test"), name="smol", weights={"smol-0": 90, "smol-1": 10})
     answer = operator.get("/playground/", {"pane": ["smol", "smol@smol-1", "smol@nothing"]})
     config = answer.context["config"]
     assert config["panes"] == ["smol", "smol@smol-1"]

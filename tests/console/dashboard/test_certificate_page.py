@@ -11,6 +11,7 @@ from django.conf import LazySettings
 from django.test import Client
 
 from console.accounts.roles import Role
+from console.audit.actor import Actor
 from console.catalog.models import Revision
 from console.certificates import status as certificates
 from console.certificates.status import issue
@@ -59,7 +60,7 @@ def certified(child: Revision, **figures: Any) -> None:
             **figures,
         },
     }  # fmt: skip
-    issue(actor="mia", revision=child, measured=measured, job="job-1")
+    issue(actor=Actor.person("mia"), revision=child, measured=measured, job="job-1")
 
 
 def page(client: Client, revision: str = "m-int8") -> str:

@@ -9,6 +9,7 @@ from django.test import Client
 from django.urls import reverse
 
 from console.accounts.roles import Role
+from console.audit.actor import Actor
 from console.jobs.actions import enqueue
 from console.jobs.models import Job, JobLine
 from tests.catalog_rows import make_revision
@@ -22,7 +23,7 @@ def operator(signed_in: SignedIn) -> Client:
 
 
 def new(**columns: Any) -> Job:
-    job = enqueue(actor="mia", kind="test.steps", subject="smollm2", arguments={"steps": 3})
+    job = enqueue(actor=Actor.person("mia"), kind="test.steps", subject="smollm2", arguments={"steps": 3})
     Job.objects.filter(pk=job.pk).update(**columns)
     job.refresh_from_db()
     return job

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from console.accounts.models import Team, User
 from console.accounts.roles import Role
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.dashboard.views.keys import first_request
 from console.keys.actions import issue, revoke
@@ -42,10 +43,11 @@ def names(client: Client, query: str = "") -> list[str]:
 @pytest.fixture
 def four(team: Team) -> dict[str, ApiKey]:
     keys = {
-        name: issue(actor="test", name=name, team=team).key for name in ("Alpha", "beta", "gamma", "delta")
+        name: issue(actor=Actor.person("test"), name=name, team=team).key
+        for name in ("Alpha", "beta", "gamma", "delta")
     }
     now = timezone.now()
-    revoke(actor="test", key=keys["beta"])
+    revoke(actor=Actor.person("test"), key=keys["beta"])
     ApiKey.objects.filter(name="gamma").update(expires_at=now - timedelta(days=1))
     ApiKey.objects.filter(name="delta").update(expires_at=now + timedelta(days=1), last_used_at=now)
     return keys
@@ -131,7 +133,7 @@ def test_an_address_that_only_takes_posts_leads_to_its_page(operator: Client, pa
 def test_a_keys_page_names_what_it_may_call(
     operator: Client, team: Team, scopes: list[str], said: list[str], unsaid: list[str]
 ) -> None:
-    key = issue(actor="test", name="x", team=team, scopes=scopes).key
+    key = issue(actor=Actor.person("test"), name="x", team=team, scopes=scopes).key
     facts = operator.get(f"/keys/{key.public_id}/").content.decode().partition('<dl class="facts">')[2]
     endpoints = facts.partition("<dt>Endpoints</dt>")[2].partition("<dt>")[0]
     assert all(one in endpoints for one in said)
@@ -149,7 +151,7 @@ def test_a_keys_page_names_what_it_may_call(
 def test_the_last_day_of_a_key_is_the_one_that_was_typed(
     operator: Client, team: Team, moment: datetime, words: str
 ) -> None:
-    key = issue(actor="test", name="x", team=team, expires_at=moment).key
+    key = issue(actor=Actor.person("test"), name="x", team=team, expires_at=moment).key
     for path in ("/keys/", f"/keys/{key.public_id}/"):
         assert words in operator.get(path).content.decode(), path
 
@@ -164,7 +166,7 @@ def test_the_last_day_of_a_key_is_the_one_that_was_typed(
     ],
 )
 def test_the_line_that_is_shown_asks_for_what_the_key_may(team: Team, scopes: list[str], path: str) -> None:
-    assert first_request(issue(actor="test", name="x", team=team, scopes=scopes).key)[0] == path
+    assert first_request(issue(actor=Actor.person("test"), name="x", team=team, scopes=scopes).key)[0] == path
 
 
 def test_all_endpoints_ticked_is_every_endpoint_also_those_to_come(operator: Client, team: Team) -> None:
@@ -202,7 +204,7 @@ def test_a_revoked_key_cannot_be_changed_even_by_a_form_that_was_open(
 def test_a_budget_below_what_is_used_is_refused_in_the_form(
     operator: Client, four: dict[str, ApiKey]
 ) -> None:
-    limit = set_limits(actor="test", key=four["Alpha"], limits=Limits(budget_tokens=100))
+    limit = set_limits(actor=Actor.person("test"), key=four["Alpha"], limits=Limits(budget_tokens=100))
     Limit.objects.filter(pk=limit.pk).update(used_tokens=60)
     answer = operator.post(f"/keys/{four['Alpha'].public_id}/limits", {"budget_tokens": "50"})
     assert answer.status_code == 422 and answer.context["limits_form"].errors.keys() == {"budget_tokens"}
@@ -237,7 +239,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_name_is_shown_as_what_it_is(operator: Client, team: Team, name: str) -> None:
-    key = issue(actor=name, name=name, team=team, models=[name]).key
+    key = issue(actor=Actor.person(name), name=name, team=team, models=[name]).key
     for path in ("/keys/", f"/keys/{key.public_id}/", f"/keys/?words={name}"):
         text = operator.get(path).content.decode()
         assert "<script>alert" not in text and "<img src=x" not in text and "<svg onload" not in text
@@ -245,7 +247,7 @@ def test_a_hostile_name_is_shown_as_what_it_is(operator: Client, team: Team, nam
 
 
 def test_days_without_requests_are_there_too(team: Team) -> None:
-    key = issue(actor="test", name="x", team=team).key
+    key = issue(actor=Actor.person("test"), name="x", team=team).key
     seed_usage([key], 6, over=timedelta(days=3))
     today = timezone.now().date()
     by_day = used_by_day(key.public_id, num_days=30, today=today)

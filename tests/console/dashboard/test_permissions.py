@@ -9,6 +9,7 @@ from django.test import Client
 from django.urls import get_resolver, reverse
 
 from console.accounts.roles import Role
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.dashboard import navigation
 from console.policy import HTTP, Who
@@ -67,7 +68,7 @@ def test_a_disabled_person_is_a_stranger_at_the_next_request(signed_in: SignedIn
 
     client = signed_in(Role.VIEWER)
     assert client.get("/").status_code == 200
-    set_active(actor="test", username="the-viewer", is_active=False)
+    set_active(actor=Actor.person("test"), username="the-viewer", is_active=False)
     assert client.get("/").status_code == 302
 
 

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from console.accounts.models import User
 from console.accounts.roles import Role
+from console.audit.actor import Actor
 from console.keys.actions import IssuedKey
 from console.usage.models import UsageRecord
 from tests.console.dashboard.conftest import BACKEND, SignedIn
@@ -189,7 +190,9 @@ async def test_the_export_has_every_row_of_the_filter(ended: Ended, monkeypatch:
         for _ in range(7):
             ended()
         ended(model="=1+1", end_user="@sum")
-        return create_user(actor="test", username="v", password="correct horse battery", role=Role.VIEWER)
+        return create_user(
+            actor=Actor.person("test"), username="v", password="correct horse battery", role=Role.VIEWER
+        )
 
     user = await sync_to_async(prepare)()
     client = AsyncClient()

@@ -12,6 +12,7 @@ from django.test import Client
 
 from console.accounts.models import User
 from console.accounts.roles import Role
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.database.after_commit import FAILURES, after_commit
 from console.keys.actions import IssuedKey, revoke
@@ -80,7 +81,7 @@ def test_a_revoked_keys_streams_end_whatever_else_fails(
 ) -> None:
     ended: list[str] = []
     monkeypatch.setattr("console.keys.actions.end_streams", ended.append)
-    assert revoke(actor="a", key=issued.key)
+    assert revoke(actor=Actor.person("a"), key=issued.key)
     assert ended == [issued.key.public_id]
     assert [one.name for one in FAILURES.recent()] == ["audit checkpoint"]
 
@@ -107,7 +108,7 @@ def test_a_disabled_persons_streams_end_before_anything_else(
     user = make_user(Role.VIEWER)
     monkeypatch.setattr("console.accounts.actions.end_streams", order.append)
     monkeypatch.setattr("console.audit.write.ANCHOR.advance", lambda seq: order.append("checkpoint"))
-    set_active(actor="a", username=user.username, is_active=False)
+    set_active(actor=Actor.person("a"), username=user.username, is_active=False)
     assert order == [f"user:{user.pk}", "checkpoint"]
 
 

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from console.accounts.actions import default_team
 from console.accounts.models import Team
+from console.audit.actor import Actor
 from console.database.prepared_statements import TEXT, Delete, Select, Slot, Update
 from console.keys.actions import issue
 from console.keys.models import ApiKey
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def limits() -> list[Limit]:
     team = default_team()
-    keys = [issue(actor="test", name=name, team=team) for name in "ab"]
+    keys = [issue(actor=Actor.person("test"), name=name, team=team) for name in "ab"]
     return [
         Limit.objects.create(key=ApiKey.objects.get(public_id=key.secret.split("_")[1]), used_tokens=5)
         for key in keys

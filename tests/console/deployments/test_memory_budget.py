@@ -10,6 +10,7 @@ import pytest
 from pydantic import ByteSize
 
 import inference.client
+from console.audit.actor import Actor
 from console.catalog.actions import spec
 from console.catalog.models import Deployment, Revision
 from console.deployments import actions as deployments
@@ -101,7 +102,7 @@ def test_what_was_measured_on_this_device_counts_more_than_an_estimate(on: Any) 
 
 def test_what_can_never_fit_is_refused(on: Any) -> None:
     with pytest.raises(deployments.DeploymentRefused, match="MEMORY_BUDGET"):
-        deployments.load(actor="test", revision=model("huge", parameters=4_000 * MB))
+        deployments.load(actor=Actor.person("test"), revision=model("huge", parameters=4_000 * MB))
 
 
 def test_what_fits_beside_what(on: Any, monkeypatch: pytest.MonkeyPatch) -> None:

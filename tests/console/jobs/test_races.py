@@ -12,6 +12,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.database.process_lease import Lease
 from console.jobs.actions import NotPossible, cancel, enqueue
@@ -51,7 +52,7 @@ def at_once(*calls: Callable[[], object]) -> None:
 
 
 def new() -> Job:
-    return enqueue(actor="mia", kind="test.steps", subject="a model", arguments={"steps": 1})
+    return enqueue(actor=Actor.person("mia"), kind="test.steps", subject="a model", arguments={"steps": 1})
 
 
 def ends_of(job: Job) -> int:
@@ -69,7 +70,7 @@ def test_of_many_that_take_a_job_one_gets_it() -> None:
 def test_a_job_that_is_cancelled_while_it_is_taken_ends_or_is_told() -> None:
     for _ in range(ROUNDS):
         job = new()
-        at_once(partial(take, job.pk), partial(cancel, actor="ben", job=job))
+        at_once(partial(take, job.pk), partial(cancel, actor=Actor.person("ben"), job=job))
         job.refresh_from_db()
         assert job.is_cancel_asked
         assert (job.state, ends_of(job)) in {("cancelled", 1), ("running", 0)}
@@ -86,7 +87,7 @@ def test_finish_cancel_recovery_and_hand_over_leave_one_end_or_one_queued_job() 
             partial(end, this_run(job), job, Job.State.DONE, result={}),
             partial(end, this_run(job), job, Job.State.FAILED, error_code="disk_full"),
             partial(queue_again, this_run(job), job, because="handed over", num_deaths=0),
-            partial(cancel, actor="ben", job=job),
+            partial(cancel, actor=Actor.person("ben"), job=job),
             recover,
             recover,
         )
@@ -94,7 +95,7 @@ def test_finish_cancel_recovery_and_hand_over_leave_one_end_or_one_queued_job() 
         if row.state == Job.State.QUEUED:
             assert (ends_of(job), row.ended_at, row.num_deaths in (0, 1)) == (0, None, True)
             assert job.lines.count() == 1
-            cancel(actor="test", job=job)
+            cancel(actor=Actor.person("test"), job=job)
         else:
             assert not row.is_open and row.ended_at is not None
         assert ends_of(job) == 1

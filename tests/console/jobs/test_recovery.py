@@ -10,6 +10,7 @@ import pytest
 from django.conf import settings
 from django.utils import timezone
 
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.database.process_lease import Lease
 from console.jobs.actions import cancel, enqueue
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.django_db
 
 
 def run_by(server: str, **columns: Any) -> Job:
-    job = enqueue(actor="mia", kind="test.steps", subject="a model", arguments={"steps": 1})
+    job = enqueue(actor=Actor.person("mia"), kind="test.steps", subject="a model", arguments={"steps": 1})
     assert take(job.pk)
     Job.objects.filter(pk=job.pk).update(server=server, **columns)
     job.refresh_from_db()
@@ -58,7 +59,7 @@ def test_the_third_death_is_its_end(dead: str) -> None:
 
 def test_a_job_that_was_cancelled_while_its_server_was_dead_ends_cancelled(dead: str) -> None:
     job = run_by(dead)
-    cancel(actor="ben", job=job)
+    cancel(actor=Actor.person("ben"), job=job)
     assert recover() == 1
     job.refresh_from_db()
     assert job.state == "cancelled" and job.ended_at is not None
@@ -68,7 +69,7 @@ def test_the_living_keep_theirs_however_silent() -> None:
     lease = Lease(Path(settings.LEASE_DIR))
     long_ago = timezone.now() - timedelta(days=1)
     run_by(lease.server, alive_at=long_ago)
-    own = take(enqueue(actor="mia", kind="test.steps", subject="own", arguments={}).pk)
+    own = take(enqueue(actor=Actor.person("mia"), kind="test.steps", subject="own", arguments={}).pk)
     assert own is not None
     Job.objects.filter(pk=own.pk).update(alive_at=long_ago)
     assert recover() == 0

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError, connection
 
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.jobs import execute as run_module
 from console.jobs import job_context
@@ -35,7 +36,9 @@ def _stays() -> Iterator[None]:
 
 
 def wish(kind: str = "test.steps", **arguments: Any) -> Job:
-    return enqueue(actor="mia", kind=kind, subject="a model", arguments=arguments, ip="10.0.0.7")
+    return enqueue(
+        actor=Actor.person("mia", ip="10.0.0.7"), kind=kind, subject="a model", arguments=arguments
+    )
 
 
 def taken(job: Job) -> Job:
@@ -103,19 +106,19 @@ def test_progress_and_lines_are_seen_while_it_runs_and_a_cancel_ends_it_within_a
     eventually(lambda: Job.objects.filter(pk=job.pk, fraction__gt=0.02).exists())
     assert texts(job)
     num_steps = len(texts(job))
-    cancel(actor="ben", job=job)
+    cancel(actor=Actor.person("ben"), job=job)
     thread.join(60)
     assert len(texts(job)) - num_steps <= 15  # steps of a tenth of a second, and the log lags by five
     job.refresh_from_db()
     assert job.state == "cancelled" and job.fraction < 0.5
     assert actions() == [("job.enqueue", "mia"), ("job.cancel", "ben"), ("job.cancelled", "mia")]
     with pytest.raises(NotPossible, match="ended already"):
-        cancel(actor="ben", job=job)
+        cancel(actor=Actor.person("ben"), job=job)
 
 
 def test_a_queued_job_is_cancelled_at_once() -> None:
     job = wish(steps=1)
-    cancel(actor="ben", job=job)
+    cancel(actor=Actor.person("ben"), job=job)
     job.refresh_from_db()
     assert job.state == "cancelled" and take(job.pk) is None
     assert actions()[-2:] == [("job.cancel", "ben"), ("job.cancelled", "ben")]
@@ -123,14 +126,14 @@ def test_a_queued_job_is_cancelled_at_once() -> None:
 
 def test_a_failed_job_is_tried_again_as_another_but_not_twice_at_once() -> None:
     failed = done(wish("test.fails"))
-    again = retry(actor="ben", job=failed)
+    again = retry(actor=Actor.person("ben"), job=failed)
     assert (again.retry_of, again.state, again.actor) == (failed, "queued", "ben")
     with pytest.raises(NotPossible, match="already"):
-        retry(actor="ben", job=failed)
+        retry(actor=Actor.person("ben"), job=failed)
     done(again)
-    assert retry(actor="ben", job=failed).retry_of == failed
+    assert retry(actor=Actor.person("ben"), job=failed).retry_of == failed
     with pytest.raises(NotPossible, match="queued"):
-        retry(actor="ben", job=Job.objects.filter(state="queued").get())
+        retry(actor=Actor.person("ben"), job=Job.objects.filter(state="queued").get())
 
 
 def test_the_log_is_bounded_in_lines_and_characters() -> None:

@@ -12,6 +12,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.utils import timezone
 
+from console.audit.actor import Actor
 from console.database.async_read import read
 from console.database.group_commit import ledger
 from console.keys.actions import IssuedKey, revoke
@@ -43,7 +44,7 @@ async def test_a_key_becomes_its_caller(issued: IssuedKey) -> None:
 async def test_a_revoked_key_is_refused_from_the_next_request_on(issued: IssuedKey) -> None:
     header = f"Bearer {issued.secret}"
     await authenticate(authorization=header)
-    await sync_to_async(revoke)(actor="test", key=issued.key)
+    await sync_to_async(revoke)(actor=Actor.person("test"), key=issued.key)
     for _ in range(20):
         with pytest.raises(NotAuthenticated, match="revoked"):
             await authenticate(authorization=header)
@@ -128,7 +129,7 @@ def test_a_forged_secret_for_a_known_id_is_refused(issued: IssuedKey) -> None:
     body = f"ph_{issued.key.public_id}_{generate().text[16:49]}"
     forged = parse(body + checksum(body))
     assert forged is not None
-    revoke(actor="test", key=issued.key)
+    revoke(actor=Actor.person("test"), key=issued.key)
     with pytest.raises(NotAuthenticated, match="not known"):  # and learns nothing of the revocation
         identify(forged, now=timezone.now())
 

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from asgiref.sync import sync_to_async
 
+from console.audit.actor import Actor
 from console.keys.actions import IssuedKey
 from console.limits.actions import Limits, set_limits
 from console.limits.models import Limit
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 async def limited(issued: IssuedKey, **limits: int) -> None:
-    await sync_to_async(set_limits)(actor="test", key=issued.key, limits=Limits(**limits))
+    await sync_to_async(set_limits)(actor=Actor.person("test"), key=issued.key, limits=Limits(**limits))
 
 
 async def test_of_many_at_once_as_many_are_let_in_as_may_ask(issued: IssuedKey) -> None:

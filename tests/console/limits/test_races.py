@@ -10,6 +10,7 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
+from console.audit.actor import Actor
 from console.keys.actions import IssuedKey
 from console.limits.actions import set_budget
 from console.limits.models import Limit, Ticket
@@ -61,7 +62,7 @@ def spend(issued: IssuedKey, seed: int, barrier: threading.Barrier, failures: li
 
 
 def test_servers_that_race_spend_the_budget_and_not_a_token_more(issued: IssuedKey) -> None:
-    set_budget(actor="test", key=issued.key, budget_tokens=BUDGET)
+    set_budget(actor=Actor.person("test"), key=issued.key, budget_tokens=BUDGET)
     barrier, failures = threading.Barrier(NUM_SERVERS), list[BaseException]()
     servers = [
         threading.Thread(target=spend, args=(issued, seed, barrier, failures)) for seed in range(NUM_SERVERS)
@@ -79,7 +80,7 @@ def test_servers_that_race_spend_the_budget_and_not_a_token_more(issued: IssuedK
 
 
 def test_two_settlements_of_one_ticket_charge_once(issued: IssuedKey) -> None:
-    set_budget(actor="test", key=issued.key, budget_tokens=BUDGET)
+    set_budget(actor=Actor.person("test"), key=issued.key, budget_tokens=BUDGET)
     for turn in range(10):
         ticket = Ticket(
             request_id=f"r{turn}",

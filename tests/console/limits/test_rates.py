@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from console.accounts.caller import Caller
+from console.audit.actor import Actor
 from console.keys.actions import IssuedKey
 from console.limits import rates
 from console.limits.actions import BadLimit, Limits, set_limits
@@ -46,7 +47,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
 
 async def limited(issued: IssuedKey, **limits: int) -> Caller:
-    await sync_to_async(set_limits)(actor="test", key=issued.key, limits=Limits(**limits))
+    await sync_to_async(set_limits)(actor=Actor.person("test"), key=issued.key, limits=Limits(**limits))
     return caller_of(issued.key)
 
 
@@ -87,7 +88,7 @@ def test_servers_that_race_let_exactly_the_limit_pass(
     issued: IssuedKey, clock: Clock, limits: dict[str, int]
 ) -> None:
     """Each thread is a server's committer, with a connection of its own."""
-    set_limits(actor="test", key=issued.key, limits=Limits(**limits))
+    set_limits(actor=Actor.person("test"), key=issued.key, limits=Limits(**limits))
     barrier, admitted, failures = threading.Barrier(8), list[str](), list[BaseException]()
 
     def server(number: int) -> None:
@@ -280,7 +281,7 @@ def test_a_rate_beyond_reason_is_refused(limits: dict[str, int]) -> None:
 
 @transactional
 def test_the_database_itself_refuses_an_overspend_but_not_a_key_without_a_budget(issued: IssuedKey) -> None:
-    limit = set_limits(actor="test", key=issued.key, limits=Limits(requests_per_minute=1))
+    limit = set_limits(actor=Actor.person("test"), key=issued.key, limits=Limits(requests_per_minute=1))
     Limit.objects.update(used_tokens=6, reserved_tokens=5)
     with pytest.raises(IntegrityError), transaction.atomic():
         Limit.objects.filter(pk=limit.pk).update(budget_tokens=10)

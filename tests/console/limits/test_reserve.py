@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from console.accounts.caller import Caller
 from console.accounts.models import User
+from console.audit.actor import Actor
 from console.database.group_commit import ledger
 from console.keys.actions import IssuedKey, revoke
 from console.keys.models import ApiKey
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 async def budget(issued: IssuedKey, tokens: int) -> Caller:
-    await sync_to_async(set_budget)(actor="test", key=issued.key, budget_tokens=tokens)
+    await sync_to_async(set_budget)(actor=Actor.person("test"), key=issued.key, budget_tokens=tokens)
     return caller_of(issued.key)
 
 
@@ -84,7 +85,7 @@ async def test_a_key_without_limit_gets_a_ticket_and_all_it_asks_for(issued: Iss
 async def test_a_revoked_key_gets_no_further_slice(issued: IssuedKey) -> None:
     caller = await budget(issued, 10_000)
     ticket = await reserve(caller=caller, request_id="r1", prompt_tokens=1, output_tokens=256)
-    await sync_to_async(revoke)(actor="test", key=issued.key)
+    await sync_to_async(revoke)(actor=Actor.person("test"), key=issued.key)
     assert not await extend(ticket, output_tokens=256)
     assert (await Limit.objects.aget()).reserved_tokens == 257
 
@@ -139,7 +140,7 @@ async def test_a_client_that_leaves_while_reserving_leaves_nothing_behind(issued
 
 
 def test_the_database_itself_refuses_an_overspend(issued: IssuedKey) -> None:
-    set_budget(actor="test", key=issued.key, budget_tokens=10)
+    set_budget(actor=Actor.person("test"), key=issued.key, budget_tokens=10)
     with pytest.raises(IntegrityError), transaction.atomic():
         Limit.objects.update(used_tokens=6, reserved_tokens=5)
 
@@ -180,7 +181,7 @@ def test_one_update_decides_whatever_was_read_before(issued: IssuedKey) -> None:
     """Two processes that both saw room: the second UPDATE sees the first one's."""
     from console.limits.reserve import _take
 
-    set_budget(actor="test", key=issued.key, budget_tokens=100)
+    set_budget(actor=Actor.person("test"), key=issued.key, budget_tokens=100)
     limit = Limit.objects.get()
     stale_free = limit.free_tokens
     Limit.objects.update(reserved_tokens=F("reserved_tokens") + 90)

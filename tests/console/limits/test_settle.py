@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from asgiref.sync import sync_to_async
 
+from console.audit.actor import Actor
 from console.database.group_commit import ledger
 from console.keys.actions import IssuedKey
 from console.limits.actions import set_budget
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 async def reserved(issued: IssuedKey, request_id: str = "r1") -> Ticket:
-    await sync_to_async(set_budget)(actor="test", key=issued.key, budget_tokens=1000)
+    await sync_to_async(set_budget)(actor=Actor.person("test"), key=issued.key, budget_tokens=1000)
     return await reserve(
         caller=caller_of(issued.key), request_id=request_id, prompt_tokens=100, output_tokens=256
     )
@@ -85,5 +86,5 @@ async def test_a_budget_cannot_sink_below_what_is_taken(issued: IssuedKey) -> No
 
     await reserved(issued)
     with pytest.raises(BudgetTooSmall, match="356"):
-        await sync_to_async(set_budget)(actor="test", key=issued.key, budget_tokens=355)
-    await sync_to_async(set_budget)(actor="test", key=issued.key, budget_tokens=356)
+        await sync_to_async(set_budget)(actor=Actor.person("test"), key=issued.key, budget_tokens=355)
+    await sync_to_async(set_budget)(actor=Actor.person("test"), key=issued.key, budget_tokens=356)

@@ -15,6 +15,7 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
+from console.audit.actor import Actor
 from console.database.process_lease import Lease, is_running
 from console.keys.actions import IssuedKey
 from console.limits.actions import set_budget
@@ -56,7 +57,7 @@ def database_url() -> str:
 @pytest.fixture
 def server(issued: IssuedKey) -> subprocess.Popen[str]:
     """Another server on this DATA_DIR, with one request in flight."""
-    set_budget(actor="test", key=issued.key, budget_tokens=1000)
+    set_budget(actor=Actor.person("test"), key=issued.key, budget_tokens=1000)
     data_dir = Path(settings.LEASE_DIR).parent
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER],

@@ -15,6 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from console.audit.actor import Actor
+
 Act = Callable[[], object]
 
 
@@ -102,7 +104,7 @@ def story() -> list[tuple[str, Act]]:
         return lambda: tick(timezone.now() + timedelta(seconds=seconds))
 
     def on(act: Callable[..., object], rollout: int) -> Act:
-        return lambda: act(actor="maria", rollout=rollout)
+        return lambda: act(actor=Actor.person("maria"), rollout=rollout)
 
     def fail() -> None:
         observe("stub-2", Deployment.State.FAILED, reason="died")
@@ -125,7 +127,10 @@ def story() -> list[tuple[str, Act]]:
         ("candidate dies", fail),
         ("start a third", begun),
         ("abort", on(actions.abort, 3)),
-        ("switch", lambda: actions.switch(actor="maria", route="stub", weights={"stub-2": 100})),
+        (
+            "switch",
+            lambda: actions.switch(actor=Actor.person("maria"), route="stub", weights={"stub-2": 100}),
+        ),
         ("release", on(actions.release, 4)),
     ]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.utils import timezone
 
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.audit.verify import verify
 from console.catalog.models import Deployment, Revision, Route
@@ -35,7 +36,7 @@ def observe(revision: str, state: Deployment.State, **columns: Any) -> None:
 
 
 def begun(*, route: str = "stub", candidate: str = "stub-2", steps: Sequence[Step] = STEPS) -> Rollout:
-    return actions.start(actor="maria", route=route, candidate=candidate, steps=steps)
+    return actions.start(actor=Actor.person("maria"), route=route, candidate=candidate, steps=steps)
 
 
 def shares_of(route: str = "stub") -> dict[str, int]:
@@ -68,7 +69,9 @@ def certify(revision: str, *, has_passed: bool = True) -> None:
     runs_on = {"device": "cpu", "dtype": "float32"}
     measured_by = {**_versions(), "revision": runs_on, "parent": runs_on}
     measured = {"figures": figures, "corpus_digest": corpus.digest(), "measured_by": measured_by}
-    issue(actor="test", revision=Revision.objects.get(pk=revision), measured=measured, job="job-1")
+    issue(
+        actor=Actor.person("test"), revision=Revision.objects.get(pk=revision), measured=measured, job="job-1"
+    )
 
 
 def assert_legal() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.conf import LazySettings
 
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.audit.verify import verify
 from console.catalog.actions import DEFAULT_MODEL
@@ -46,7 +47,7 @@ def silent(stage: str, fraction: float) -> None:
 
 
 def start() -> None:
-    renew(actor="serve", progress=silent)
+    renew(actor=Actor.system("serve"), progress=silent)
 
 
 def old_default(revision: str = "old", **columns: Any) -> Revision:
@@ -60,7 +61,7 @@ def new_of(engine: dict[str, Any]) -> Revision:
 
 def test_routes_lead_to_what_was_converted_anew_and_the_old_row_stays(conversions: list[Path]) -> None:
     old = old_default()
-    set_shares(actor="test", name=DEFAULT_MODEL, weights={"old": 100})
+    set_shares(actor=Actor.person("test"), name=DEFAULT_MODEL, weights={"old": 100})
     Deployment.objects.filter(pk="old").update(is_pinned=True, idle_seconds=60)
     start()
     new = new_of({})
@@ -88,7 +89,7 @@ def test_it_happens_once(conversions: list[Path]) -> None:
 def test_revisions_with_other_settings_follow(conversions: list[Path]) -> None:
     old = old_default()
     old_default("tuned", parent=old, engine={"max_num_seqs": 4})
-    set_shares(actor="test", name="mine", weights={"old": 30, "tuned": 70})
+    set_shares(actor=Actor.person("test"), name="mine", weights={"old": 30, "tuned": 70})
     other = serve("other", "stub-9")
     start()
     assert shares_of("mine") == {new_of({}).pk: 30, new_of({"max_num_seqs": 4}).pk: 70}
@@ -98,7 +99,7 @@ def test_revisions_with_other_settings_follow(conversions: list[Path]) -> None:
 
 def test_a_rollout_in_progress_is_left_alone() -> None:
     old_default()
-    set_shares(actor="test", name=DEFAULT_MODEL, weights={"old": 100})
+    set_shares(actor=Actor.person("test"), name=DEFAULT_MODEL, weights={"old": 100})
     make_revision(DEFAULT_MODEL, "candidate")
     begun(route=DEFAULT_MODEL, candidate="candidate")
     before = shares_of(DEFAULT_MODEL)
@@ -116,7 +117,7 @@ def test_the_old_one_answers_on_where_the_package_cannot_be_had(
 
     monkeypatch.setattr(reconversion, "from_package", refused)
     old_default()
-    set_shares(actor="test", name=DEFAULT_MODEL, weights={"old": 100})
+    set_shares(actor=Actor.person("test"), name=DEFAULT_MODEL, weights={"old": 100})
     start()
     assert shares_of(DEFAULT_MODEL) == {"old": 100}
     assert "no network" in caplog.text

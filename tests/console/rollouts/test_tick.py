@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 from django.utils import timezone
 
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.catalog.models import Deployment
 from console.catalog.routes import set_shares
@@ -77,7 +78,7 @@ def test_it_gives_up_when_the_candidates_engine_dies_on_the_way(is_paused: bool)
     observe("stub-2", READY)
     tick(later(0))
     if is_paused:
-        actions.pause(actor="maria", rollout=row.pk)
+        actions.pause(actor=Actor.person("maria"), rollout=row.pk)
     observe("stub-2", FAILED, reason="the engine died")
     tick(later(1))
     assert (look(row).state, answers()) == ("aborted", {"stub-1": 100})
@@ -95,7 +96,7 @@ def test_a_paused_rollout_stays_where_it_is() -> None:
     row = begun()
     observe("stub-2", READY)
     tick(later(0))
-    actions.pause(actor="maria", rollout=row.pk)
+    actions.pause(actor=Actor.person("maria"), rollout=row.pk)
     tick(later(9000))
     assert (look(row).state, answers()) == ("paused", {"stub-1": 90, "stub-2": 10})
 
@@ -120,7 +121,7 @@ def test_without_a_certificate_it_is_held_before_100_percent_until_there_is_one(
     assert answers() == {"stub-1": 50, "stub-int8": 50}
     assert Entry.objects.filter(action="rollout.pause").count() == 1, "said once, not with every tick"
     certify("stub-int8")
-    actions.resume(actor="maria", rollout=row.pk)
+    actions.resume(actor=Actor.person("maria"), rollout=row.pk)
     tick(later(100))
     assert answers() == {"stub-int8": 100}
     tick(later(300))
@@ -132,7 +133,7 @@ def test_shares_that_somebody_changed_past_the_rollout_end_it_and_stay() -> None
     row = begun()
     observe("stub-2", READY)
     tick(later(0))
-    set_shares(actor="script", name="stub", weights={"stub-1": 70, "stub-2": 30})
+    set_shares(actor=Actor.person("script"), name="stub", weights={"stub-1": 70, "stub-2": 30})
     tick(later(0))
     tick(later(0))
     assert (look(row).state, answers()) == ("aborted", {"stub-1": 70, "stub-2": 30})
@@ -145,7 +146,7 @@ def test_one_that_cannot_go_on_holds_up_no_other(monkeypatch: pytest.MonkeyPatch
 
     make_revision("other", "other-1")
     make_revision("other", "other-2")
-    set_shares(actor="test", name="other", weights={"other-1": 100})
+    set_shares(actor=Actor.person("test"), name="other", weights={"other-1": 100})
     begun()
     second = begun(route="other", candidate="other-2")
     observe("stub-2", READY)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.usage.actions import NotInFlight, cancel_request
 from monitoring.live import BOARD, InFlight, Progress
@@ -34,7 +35,7 @@ def request_in_flight() -> Iterator[InFlight]:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_cancel_is_written_down(request_in_flight: InFlight) -> None:
-    cancel_request(actor="maria", request_id="chatcmpl-1", ip="192.0.2.1")
+    cancel_request(actor=Actor.person("maria", ip="192.0.2.1"), request_id="chatcmpl-1")
     assert request_in_flight.is_cancelled
     entry = Entry.objects.get()
     assert (entry.actor, entry.action, entry.target) == (
@@ -54,11 +55,11 @@ def test_nothing_is_aborted_when_the_entry_cannot_be_written(
 
     monkeypatch.setattr("console.usage.actions.write", broken)
     with pytest.raises(RuntimeError):
-        cancel_request(actor="maria", request_id="chatcmpl-1")
+        cancel_request(actor=Actor.person("maria"), request_id="chatcmpl-1")
     assert not request_in_flight.is_cancelled
 
 
 def test_what_has_ended_cannot_be_cancelled(db: None) -> None:
     with pytest.raises(NotInFlight):
-        cancel_request(actor="maria", request_id="chatcmpl-2")
+        cancel_request(actor=Actor.person("maria"), request_id="chatcmpl-2")
     assert not Entry.objects.exists()

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from console.audit.actor import Actor
 from console.keys.actions import IssuedKey, issue
 from console.usage.log import LogFilter, LogPage, Mark, log_page
 from console.usage.models import UsageRecord
@@ -68,8 +69,8 @@ def test_the_newest_page_is_full_when_few_are_newer(eleven: None) -> None:
 
 
 def test_rows_of_several_callers_come_in_one_order(eleven: None, issued: IssuedKey) -> None:
-    other = issue(actor="test", name="program too", team=issued.key.team)
-    stranger = issue(actor="test", name="stranger", team=issued.key.team)
+    other = issue(actor=Actor.person("test"), name="program too", team=issued.key.team)
+    stranger = issue(actor=Actor.person("test"), name="stranger", team=issued.key.team)
     for number in range(11, 20):
         write(other if number % 2 else stranger, number)
     log_filter = LogFilter(owner="program")

@@ -16,6 +16,7 @@ from django.urls import clear_url_caches
 
 from console import asgi, endpoint_registry
 from console.accounts.actions import default_team
+from console.audit.actor import Actor
 from console.channel.head import body_bound, most_body_bytes
 from console.dashboard.forms.keys import AccessForm
 from console.dashboard.forms.request_filter import RequestFilterForm
@@ -81,7 +82,7 @@ def _read_urls_again() -> None:
 
 @sync_to_async
 def issued(*scopes: str) -> str:
-    return issue(actor="test", name="program", team=default_team(), scopes=scopes).secret
+    return issue(actor=Actor.person("test"), name="program", team=default_team(), scopes=scopes).secret
 
 
 async def post(key: str, body: dict[str, Any]) -> httpx.Response:
@@ -126,7 +127,9 @@ def test_the_policy_the_scopes_and_the_bounds_of_bodies_know_it(registered: None
 def test_the_pages_know_it(registered: None) -> None:
     assert ("echoes", ECHO.path) in list(RequestFilterForm({}).fields["endpoint"].choices)  # type: ignore[attr-defined]
     assert ("echo", "Echoes") in list(AccessForm().fields["scopes"].choices)  # type: ignore[attr-defined]
-    key = issue(actor="test", name="program", team=default_team(), scopes=["echo"], models=["m"]).key
+    key = issue(
+        actor=Actor.person("test"), name="program", team=default_team(), scopes=["echo"], models=["m"]
+    ).key
     assert first_request(key) == ("/v1/echo/once", {"model": "m", "again": 1})
 
 

@@ -11,6 +11,7 @@ import pytest
 from asgiref.sync import sync_to_async
 
 import inference.client
+from console.audit.actor import Actor
 from console.gateway.endpoints.completions.endpoint import COMPLETIONS
 from console.gateway.pipeline.admission import admit
 from console.gateway.pipeline.generation import generate
@@ -74,7 +75,7 @@ async def test_the_spans_of_a_real_engine_sum_to_the_time_that_passed(engine: No
         from console.keys.actions import issue
 
         serve("tiny", "tiny-1")
-        return caller_of(issue(actor="test", name="program", team=default_team()).key)
+        return caller_of(issue(actor=Actor.person("test"), name="program", team=default_team()).key)
 
     caller = await sync_to_async(prepare)()
     off = list[float]()
