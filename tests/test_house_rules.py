@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -16,6 +18,8 @@ MODULES = sorted(
     if "migrations" not in path.parts and path.read_text().strip()
 )
 MAX_FILE_LINES = 400
+MAX_MEDIAN_LINES = 100  # of the files of a package
+MAX_FILES_IN_A_FOLDER = 20  # that have code
 MAX_FUNCTION_LINES = 60
 MAX_PUBLIC_METHODS = 15
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "core", "services"}
@@ -55,6 +59,18 @@ def functions(tree: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
 @each_module
 def test_file_is_short_enough(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MAX_FILE_LINES
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_half_of_the_files_of_a_package_are_short(package: str) -> None:
+    lengths = [len(path.read_text().splitlines()) for path in MODULES if path.is_relative_to(ROOT / package)]
+    assert median(lengths) <= MAX_MEDIAN_LINES
+
+
+def test_folders_hold_few_files() -> None:
+    tests = [path for path in (ROOT / "tests").rglob("*.py") if path.read_text().strip()]
+    num_files = Counter(path.parent.relative_to(ROOT) for path in [*MODULES, *tests])
+    assert {folder: num for folder, num in num_files.items() if num > MAX_FILES_IN_A_FOLDER} == {}
 
 
 @each_module

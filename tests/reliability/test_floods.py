@@ -20,7 +20,14 @@ import pytest
 from tests.flow.house import House, eventually
 from tests.flow.raw import connected, head, pour, read_all
 from tests.flow.requests import body, create, post
-from tests.flow.test_bounds_websocket import CONTINUATION, PING, TEXT, frame, resident_bytes, upgraded
+from tests.flow.websocket.test_bounds_websocket import (
+    CONTINUATION,
+    PING,
+    TEXT,
+    frame,
+    resident_bytes,
+    upgraded,
+)
 from tests.reliability.watched import FILE
 
 pytestmark = pytest.mark.server

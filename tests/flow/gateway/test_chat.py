@@ -121,10 +121,11 @@ def test_completions_take_token_ids(house: House) -> None:
 
 
 def test_models_are_listed_and_found(house: House) -> None:
-    listed = httpx.get(f"{house.url}/v1/models", headers=house.headers()).json()
+    key = house.new_key("only stub", models=["stub"])  # other tests let this server serve more
+    listed = httpx.get(f"{house.url}/v1/models", headers=house.headers(key)).json()
     assert [one["id"] for one in listed["data"]] == ["stub"]
-    found = httpx.get(f"{house.url}/v1/models/stub", headers=house.headers()).json()
+    found = httpx.get(f"{house.url}/v1/models/stub", headers=house.headers(key)).json()
     assert found == listed["data"][0]
     assert found["batching"] is True
-    missing = httpx.get(f"{house.url}/v1/models/none", headers=house.headers())
+    missing = httpx.get(f"{house.url}/v1/models/none", headers=house.headers(key))
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.flow.house import ROOT, House, eventually, free_port
-from tests.flow.test_jobs import SERVE, begun
+from tests.flow.operations.test_jobs import SERVE, begun
 from tests.services import postgresql, wait_for_redis
 
 pytestmark = pytest.mark.server

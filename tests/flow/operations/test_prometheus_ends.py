@@ -9,7 +9,7 @@ import pytest
 
 from tests.browser.conftest import sign_in
 from tests.flow.house import eventually
-from tests.flow.test_prometheus import Watched, watched
+from tests.flow.operations.test_prometheus import Watched, watched
 
 __all__ = ["watched"]  # a fixture: a house and a Prometheus of this module's own
 
