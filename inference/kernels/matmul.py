@@ -37,7 +37,7 @@ class Tile:
         return replace(self, stages=max(1, min(self.stages, most)))
 
 
-# Estimates, to be replaced by what `python -m tests.gpu.sweep_invariant` prints. At least 64 rows and 4
+# Estimates, to be replaced by what `python -m tests.gpu.sweeps.invariant` prints. At least 64 rows and 4
 # warps: smaller tiles are multiplied by another instruction of the tensor cores.
 # For weights of few outputs, so that more programs read them.
 NARROW = Tile(64, rows=64, outputs=32, depth=128, warps=4, stages=4)

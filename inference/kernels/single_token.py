@@ -37,7 +37,7 @@ class Shape:
     warps: int
 
 
-# For weights of few and of many outputs: the quickest in tests/gpu/sweep_single_token.py on one H200.
+# For weights of few and of many outputs: the quickest in tests/gpu/sweeps/single_token.py on one H200.
 BEST = Shape(4, 4)
 
 

@@ -1,6 +1,6 @@
 """The tilings of products with int8 and int4 weights, by measured rules.
 
-`python -m tests.gpu.sweep_weight_only` prints what TILINGS is made of.
+`python -m tests.gpu.sweeps.weight_only` prints what TILINGS is made of.
 """
 
 from __future__ import annotations

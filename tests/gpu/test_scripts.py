@@ -12,9 +12,10 @@ import pytest
 
 from inference.benchmark.workloads import fixed
 
+HERE = Path(__file__).parent
 SCRIPTS = sorted(
-    path.stem
-    for path in Path(__file__).parent.glob("*.py")
+    ".".join(path.relative_to(HERE).with_suffix("").parts)
+    for path in HERE.rglob("*.py")
     if not path.stem.startswith("test_") and path.stem != "__init__"
 )
 

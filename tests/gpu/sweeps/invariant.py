@@ -1,4 +1,4 @@
-"""Times the product of batch-invariant mode against cuBLAS: `python -m tests.gpu.sweep_invariant`, on a GPU.
+"""Times the product of batch-invariant mode against cuBLAS: `python -m tests.gpu.sweeps.invariant`, on a GPU.
 
 Prints for the shapes of an 8B model which tiles are quickest for few, some and many rows, whether their bits
 agree with those of the first, and what a decode step's products cost beside cuBLAS. What is chosen from it

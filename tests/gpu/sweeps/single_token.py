@@ -1,4 +1,4 @@
-"""Times products of one token over shapes of a program: `python -m tests.gpu.sweep_single_token`, on a GPU.
+"""Times products of one token over shapes of a program: `python -m tests.gpu.sweeps.single_token`, on a GPU.
 
 Prints microseconds for each layer of an 8B model, launched one after the other as a decode step does, with
 the share that reading the weight takes of it at the copy rate.

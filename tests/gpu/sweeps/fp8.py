@@ -1,4 +1,4 @@
-"""Times fp8 products over their ways and tiles: `python -m tests.gpu.sweep_fp8 [--rows 1,16,...]`, on a GPU.
+"""Times fp8 products over their ways and tiles: `python -m tests.gpu.sweeps.fp8 [--rows 1,16,...]`, on a GPU.
 
 For each number of rows: a table of layers and ways in microseconds, with the share of what the machine could
 do at best; then, of the ways that serve a whole layer, the quickest. What is chosen from it stands in

@@ -1,4 +1,4 @@
-"""Times the attention kernels over tile sizes, warps and stages: `python -m tests.gpu.sweep`, on a GPU.
+"""Times the attention kernels over tiles, warps and stages: `python -m tests.gpu.sweeps.attention`, on a GPU.
 
 Prints the quickest shapes of each case with the share of the machine's rate that they reach; what is chosen
 from it stands in inference/kernels/decode_attention.py and prefill_attention.py.

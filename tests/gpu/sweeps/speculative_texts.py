@@ -1,4 +1,4 @@
-"""`python -m tests.gpu.speculative_texts [EMBEDDING_STD]`: what drafts gain and cost.
+"""`python -m tests.gpu.sweeps.speculative_texts [EMBEDDING_STD]`: what drafts gain and cost.
 
 Llama-3.1-8B's shape in bfloat16, random weights that say a passage over and over: copied lists, where drafts
 hold, and lists of random ids with weights that never repeat, where they must cost nothing.

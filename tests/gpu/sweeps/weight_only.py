@@ -1,4 +1,4 @@
-"""Times products with int8 and int4 weights over tilings: `python -m tests.gpu.sweep_weight_only`, on a GPU.
+"""Times products with int8 and int4 weights over tilings: `python -m tests.gpu.sweeps.weight_only`, on a GPU.
 
 Prints the quickest of each weight of an 8B model and number of tokens, with the share of the time that its
 bytes or its operations take at the least, and how many times faster than bf16 it is; last, the lines for the
