@@ -1,4 +1,4 @@
-"""What Django admin shows beside its pages: rooms in the console's order."""
+"""What Django admin shows beside its pages: pages in the console's order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.urls import reverse
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-ROOMS: tuple[tuple[str | Promise, tuple[tuple[str | Promise, str, str], ...]], ...] = (
+SECTIONS: tuple[tuple[str | Promise, tuple[tuple[str | Promise, str, str], ...]], ...] = (
     (
         _("Observe"),
         (
@@ -45,7 +45,7 @@ ROOMS: tuple[tuple[str | Promise, tuple[tuple[str | Promise, str, str], ...]], .
 
 
 def navigation(request: HttpRequest) -> list[dict[str, Any]]:
-    """Admin's sidebar; every role may look into every room, and what it may do there is decided there."""
+    """Admin's sidebar; every role may look into every page, and what it may do there is decided there."""
     return [
         {
             "title": title,
@@ -56,8 +56,8 @@ def navigation(request: HttpRequest) -> list[dict[str, Any]]:
                     "link": reverse(route),
                     "active": request.path.startswith(reverse(route)) and route != "dashboard:home",
                 }
-                for label, icon, route in rooms
+                for label, icon, route in pages
             ],
         }
-        for title, rooms in ROOMS
+        for title, pages in SECTIONS
     ]

@@ -12,8 +12,8 @@ from console.catalog.routes import set_shares
 def make_revision(model: str = "stub", revision: str = "stub-1", **columns: Any) -> Revision:
     """A revision of a model that is made where there is none; wanted by nobody, loaded nowhere."""
     served, _ = ServedModel.objects.get_or_create(name=model)
-    standing = {"folder": model, "source": "test", "files": {}} | columns
-    made, _ = Revision.objects.get_or_create(id=revision, defaults={"model": served, **standing})
+    defaults = {"folder": model, "source": "test", "files": {}} | columns
+    made, _ = Revision.objects.get_or_create(id=revision, defaults={"model": served, **defaults})
     Deployment.objects.get_or_create(revision=made)
     return made
 

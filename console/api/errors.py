@@ -18,7 +18,7 @@ from console.catalog.actions import DeleteRefused, ImportRefused
 from console.catalog.routes import BadRoute
 from console.certificates.actions import CertifyRefused, QuantizeRefused
 from console.deployments.actions import DeploymentRefused
-from console.jobs.actions import NotPossible
+from console.jobs.actions import JobActionRefused
 from console.keys.actions import BadKey
 from console.limits.actions import BadLimit
 from console.rollouts.errors import RolloutRefused
@@ -28,7 +28,7 @@ from console.usage.actions import NotInFlight
 logger = logging.getLogger(__name__)
 
 CONFLICTS: dict[type[Exception], str] = {  # what cannot be done as things stand
-    NotPossible: "job_not_possible",
+    JobActionRefused: "job_not_possible",
     DeploymentRefused: "deployment_refused",
     DeleteRefused: "files_in_use",
     QuantizeRefused: "quantize_refused",

@@ -31,7 +31,7 @@ def clear_alarm(*, actor: Actor, reason: str) -> int:
     """Answer for the log as it stands: a row says what was found and why it goes on, and the chain is checked
     from that row on. What stands before is held by its digest. Returns the row's number.
     """
-    alarm = ALARMS.standing()
+    alarm = ALARMS.current()
     if alarm is None:
         raise NoAlarm
     reason = reason.strip()

@@ -141,7 +141,7 @@ class EntryAdmin(ReadOnlyAdmin):
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponse:
         chain = {
             "chain": WATCH.look(),
-            "alarm": ALARMS.standing(),
+            "alarm": ALARMS.current(),
             "may_clear": request.user.has_perm("audit.change_entry"),
             "filters": request.GET.urlencode(),
         }

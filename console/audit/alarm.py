@@ -39,7 +39,7 @@ class Alarms:
     def sound(self, reason: str, *, first_bad: int | None = None) -> None:
         """Keep an alarm, unless one stands already. Never raises: what is being done goes on."""
         with self._lock:
-            if self._standing() is not None:
+            if self._current() is not None:
                 return
             AUDIT_ALARM.set(1)
             alarm = Alarm(timezone.now().isoformat(timespec="seconds"), reason, first_bad)
@@ -50,9 +50,9 @@ class Alarms:
                 logger.exception("the audit alarm cannot be written down; it is kept in memory")
                 self._unwritten = alarm
 
-    def standing(self) -> Alarm | None:
+    def current(self) -> Alarm | None:
         with self._lock:
-            alarm = self._standing()
+            alarm = self._current()
         AUDIT_ALARM.set(alarm is not None)
         return alarm
 
@@ -62,7 +62,7 @@ class Alarms:
             Path(settings.AUDIT_ALARM).unlink(missing_ok=True)
             AUDIT_ALARM.set(0)
 
-    def _standing(self) -> Alarm | None:
+    def _current(self) -> Alarm | None:
         try:
             return Alarm(**json.loads(Path(settings.AUDIT_ALARM).read_text()))
         except FileNotFoundError:

@@ -28,7 +28,7 @@ class Anchor:
             if num_entries:
                 raise BadCheckpoint("the signed checkpoint is missing, though the log has entries")
             return None
-        if kept.seq == self._highest or ALARMS.standing() is not None:  # an alarm holds it where it is
+        if kept.seq == self._highest or ALARMS.current() is not None:  # an alarm holds it where it is
             return kept
         if kept.seq < self._highest or kept.seq < num_entries - MAX_BEHIND:
             raise BadCheckpoint(f"the signed checkpoint is an old one: it stands at entry {kept.seq}")
@@ -42,7 +42,7 @@ class Anchor:
 
     def advance(self, *, seq: int) -> None:
         """Move the checkpoint on to an entry that is durable. Commits may arrive here out of order."""
-        if ALARMS.standing() is not None:
+        if ALARMS.current() is not None:
             return  # it stays where the log was right, until a person has looked
         with self._lock, checkpoint.locked():
             try:

@@ -17,7 +17,7 @@ from console.audit.chain import NO_HASH, canonical, code_of, coded_text, hash_of
 from console.audit.checkpoint import BadCheckpoint
 from console.audit.models import Entry, Head
 from console.database.after_commit import after_commit
-from console.database.text import storable
+from console.database.text import stored_text
 
 logger = logging.getLogger(__name__)
 
@@ -68,10 +68,10 @@ def _append(head: Head, *, actor: Actor, action: str, target: str, detail: Mappi
     entry = Entry(
         seq=head.seq + 1,
         at=timezone.now(),
-        actor=storable(actor.name, length=200),
-        ip=storable(actor.ip, length=64),
+        actor=stored_text(actor.name, length=200),
+        ip=stored_text(actor.ip, length=64),
         action=action,
-        target=storable(target, length=300),
+        target=stored_text(target, length=300),
         detail=canonical(detail),
         prev_hash=head.hash,
     )

@@ -15,11 +15,11 @@ from console.catalog.import_request import ImportRefused, ImportRequest
 from console.catalog.models import Revision
 from console.catalog.sources.package import PackageRefused
 from console.jobs.models import Job
-from console.jobs.registry import JobFailed, Work, kind
+from console.jobs.registry import JobContext, JobFailed, kind
 
 
 @kind("import", label=_("import a model"), where=Job.Where.WORKER)
-def import_files(work: Work) -> Mapping[str, Any]:
+def import_files(work: JobContext) -> Mapping[str, Any]:
     """Begun again after a crash, it goes on with what has been downloaded."""
     sweep()
     request = ImportRequest(**work.arguments)
@@ -42,5 +42,5 @@ def import_files(work: Work) -> Mapping[str, Any]:
     return {"revision": revision.id, "model": request.name}
 
 
-def _import(work: Work, request: ImportRequest) -> Revision:
+def _import(work: JobContext, request: ImportRequest) -> Revision:
     return import_model(actor=work.actor, request=request, progress=work.progress, key=work.job_id)

@@ -77,10 +77,10 @@ def _newest(models: Collection[int]) -> QuerySet[Revision]:
 def revisions_of(actor: Actor, model: ServedModel) -> QuerySet[Revision]:
     """Newest first, each with its deployment and the arms that lead to it."""
     revisions = visibility.visible_to(actor, Revision.objects.filter(model=model))
-    return with_standing(revisions).order_by("-created_at", "-pk")
+    return with_related(revisions).order_by("-created_at", "-pk")
 
 
-def with_standing(revisions: QuerySet[Revision]) -> QuerySet[Revision]:
+def with_related(revisions: QuerySet[Revision]) -> QuerySet[Revision]:
     """Everything about a revision that a page shows beside it."""
     arms = Arm.objects.select_related("route").order_by("route__name")
     return revisions.select_related("model", "deployment", "parent__model").prefetch_related(

@@ -9,6 +9,6 @@ from console.database.after_commit import after_commit
 CHANGED = threading.Event()
 
 
-def nudge() -> None:
+def signal_reconciler() -> None:
     """To be called inside the transaction that changes something; the word is said when it is committed."""
     after_commit(CHANGED.set, name="reconcile")

@@ -10,7 +10,7 @@ from django.db import transaction
 from console.audit.actor import Actor
 from console.audit.write import write
 from console.catalog.models import PUBLIC_NAME, Deployment, Revision, Route
-from console.catalog.reconcile_signal import nudge
+from console.catalog.reconcile_signal import signal_reconciler
 
 ALL = 100  # percent
 
@@ -69,7 +69,7 @@ def apply_shares(route: Route, weights: Mapping[str, int]) -> bool:
     route.version += 1
     route.save()
     Deployment.objects.filter(revision_id__in=weights).update(wanted=Deployment.Wanted.LOADED)
-    nudge()
+    signal_reconciler()
     return True
 
 

@@ -12,9 +12,9 @@ from console.catalog.conversion import ConversionFailed, Progress
 from console.catalog.files import FilesChanged
 from console.catalog.models import Certificate, Revision
 from console.certificates import actions as quantizing
-from console.certificates.status import standing
+from console.certificates.status import status_of
 from console.jobs.models import Job
-from console.jobs.registry import Function, JobFailed, Work, kind
+from console.jobs.registry import Function, JobContext, JobFailed, kind
 
 QUANTIZE_SHARE = 0.35  # of the whole job; the rest is the certificate
 
@@ -23,7 +23,7 @@ def mendable(function: Function) -> Function:
     """What people can mend ends the job with its reason."""
 
     @wraps(function)
-    def run(work: Work) -> Mapping[str, Any]:
+    def run(work: JobContext) -> Mapping[str, Any]:
         try:
             return function(work)
         except ConversionFailed as failed:
@@ -36,7 +36,7 @@ def mendable(function: Function) -> Function:
 
 @kind("quantize", label=_("quantize a model"), where=Job.Where.WORKER)
 @mendable
-def quantize(work: Work) -> Mapping[str, Any]:
+def quantize(work: JobContext) -> Mapping[str, Any]:
     """Begun again after a crash, it takes up the quantized folder, and a certificate that was written."""
     parent = _revision(work)
     made = quantizing.quantize(
@@ -49,7 +49,7 @@ def quantize(work: Work) -> Mapping[str, Any]:
     if made.parent_id is None:
         work.log("it was imported before, as an original: it needs no certificate")
         return {"revision": made.pk}
-    found = standing(made)
+    found = status_of(made)
     if found.kind in ("passed", "failed") and found.certificate is not None:
         return _said(work, found.certificate)
     return _certify(work, made, _part(work, QUANTIZE_SHARE, 1.0))
@@ -57,18 +57,18 @@ def quantize(work: Work) -> Mapping[str, Any]:
 
 @kind("certify", label=_("certify a model"), where=Job.Where.WORKER)
 @mendable
-def certify(work: Work) -> Mapping[str, Any]:
+def certify(work: JobContext) -> Mapping[str, Any]:
     """Begun again after a crash, it measures again: nothing is written before the end."""
     return _certify(work, _revision(work), work.progress)
 
 
-def _certify(work: Work, revision: Revision, progress: Progress) -> Mapping[str, Any]:
+def _certify(work: JobContext, revision: Revision, progress: Progress) -> Mapping[str, Any]:
     certificate = quantizing.certify(actor=work.actor, revision=revision, progress=progress, job=work.job_id)
     return _said(work, certificate)
 
 
-def _said(work: Work, certificate: Certificate) -> dict[str, Any]:
-    found = standing(certificate.revision)
+def _said(work: JobContext, certificate: Certificate) -> dict[str, Any]:
+    found = status_of(certificate.revision)
     work.log(f"{'passed' if found.is_sound else 'not passed'}: {found.reason}")
     return {
         "revision": certificate.revision_id,
@@ -78,11 +78,11 @@ def _said(work: Work, certificate: Certificate) -> dict[str, Any]:
     }
 
 
-def _part(work: Work, start: float, end: float) -> Callable[[str, float], None]:
+def _part(work: JobContext, start: float, end: float) -> Callable[[str, float], None]:
     """Progress of one phase as a part of the whole."""
     return lambda stage, fraction: work.progress(stage, start + (end - start) * fraction)
 
 
-def _revision(work: Work) -> Revision:
+def _revision(work: JobContext) -> Revision:
     found = Revision.objects.select_related("model", "parent", "deployment")
     return found.get(pk=work.arguments["revision"])

@@ -36,7 +36,7 @@ class NotCertified(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class CertificateStatus:
     """What can be said for a revision now."""
 
     kind: Kind
@@ -76,13 +76,13 @@ class Standing:
         ]
 
 
-def standing(revision: Revision) -> Standing:
+def status_of(revision: Revision) -> CertificateStatus:
     """Cheap unless files have been touched; those are hashed once."""
-    found = _standing(revision)
+    found = _status_of(revision)
     is_here = revision.deployment.files_deleted_at is None
     if is_here and (name := altered_file(revision)):
         reason = _("%(file)s is not the file that was registered: it has been changed, or is missing.")
-        return Standing("outdated", revision, found.certificate, reason % {"file": name})
+        return CertificateStatus("outdated", revision, found.certificate, reason % {"file": name})
     return found
 
 
@@ -90,7 +90,7 @@ def require(revision: Revision) -> None:
     """Raises `NotCertified` for a revision that needs a certificate and has none that counts."""
     if revision.deployment.files_deleted_at is not None:
         raise NotCertified(_("The files of %(revision)s have been deleted.") % {"revision": revision.pk})
-    if not (found := standing(revision)).is_sound:
+    if not (found := status_of(revision)).is_sound:
         raise NotCertified(found.reason)
 
 
@@ -151,7 +151,7 @@ def digest_of(revision: Revision) -> str:
     return hashlib.sha256(json.dumps(revision.files, sort_keys=True).encode()).hexdigest()
 
 
-def _standing(revision: Revision) -> Standing:
+def _status_of(revision: Revision) -> CertificateStatus:
     """By what is written, without a look at the disk."""
     subject = numbers_of(revision)
     if subject.parent is None:
@@ -160,27 +160,29 @@ def _standing(revision: Revision) -> Standing:
                 "It was quantized while it was imported, so there is nothing to compare it with: import the"
                 " weights as they are, and quantize them here."
             )
-            return Standing("missing", revision, None, reason)
+            return CertificateStatus("missing", revision, None, reason)
         if subject == revision:
-            return Standing(
+            return CertificateStatus(
                 "not_needed", revision, None, _("An original: there is nothing to compare it with.")
             )
         reason = _("The same files and numerics as the original %(revision)s.") % {"revision": subject.pk}
-        return Standing("not_needed", revision, None, reason)
+        return CertificateStatus("not_needed", revision, None, reason)
     certificate = subject.certificates.select_related("parent").order_by("-created_at", "-pk").first()
     if certificate is None:
         reason = _("It has not been compared with its parent %(parent)s yet.") % {"parent": subject.parent_id}
-        return Standing("missing", revision, None, reason)
+        return CertificateStatus("missing", revision, None, reason)
     if reason := _why_outdated(certificate, subject, served=revision):
-        return Standing("outdated", revision, certificate, reason)
+        return CertificateStatus("outdated", revision, certificate, reason)
     missed = [check for check in checks(certificate.figures, certificate.thresholds) if not check.has_passed]
     if missed or not certificate.has_passed:
-        return Standing("failed", revision, certificate, " ".join(check.sentence for check in missed))
-    parent = _standing(subject.parent)
+        return CertificateStatus(
+            "failed", revision, certificate, " ".join(check.sentence for check in missed)
+        )
+    parent = _status_of(subject.parent)
     if not parent.is_sound:
         reason = _("Its parent %(parent)s, which it was compared with, is not certified itself.")
-        return Standing("failed", revision, certificate, reason % {"parent": subject.parent_id})
-    return Standing(
+        return CertificateStatus("failed", revision, certificate, reason % {"parent": subject.parent_id})
+    return CertificateStatus(
         "passed",
         revision,
         certificate,

@@ -1,4 +1,4 @@
-"""What every page of the console is rendered with: its rooms, its theme and the engine's state."""
+"""What every page of the console is rendered with: its pages, its theme and the engine's state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from console.accounts.models import User
 from console.audit.server_runs import THIS_RUN
 from console.dashboard.engine_state import current_stats, engine_state
-from console.dashboard.navigation import room_of, sections_for
+from console.dashboard.navigation import page_of, sections_for
 
 THEMES = ("day", "night")
 
@@ -25,7 +25,7 @@ def console(request: HttpRequest) -> dict[str, Any]:
     user = getattr(request, "user", None)
     if isinstance(user, User) and user.is_active:
         context["sections"] = sections = sections_for(user)
-        context["current_room"] = room_of(request.path, sections)
+        context["current_page"] = page_of(request.path, sections)
         context["engine_state"] = engine_state(current_stats())
         context["server_run"] = THIS_RUN.header(user.pk)
     return context

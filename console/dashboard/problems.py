@@ -14,19 +14,19 @@ from console.database.storage_probe import STORAGE
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class Problem:
     kind: Literal["warn", "bad"]
     text: str
     detail: str = ""
     link: str = ""  # where it is looked into
 
 
-def troubles() -> list[Trouble]:
+def problems() -> list[Problem]:
     """The worst first."""
     found = []
-    if (alarm := ALARMS.standing()) is not None:
+    if (alarm := ALARMS.current()) is not None:
         found.append(
-            Trouble(
+            Problem(
                 "bad",
                 _("The audit log is not what was written. An admin has to look into it."),
                 alarm.reason,
@@ -35,8 +35,8 @@ def troubles() -> list[Trouble]:
         )
     if (reason := STORAGE.seen()) is not None:
         text = _("Nothing can be saved now: requests are answered 503 until that is over.")
-        found.append(Trouble("bad", text, reason))
+        found.append(Problem("bad", text, reason))
     for one in FAILURES.recent():
         text = _("A change was made, but what follows it failed %(number)d times: %(name)s.")
-        found.append(Trouble("warn", text % {"number": one.count, "name": one.name}))
+        found.append(Problem("warn", text % {"number": one.count, "name": one.name}))
     return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from django.utils.translation import gettext as _
 
 from console.catalog.models import Deployment, Revision
-from console.certificates.status import Standing
+from console.certificates.status import CertificateStatus
 from inference.architectures import WITH_EXPERTS
 
 State, Wanted = Deployment.State, Deployment.Wanted
@@ -15,7 +15,7 @@ ON_THE_WAY = (State.WAITING, State.LOADING, State.UNLOADING)
 
 
 @dataclass(frozen=True, slots=True)
-class Deeds:
+class RevisionActions:
     """For each action the reason against it; "": it can be done. The actions themselves decide in the end."""
 
     load: str
@@ -30,19 +30,21 @@ class Deeds:
     delete: str
 
 
-def deeds(revision: Revision, *, standing: Standing, is_alone: bool) -> Deeds:
+def available_actions(
+    revision: Revision, *, certificate_status: CertificateStatus, is_alone: bool
+) -> RevisionActions:
     """`revision` with its deployment and arms; is_alone: there is nothing to compare it with."""
     gone = _("Its files have been deleted.") if revision.deployment.files_deleted_at else ""
     is_wanted = revision.deployment.wanted == Wanted.LOADED
     has_failed = revision.deployment.state == State.FAILED
-    return Deeds(
+    return RevisionActions(
         load=gone or (_("It is loaded, or on its way.") if is_wanted and not has_failed else ""),
         unload=gone or ("" if is_wanted else _("It is not loaded.")) or _routed(revision),
         keep=gone,
         force=gone or (_("It is forced already.") if revision.deployment.is_forced else ""),
         settings=gone,
         quantize=gone or _quantized(revision),
-        certify=gone or _needless(standing),
+        certify=gone or _needless(certificate_status),
         compare=gone or (_("There is no other revision to compare it with.") if is_alone else ""),
         roll_out=gone or _alone(revision),
         delete=gone or _in_route(revision) or (_("Unload it first.") if is_wanted else ""),
@@ -77,8 +79,8 @@ def _quantized(revision: Revision) -> str:
     return _("It is quantized already: %(method)s.") % {"method": method} if method else ""
 
 
-def _needless(standing: Standing) -> str:
-    is_needed = standing.kind != "not_needed"
+def _needless(certificate_status: CertificateStatus) -> str:
+    is_needed = certificate_status.kind != "not_needed"
     return "" if is_needed else _("It needs no certificate: its numbers are those of an original.")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from console.rollouts.state_machine import Standing, State
+from console.rollouts.state_machine import RolloutPosition, RolloutState
 
 COLOURS = "abcd"
 
@@ -28,7 +28,7 @@ class StepView:
 
     weight: int
     pause_seconds: int | None
-    standing: Literal["done", "on", "next"]
+    position: Literal["done", "on", "next"]
     seconds_left: float | None = None
     done_percent: float = 0.0
 
@@ -43,16 +43,16 @@ def bar(shares: Mapping[str, int], *, order: Iterable[str] = ()) -> list[Part]:
     return parts
 
 
-def walk(standing: Standing, *, now: datetime) -> list[StepView]:
+def walk(position: RolloutPosition, *, now: datetime) -> list[StepView]:
     views = []
-    is_over = standing.state not in (State.PREPARING, State.STEPPING, State.PAUSED)
-    for index, step in enumerate(standing.steps):
-        if index == standing.index and not is_over:
-            left = standing.seconds_left(now)
+    is_over = position.state not in (RolloutState.PREPARING, RolloutState.STEPPING, RolloutState.PAUSED)
+    for index, step in enumerate(position.steps):
+        if index == position.index and not is_over:
+            left = position.seconds_left(now)
             done = 100 * (1 - left / step.pause_seconds) if left is not None and step.pause_seconds else 0.0
             views.append(StepView(step.weight, step.pause_seconds, "on", left, round(done, 1)))
         else:
-            was_reached = index <= standing.index if is_over else index < standing.index
-            was_reached = was_reached or standing.state == State.PROMOTED
+            was_reached = index <= position.index if is_over else index < position.index
+            was_reached = was_reached or position.state == RolloutState.PROMOTED
             views.append(StepView(step.weight, step.pause_seconds, "done" if was_reached else "next"))
     return views

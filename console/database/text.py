@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 
-def storable(text: str, *, length: int) -> str:
+def stored_text(text: str, *, length: int) -> str:
     """At most `length` characters, without NUL (PostgreSQL has none) and lone surrogates (UTF-8 has none)."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")[:length]

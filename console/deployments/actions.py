@@ -10,7 +10,7 @@ from django.utils import timezone
 from console.audit.actor import Actor
 from console.audit.write import write
 from console.catalog.models import Deployment, Revision
-from console.catalog.reconcile_signal import nudge
+from console.catalog.reconcile_signal import signal_reconciler
 from console.deployments import memory_budget
 from console.deployments.load_on_demand import wake
 
@@ -119,4 +119,4 @@ def _mb(num_bytes: int) -> str:
 
 def _note(actor: Actor, action: str, revision: Revision, **detail: Any) -> None:
     write(actor=actor, action=action, target=revision.id, detail=detail)
-    nudge()
+    signal_reconciler()

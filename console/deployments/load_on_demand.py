@@ -12,7 +12,7 @@ from console.audit.actor import Actor
 from console.audit.write import write
 from console.catalog.failure import told
 from console.catalog.models import Deployment
-from console.catalog.reconcile_signal import nudge
+from console.catalog.reconcile_signal import signal_reconciler
 from console.database.async_read import read
 from console.environment import environment
 from inference import client
@@ -37,18 +37,18 @@ class StillLoading(NotReady):
 
 
 @dataclass
-class Standing:
+class SharedLoadState:
     """What requests and the reconciler of this process tell each other."""
 
     used_at: dict[str, float] = field(default_factory=dict)  # revision -> Unix time of its last request
     forced: str | None = None  # the revision that is served alone, as the reconciler read it last
 
 
-STANDING = Standing()
+SHARED_LOAD_STATE = SharedLoadState()
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class DeploymentView:
     """A deployment as a waiting request sees it."""
 
     state: str
@@ -75,13 +75,13 @@ async def wake(revision: str) -> bool:
 
     Raises `NotServed` (400) while another one is forced, and after WAKE_SECONDS `StillLoading` (503).
     """
-    STANDING.used_at[revision] = time.time()
-    if STANDING.forced is not None and STANDING.forced != revision:
-        raise NotServed(f"only {STANDING.forced} is served for now", param="model")
+    SHARED_LOAD_STATE.used_at[revision] = time.time()
+    if SHARED_LOAD_STATE.forced is not None and SHARED_LOAD_STATE.forced != revision:
+        raise NotServed(f"only {SHARED_LOAD_STATE.forced} is served for now", param="model")
     if is_loaded(revision):
         return False
     await _wait(revision)
-    STANDING.used_at[revision] = time.time()
+    SHARED_LOAD_STATE.used_at[revision] = time.time()
     return True
 
 
@@ -110,36 +110,38 @@ async def _wait(revision: str) -> None:
 
 async def _until_loaded(revision: str, waiting: Waiting) -> None:
     """Ask for it, then look on. Raises why it will not come."""
-    outlook = await read(lambda: ask_for(revision))
+    view = await read(lambda: ask_for(revision))
     asked_at = time.monotonic()
     while True:
-        waiting.load_seconds = outlook.load_seconds or GUESSED_LOAD_SECONDS
+        waiting.load_seconds = view.load_seconds or GUESSED_LOAD_SECONDS
         if is_loaded(revision):
             return
-        if outlook.is_gone:
+        if view.is_gone:
             raise UnknownRevision(f"the files of revision {revision} have been deleted")
-        if outlook.state == Deployment.State.FAILED:
-            why = told(outlook.failure)
+        if view.state == Deployment.State.FAILED:
+            why = told(view.failure)
             raise NotReady(f"revision {revision} could not be loaded: {why}", retry_after_seconds=30.0)
         if client.current().stats().is_draining:
             raise NotReady("the server is shutting down")
         await asyncio.sleep(LOOK_SECONDS)
         if time.monotonic() - asked_at > ASK_SECONDS:
-            asked_at, outlook = time.monotonic(), await read(lambda: _look_at(revision))
+            asked_at, view = time.monotonic(), await read(lambda: _look_at(revision))
 
 
 @transaction.atomic
-def ask_for(revision: str) -> Outlook:
+def ask_for(revision: str) -> DeploymentView:
     asleep = Deployment.objects.filter(revision_id=revision, files_deleted_at=None)
     if asleep.filter(wanted=Deployment.Wanted.UNLOADED).update(wanted=Deployment.Wanted.LOADED):
         write(actor=ACTOR, action="deployment.load", target=revision, detail={"reason": "a request came"})
-        nudge()
+        signal_reconciler()
     return _look_at(revision)
 
 
-def _look_at(revision: str) -> Outlook:
+def _look_at(revision: str) -> DeploymentView:
     deployment = Deployment.objects.filter(revision_id=revision).first()
     if deployment is None:
-        return Outlook(Deployment.State.ABSENT, "", None, is_gone=True)
+        return DeploymentView(Deployment.State.ABSENT, "", None, is_gone=True)
     is_gone = deployment.files_deleted_at is not None
-    return Outlook(deployment.state, deployment.reason, deployment.load_seconds, is_gone, deployment.failure)
+    return DeploymentView(
+        deployment.state, deployment.reason, deployment.load_seconds, is_gone, deployment.failure
+    )

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from console.catalog.failure import Failure
 from console.catalog.models import Deployment
-from console.database.text import storable
+from console.database.text import stored_text
 from inference.protocol.stats import ModelCard
 
 REASON_LENGTH = 2000
@@ -29,7 +29,7 @@ def loading(revision: str) -> None:
 
 def loaded_so_far(revision: str, *, stage: str, fraction: float) -> None:
     Deployment.objects.filter(revision_id=revision, state=State.LOADING).update(
-        stage=storable(stage, length=80), fraction=fraction
+        stage=stored_text(stage, length=80), fraction=fraction
     )
 
 
@@ -80,6 +80,6 @@ def used(moments: Mapping[str, float]) -> None:
 
 
 def _enter(revision: str, state: State, reason: str = "") -> None:
-    reason = storable(reason, length=REASON_LENGTH)
+    reason = stored_text(reason, length=REASON_LENGTH)
     rows = Deployment.objects.filter(revision_id=revision).exclude(state=state, reason=reason)
     rows.update(state=state, stage="", fraction=0.0, reason=reason, state_at=timezone.now())

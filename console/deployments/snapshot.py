@@ -28,7 +28,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class CatalogSnapshot:
     """One look at the whole."""
 
     now: float  # Unix time
@@ -57,14 +57,14 @@ class Outlook:
 
 
 @dataclass
-class Looker:
+class SnapshotReader:
     """Looks again and again, and remembers what rows do not say: when traffic left a revision."""
 
     retry_seconds: Callable[[int], float]  # after so many failures in a row
     _left_at: dict[str, float] = field(default_factory=dict)
     _weights: dict[str, int] = field(default_factory=dict)
 
-    def look(self, held: Held, *, failures: Mapping[str, int]) -> Outlook:
+    def look(self, held: Held, *, failures: Mapping[str, int]) -> CatalogSnapshot:
         now = time.time()
         rows = list(
             Deployment.objects.select_related("revision__model").filter(files_deleted_at=None).order_by("pk")
@@ -72,7 +72,7 @@ class Looker:
         weights = self._follow_routes(now)
         names = dict(Arm.objects.order_by("weight").values_list("revision_id", "route__name"))
         in_memory = {card.revision for card in held.cards} | held.leaving.keys()
-        return Outlook(
+        return CatalogSnapshot(
             now=now,
             wishes=tuple(self._wish(row, held, failures) for row in rows),
             holdings=tuple(_holdings(held, {row.revision_id: row.memory_bytes for row in rows})),

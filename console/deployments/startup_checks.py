@@ -14,7 +14,7 @@ from console.catalog.files import check_files
 from console.catalog.models import Deployment, Revision
 
 
-class EarlyChecks:
+class StartupChecks:
     """A comparison counts once, and only while the files look as they did before it."""
 
     def __init__(self) -> None:
@@ -49,4 +49,4 @@ def _checked(revision: Revision) -> dict[str, Look]:
     return found
 
 
-EARLY_CHECKS = EarlyChecks()
+STARTUP_CHECKS = StartupChecks()

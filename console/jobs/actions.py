@@ -16,7 +16,7 @@ from console.jobs.registry import KINDS
 from console.jobs.transitions import end
 
 
-class NotPossible(RuntimeError):
+class JobActionRefused(RuntimeError):
     """The job has ended already, or has not ended yet; the message says which."""
 
 
@@ -49,11 +49,11 @@ def enqueue(
 
 @transaction.atomic
 def cancel(*, actor: Actor, job: Job) -> None:
-    """End a job: at once where it is queued, at its next word where it runs. Raises `NotPossible`."""
+    """End a job: at once where it is queued, at its next word where it runs. Raises `JobActionRefused`."""
     rows = Job.objects.filter(pk=job.pk)
     locked = rows.select_for_update().get()
     if not locked.is_open:
-        raise NotPossible(f"{job.pk} has ended already: it is {locked.state}.")
+        raise JobActionRefused(f"{job.pk} has ended already: it is {locked.state}.")
     if locked.is_cancel_asked:
         return
     rows.update(is_cancel_asked=True)
@@ -64,12 +64,14 @@ def cancel(*, actor: Actor, job: Job) -> None:
 
 @transaction.atomic
 def retry(*, actor: Actor, job: Job) -> Job:
-    """The same work again, as a new job. Raises `NotPossible` where it is open or done."""
+    """The same work again, as a new job. Raises `JobActionRefused` where it is open or done."""
     locked = Job.objects.select_for_update().get(pk=job.pk)
     if locked.state not in Job.REPEATABLE:
-        raise NotPossible(f"{job.pk} is {locked.state}: only what failed or was cancelled is tried again.")
+        raise JobActionRefused(
+            f"{job.pk} is {locked.state}: only what failed or was cancelled is tried again."
+        )
     if again := locked.retries.filter(state__in=Job.OPEN).first():
-        raise NotPossible(f"{job.pk} is being tried again already, as {again.pk}.")
+        raise JobActionRefused(f"{job.pk} is being tried again already, as {again.pk}.")
     return enqueue(
         actor=actor,
         kind=locked.kind,

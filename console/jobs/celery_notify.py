@@ -19,7 +19,7 @@ RUN_NEXT = "pilothouse.run_next"
 _unheard: list[str] = []  # why Redis could not be told, so that it is logged once
 
 
-def announce() -> None:
+def notify_workers() -> None:
     """Let as many words wait as jobs do, where Celery runs them. Takes seconds where Redis is away."""
     if not environment().redis_url:
         return

@@ -1,5 +1,5 @@
-"""The `Work` that a kind's function gets. What it says is kept in memory; a thread writes it to the row, so
-that neither a slow nor a locked database holds up or ends the work.
+"""The `JobContext` that a kind's function gets. What it says is kept in memory; a thread writes it to
+the row, so that neither a slow nor a locked database holds up or ends the work.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_noop
 
 from console.audit.actor import Actor
-from console.database.text import storable
+from console.database.text import stored_text
 from console.jobs.models import Job, JobLine
 from console.jobs.registry import Cancelled
 from console.jobs.transitions import this_run
@@ -55,7 +55,7 @@ class RunningJob:
         return dict(self._job.arguments)
 
     def progress(self, stage: str, fraction: float) -> None:
-        stage = storable(stage, length=200)
+        stage = stored_text(stage, length=200)
         with self._lock:
             is_news, self._stage, self._fraction = stage != self._stage, stage, min(1.0, max(0.0, fraction))
         if is_news:
@@ -72,7 +72,7 @@ class RunningJob:
             if self._num_lines > MAX_LINES:
                 return
             is_last = self._num_lines == MAX_LINES
-            text = FULL if is_last else storable(text, length=1000)
+            text = FULL if is_last else stored_text(text, length=1000)
             self._lines.append(JobLine(job=self._job, text=text))
 
     def write_on(self, stop: threading.Event) -> None:

@@ -10,7 +10,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_noop
 
 from console.database.process_lease import is_running, own_lease
-from console.jobs.celery_notify import announce
+from console.jobs.celery_notify import notify_workers
 from console.jobs.job_context import ALIVE_SECONDS
 from console.jobs.models import Job
 from console.jobs.registry import MAX_DEATHS
@@ -25,7 +25,7 @@ GIVEN_UP = "The process that ran it died {number} times. The log shows how far i
 def recover() -> int:
     """Bring back or end the jobs of dead processes; how many there were. May run in several processes."""
     recovered = [_bring_back(job) for job in list(abandoned())]
-    announce()
+    notify_workers()
     if num := sum(recovered):
         logger.warning("recovered %d jobs of a process that died", num)
     return num

@@ -26,7 +26,7 @@ class JobFailed(Exception):
         self.code = code
 
 
-class Work(Protocol):
+class JobContext(Protocol):
     """What a kind's function gets. Its methods may be called from any thread of the job."""
 
     @property
@@ -48,7 +48,7 @@ class Work(Protocol):
         """Add a line to the job's log."""
 
 
-Function = Callable[[Work], Mapping[str, Any]]  # -> the job's result
+Function = Callable[[JobContext], Mapping[str, Any]]  # -> the job's result
 
 
 @dataclass(frozen=True, slots=True)

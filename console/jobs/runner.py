@@ -13,7 +13,7 @@ from functools import partial
 from django.db import Error, connection
 
 from console.environment import environment
-from console.jobs.celery_notify import announce
+from console.jobs.celery_notify import notify_workers
 from console.jobs.execute import hand_over_all, run
 from console.jobs.job_context import LEAVING
 from console.jobs.models import Job
@@ -40,7 +40,9 @@ class Runner:
         LEAVING.clear()
         turns: dict[Job.Where, Callable[[], object]] = {
             Job.Where.ENGINE: partial(_run_next, Job.Where.ENGINE),
-            Job.Where.WORKER: announce if environment().redis_url else partial(_run_next, Job.Where.WORKER),
+            Job.Where.WORKER: notify_workers
+            if environment().redis_url
+            else partial(_run_next, Job.Where.WORKER),
         }
         for where, turn in turns.items():
             thread = threading.Thread(

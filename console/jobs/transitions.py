@@ -13,7 +13,7 @@ from django.utils import timezone
 from console.audit.actor import Actor
 from console.audit.write import write
 from console.database.process_lease import own_lease
-from console.database.text import storable
+from console.database.text import stored_text
 from console.jobs.models import Job, JobLine
 
 
@@ -51,7 +51,7 @@ def end(
 ) -> bool:
     """Let a job end where `rows` still finds it. False: it has ended already, or others run it now."""
     columns: dict[str, Any] = {"state": state, "error_code": error_code, "ended_at": timezone.now()}
-    columns["error"] = storable(error, length=4000)
+    columns["error"] = stored_text(error, length=4000)
     if state == Job.State.DONE:
         columns |= {"fraction": 1.0, "result": json.loads(json.dumps(dict(result or {}), allow_nan=False))}
     if not rows.filter(pk=job.pk, state__in=Job.OPEN).update(**columns):

@@ -17,7 +17,7 @@ from console.accounts.streams import end_streams
 from console.audit.actor import Actor
 from console.audit.write import write
 from console.database.after_commit import after_commit
-from console.database.text import storable
+from console.database.text import stored_text
 from console.keys.models import ApiKey
 from console.keys.scopes import all_scopes
 from console.keys.token import generate
@@ -126,7 +126,7 @@ def facts(key: ApiKey) -> dict[str, Any]:
 
 
 def valid_name(name: str) -> str:
-    name = storable(name.strip(), length=101)
+    name = stored_text(name.strip(), length=101)
     if not 1 <= len(name) <= 100:
         raise BadKey("A key needs a name of 1 to 100 characters.")
     return name
@@ -148,4 +148,4 @@ def valid_scopes(scopes: Collection[str]) -> list[str]:
 def valid_models(names: Collection[str]) -> list[str]:
     if len(names) > MAX_MODELS or any(not 1 <= len(name) <= 200 for name in names):
         raise BadKey(f"A key is limited to at most {MAX_MODELS} models, by their public names.")
-    return sorted({storable(name, length=200) for name in names})
+    return sorted({stored_text(name, length=200) for name in names})

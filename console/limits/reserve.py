@@ -137,17 +137,17 @@ def _admit(
     buckets = limit.buckets(now_ms=now)
     asked = tuple(one for one in buckets if one.unit == "tokens" or not is_counted)
     if wait_of(asked, tokens=prompt_tokens + 1):  # most of a flood ends here, before anything is written
-        raise too_fast(asked, tokens=prompt_tokens + wanted, standing=buckets)
+        raise too_fast(asked, tokens=prompt_tokens + wanted, all_buckets=buckets)
     granted = _take(limit.pk, fixed=prompt_tokens, wanted=wanted)
     if not granted:
         raise no_room(Limit.objects.get(pk=limit.pk), needed=prompt_tokens + 1)
     tokens = prompt_tokens + granted
     is_admitted = rates.admit(limit.pk, tokens=tokens, now=now, requests=0 if is_counted else 1)
-    standing = _limit(_OF_PK.first(pk=limit.pk)) if buckets else None
-    buckets = standing.buckets(now_ms=now) if standing else ()
+    current = _limit(_OF_PK.first(pk=limit.pk)) if buckets else None
+    buckets = current.buckets(now_ms=now) if current else ()
     if buckets and not is_admitted:  # what was reserved is given back with the savepoint
         asked = tuple(one for one in buckets if one.unit == "tokens" or not is_counted)
-        raise too_fast(asked or buckets, tokens=tokens, standing=buckets)
+        raise too_fast(asked or buckets, tokens=tokens, all_buckets=buckets)
     return granted, buckets
 
 
@@ -182,8 +182,10 @@ def wait_of(buckets: tuple[Bucket, ...], *, tokens: int) -> float:
     return max((one.seconds_until_room_for(one.cost(tokens)) for one in buckets), default=0.0)
 
 
-def too_fast(buckets: tuple[Bucket, ...], *, tokens: int, standing: tuple[Bucket, ...] = ()) -> LimitExceeded:
-    """`standing`: all of the key's rates, where not all were asked."""
+def too_fast(
+    buckets: tuple[Bucket, ...], *, tokens: int, all_buckets: tuple[Bucket, ...] = ()
+) -> LimitExceeded:
+    """`all_buckets`: all of the key's rates, where not all were asked."""
     wait = wait_of(buckets, tokens=tokens)
     slowest = next(one for one in buckets if one.seconds_until_room_for(one.cost(tokens)) == wait)
     rate = f"{slowest.limit} {slowest.unit} a minute"
@@ -192,7 +194,7 @@ def too_fast(buckets: tuple[Bucket, ...], *, tokens: int, standing: tuple[Bucket
         message,
         code="rate_limit_exceeded",
         retry_after_seconds=wait,
-        buckets=standing or buckets,
+        buckets=all_buckets or buckets,
         limit=f"{slowest.unit}_per_minute",
         limit_value=slowest.limit,
     )

@@ -18,7 +18,7 @@ from console.rollouts.certificate_gate import look_at_files
 from console.rollouts.errors import RolloutChanged, RolloutRefused
 from console.rollouts.models import Rollout
 from console.rollouts.shares import answering, to_pairs
-from console.rollouts.state_machine import ACTIVE, BadSteps, Event, State, Step, begin
+from console.rollouts.state_machine import ACTIVE, BadSteps, RolloutEvent, RolloutState, Step, begin
 from console.rollouts.transition import locked, move, note, prove
 
 
@@ -70,7 +70,7 @@ def _start(
     now = timezone.now()
     row = _free_route(Route.objects.select_for_update().get(name=route), version)
     before = answering(shares(row))
-    standing = begin(steps, now=now)
+    position = begin(steps, now=now)
     _check_candidate(candidate, before, steps, another_model=another_model)
     rollout = Rollout(
         route=row,
@@ -81,9 +81,9 @@ def _start(
         reason=reason,
         created_at=now,
     )
-    rollout.take(standing)
+    rollout.take(position)
     rollout.save()
-    apply_shares(row, rollout.shares_at(standing))
+    apply_shares(row, rollout.shares_at(position))
     _load(actor, candidate)
     detail = {"candidate": candidate, "steps": rollout.steps, "before": before}
     note(rollout, actor=actor, action="rollout.start", detail=detail, reason=reason)
@@ -92,11 +92,11 @@ def _start(
 
 def pause(**wish: Unpack[_Wish]) -> Rollout:
     """Hold it where it is; the time of the pause does not count."""
-    return move(event=Event.PAUSE, now=timezone.now(), **wish)
+    return move(event=RolloutEvent.PAUSE, now=timezone.now(), **wish)
 
 
 def resume(**wish: Unpack[_Wish]) -> Rollout:
-    return move(event=Event.RESUME, now=timezone.now(), **wish)
+    return move(event=RolloutEvent.RESUME, now=timezone.now(), **wish)
 
 
 def advance(**wish: Unpack[_Wish]) -> Rollout:
@@ -108,7 +108,7 @@ def advance(**wish: Unpack[_Wish]) -> Rollout:
 @in_turn
 def _advance(**wish: Unpack[_Wish]) -> Rollout:
     _require_ready(wish["rollout"])
-    return move(event=Event.ADVANCE, now=timezone.now(), **wish)
+    return move(event=RolloutEvent.ADVANCE, now=timezone.now(), **wish)
 
 
 def promote(*, is_forced: bool = False, **wish: Unpack[_Wish]) -> Rollout:
@@ -124,27 +124,27 @@ def promote(*, is_forced: bool = False, **wish: Unpack[_Wish]) -> Rollout:
 def _promote(*, is_forced: bool, **wish: Unpack[_Wish]) -> Rollout:
     row = locked(wish["rollout"], wish.get("version"))
     _require_ready(row.pk)
-    is_early = row.is_active and not row.standing().is_at_last
+    is_early = row.is_active and not row.position().is_at_last
     if is_early and not is_forced:
         raise RolloutRefused("not_last_step", _("The last step is not reached: force it, or wait."))
-    return move(event=Event.FORCE if is_early else Event.PROMOTE, now=timezone.now(), **wish)
+    return move(event=RolloutEvent.FORCE if is_early else RolloutEvent.PROMOTE, now=timezone.now(), **wish)
 
 
 def abort(**wish: Unpack[_Wish]) -> Rollout:
     """All of the traffic back to where it was; requests in flight finish on their revision."""
-    return move(event=Event.ABORT, now=timezone.now(), **wish)
+    return move(event=RolloutEvent.ABORT, now=timezone.now(), **wish)
 
 
 @in_turn
 def undo(**wish: Unpack[_Wish]) -> Rollout:
     """The shares go back to what they were before a promotion or a switch."""
     row = locked(wish["rollout"], wish.get("version"))
-    standing = [State.PROMOTED.value, *(state.value for state in ACTIVE)]
-    if Rollout.objects.filter(route=row.route, pk__gt=row.pk, state__in=standing).exists():
+    position = [RolloutState.PROMOTED.value, *(state.value for state in ACTIVE)]
+    if Rollout.objects.filter(route=row.route, pk__gt=row.pk, state__in=position).exists():
         raise RolloutRefused(
             "not_newest", _("The route has been changed since: only its newest change can be undone.")
         )
-    return move(event=Event.UNDO, now=timezone.now(), **wish)
+    return move(event=RolloutEvent.UNDO, now=timezone.now(), **wish)
 
 
 @in_turn
@@ -215,7 +215,7 @@ def _switch(
         strategy=Rollout.Strategy.SWITCH,
         shares_before=to_pairs(before),
         shares_after=to_pairs(after),
-        state=State.PROMOTED.value,
+        state=RolloutState.PROMOTED.value,
         reason=reason,
         actor=actor.name,
         ended_by=actor.name,

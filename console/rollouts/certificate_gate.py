@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from django.utils.translation import gettext as _
 
 from console.catalog.models import Revision
-from console.certificates.status import NotCertified, require, standing
+from console.certificates.status import NotCertified, require, status_of
 from console.rollouts.state_machine import ALL
 
 
@@ -34,12 +34,12 @@ def require_proof(before: Mapping[str, int], after: Mapping[str, int]) -> None:
 def look_at_files(revisions: Iterable[str]) -> None:
     """Before the transaction that decides: files that were touched are hashed, which may take a while."""
     for revision in Revision.objects.filter(id__in=list(revisions)).select_related("deployment", "parent"):
-        standing(revision)
+        status_of(revision)
 
 
 def why_not(revision: Revision) -> str:
     """Why it may not answer alone; empty: it may."""
-    found = standing(revision)
+    found = status_of(revision)
     return "" if found.is_sound else found.reason
 
 

@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from console.catalog.models import Revision, Route
 from console.rollouts.shares import Shares, answering, from_pairs, with_candidate
-from console.rollouts.state_machine import ACTIVE, NOT_YET, Standing, State, Step
+from console.rollouts.state_machine import ACTIVE, NOT_STARTED, RolloutPosition, RolloutState, Step
 
 
 class Rollout(models.Model):
@@ -20,12 +20,12 @@ class Rollout(models.Model):
         SWITCH = "switch", _("switch")  # all at once; promoted when it is made, so that it can be undone
 
     class States(models.TextChoices):
-        PREPARING = State.PREPARING.value, _("preparing")
-        STEPPING = State.STEPPING.value, _("running")
-        PAUSED = State.PAUSED.value, _("paused")
-        PROMOTED = State.PROMOTED.value, _("promoted")
-        ABORTED = State.ABORTED.value, _("aborted")
-        UNDONE = State.UNDONE.value, _("undone")
+        PREPARING = RolloutState.PREPARING.value, _("preparing")
+        STEPPING = RolloutState.STEPPING.value, _("running")
+        PAUSED = RolloutState.PAUSED.value, _("paused")
+        PROMOTED = RolloutState.PROMOTED.value, _("promoted")
+        ABORTED = RolloutState.ABORTED.value, _("aborted")
+        UNDONE = RolloutState.UNDONE.value, _("undone")
 
     route = models.ForeignKey(Route, on_delete=models.PROTECT, related_name="rollouts")
     strategy = models.CharField(max_length=10, choices=Strategy.choices, default=Strategy.CANARY)
@@ -37,7 +37,7 @@ class Rollout(models.Model):
     shares_after = models.JSONField(default=list)  # once promoted
     state = models.CharField(max_length=9, choices=States.choices, default=States.PREPARING)
     state_since = models.DateTimeField(default=timezone.now)
-    step_index = models.SmallIntegerField(default=NOT_YET, validators=[MaxValueValidator(100)])
+    step_index = models.SmallIntegerField(default=NOT_STARTED, validators=[MaxValueValidator(100)])
     step_since = models.DateTimeField(default=timezone.now)
     reason = models.TextField(blank=True)  # why it was started, held, aborted or undone; the latest
     actor = models.CharField(max_length=200)  # who started it
@@ -67,7 +67,7 @@ class Rollout(models.Model):
 
     @property
     def is_active(self) -> bool:
-        return State(self.state) in ACTIVE
+        return RolloutState(self.state) in ACTIVE
 
     @property
     def before(self) -> Shares:
@@ -77,26 +77,28 @@ class Rollout(models.Model):
     def after(self) -> Shares:
         return from_pairs(self.shares_after)
 
-    def standing(self) -> Standing:
+    def position(self) -> RolloutPosition:
         steps = tuple(Step(one["weight"], one["pause_seconds"]) for one in self.steps)
-        return Standing(steps, State(self.state), self.step_index, self.state_since, self.step_since)
+        return RolloutPosition(
+            steps, RolloutState(self.state), self.step_index, self.state_since, self.step_since
+        )
 
-    def take(self, standing: Standing) -> None:
+    def take(self, position: RolloutPosition) -> None:
         """Stand there; not saved yet."""
-        self.state, self.step_index = standing.state.value, standing.index
-        self.state_since, self.step_since = standing.state_since, standing.step_since
+        self.state, self.step_index = position.state.value, position.index
+        self.state_since, self.step_since = position.state_since, position.step_since
 
-    def shares_at(self, standing: Standing) -> Shares:
+    def shares_at(self, position: RolloutPosition) -> Shares:
         """What the route's shares are while the rollout stands there."""
-        if standing.weight is None:
+        if position.weight is None:
             return self.before
         if self.candidate_id is None:
             return self.after
-        if standing.index == NOT_YET and standing.state is not State.PROMOTED:
+        if position.index == NOT_STARTED and position.state is not RolloutState.PROMOTED:
             return {**self.before, self.candidate_id: self.before.get(self.candidate_id, 0)}
-        return with_candidate(self.before, self.candidate_id, standing.weight)
+        return with_candidate(self.before, self.candidate_id, position.weight)
 
     @property
     def reached(self) -> Shares:
         """The shares that it has given the route: what answers, and nothing else, while nobody interferes."""
-        return answering(self.shares_at(self.standing()))
+        return answering(self.shares_at(self.position()))

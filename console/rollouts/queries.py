@@ -12,7 +12,7 @@ from console.catalog.models import Arm, Deployment, Revision, Route
 from console.catalog.routes import shares
 from console.rollouts.models import Rollout
 from console.rollouts.shares import answering
-from console.rollouts.state_machine import ACTIVE, State
+from console.rollouts.state_machine import ACTIVE, RolloutState
 
 ACTIVE_STATES = [state.value for state in ACTIVE]
 
@@ -40,7 +40,7 @@ def active_of(route: Route) -> Rollout | None:
 
 def undoable_of(route: Route) -> Rollout | None:
     """The newest change of a route, while it can be undone: nothing has been changed since."""
-    ended = [*ACTIVE_STATES, State.PROMOTED.value]
+    ended = [*ACTIVE_STATES, RolloutState.PROMOTED.value]
     newest = Rollout.objects.filter(route=route, state__in=ended).order_by("-pk").first()
     if newest is None or newest.is_active or answering(shares(route)) != newest.reached:
         return None

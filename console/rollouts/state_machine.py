@@ -10,10 +10,10 @@ from enum import StrEnum
 ALL = 100  # percent
 MAX_STEPS = 10
 MAX_PAUSE_SECONDS = 7 * 24 * 3600
-NOT_YET = -1  # the index before the first step
+NOT_STARTED = -1  # the index before the first step
 
 
-class State(StrEnum):
+class RolloutState(StrEnum):
     PREPARING = "preparing"  # the candidate loads; it answers nothing yet
     STEPPING = "stepping"
     PAUSED = "paused"  # held where it is, by a person or for want of a proof
@@ -22,12 +22,12 @@ class State(StrEnum):
     UNDONE = "undone"  # promoted, and taken back
 
 
-ACTIVE = (State.PREPARING, State.STEPPING, State.PAUSED)
+ACTIVE = (RolloutState.PREPARING, RolloutState.STEPPING, RolloutState.PAUSED)
 
 
-class Event(StrEnum):
+class RolloutEvent(StrEnum):
     READY = "ready"  # the candidate is loaded
-    PASSED = "passed"  # the pause of the step is over
+    TIMER_ELAPSED = "passed"  # the pause of the step is over
     FAILED = "failed"  # the candidate's engine failed
     PAUSE = "pause"
     RESUME = "resume"
@@ -47,12 +47,12 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RolloutPosition:
     """Where a rollout is."""
 
     steps: tuple[Step, ...]
-    state: State
-    index: int  # of the step that is on; NOT_YET before the first
+    state: RolloutState
+    index: int  # of the step that is on; NOT_STARTED before the first
     state_since: datetime
     step_since: datetime  # moved on by the time that was spent in a pause
 
@@ -60,11 +60,11 @@ class Standing:
     def weight(self) -> int | None:
         """The candidate's share in percent; None: the route is as it was before the rollout."""
         match self.state:
-            case State.PROMOTED:
+            case RolloutState.PROMOTED:
                 return ALL
-            case State.ABORTED | State.UNDONE:
+            case RolloutState.ABORTED | RolloutState.UNDONE:
                 return None
-        return 0 if self.index == NOT_YET else self.steps[self.index].weight
+        return 0 if self.index == NOT_STARTED else self.steps[self.index].weight
 
     @property
     def is_at_last(self) -> bool:
@@ -72,12 +72,12 @@ class Standing:
 
     def seconds_left(self, now: datetime) -> float | None:
         """Of the step's pause, 0 when it is over; None: it waits for a person."""
-        if self.state not in (State.STEPPING, State.PAUSED) or self.index == NOT_YET:
+        if self.state not in (RolloutState.STEPPING, RolloutState.PAUSED) or self.index == NOT_STARTED:
             return None
         pause = self.steps[self.index].pause_seconds
         if pause is None:
             return None
-        until = self.state_since if self.state is State.PAUSED else now
+        until = self.state_since if self.state is RolloutState.PAUSED else now
         return max(0.0, (self.step_since + timedelta(seconds=pause) - until).total_seconds())
 
 
@@ -85,10 +85,10 @@ class BadSteps(ValueError):
     """Steps that cannot be; the message says why."""
 
 
-class NotPossible(ValueError):
+class EventNotPossible(ValueError):
     """An event that the state does not know."""
 
-    def __init__(self, state: State, event: Event) -> None:
+    def __init__(self, state: RolloutState, event: RolloutEvent) -> None:
         super().__init__(f"{event.value} is not possible while the rollout is {state.value}")
 
 
@@ -105,50 +105,59 @@ def check_steps(steps: Sequence[Step]) -> None:
         before = step.weight
 
 
-def begin(steps: Sequence[Step], *, now: datetime) -> Standing:
+def begin(steps: Sequence[Step], *, now: datetime) -> RolloutPosition:
     check_steps(steps)
-    return Standing(tuple(steps), State.PREPARING, NOT_YET, state_since=now, step_since=now)
+    return RolloutPosition(tuple(steps), RolloutState.PREPARING, NOT_STARTED, state_since=now, step_since=now)
 
 
-def transition(standing: Standing, event: Event, now: datetime) -> Standing:
-    """What becomes of it. Raises `NotPossible`."""
-    match standing.state, event:
-        case (State.PREPARING, Event.READY):
-            return _next_step(standing, now)
-        case (State.STEPPING, Event.PASSED) if standing.seconds_left(now) == 0:
-            return _enter(standing, State.PROMOTED, now) if standing.is_at_last else _next_step(standing, now)
-        case (State.PREPARING | State.STEPPING, Event.PAUSE):
-            return _enter(standing, State.PAUSED, now)
-        case (State.PAUSED, Event.RESUME):
-            state = State.PREPARING if standing.index == NOT_YET else State.STEPPING
-            lasted = max(now - standing.state_since, timedelta(0))
-            return replace(_enter(standing, state, now), step_since=standing.step_since + lasted)
-        case (State.STEPPING | State.PAUSED, Event.ADVANCE) if (
-            _has_begun(standing) and not standing.is_at_last
+def transition(position: RolloutPosition, event: RolloutEvent, now: datetime) -> RolloutPosition:
+    """What becomes of it. Raises `EventNotPossible`."""
+    match position.state, event:
+        case (RolloutState.PREPARING, RolloutEvent.READY):
+            return _next_step(position, now)
+        case (RolloutState.STEPPING, RolloutEvent.TIMER_ELAPSED) if position.seconds_left(now) == 0:
+            return (
+                _enter(position, RolloutState.PROMOTED, now)
+                if position.is_at_last
+                else _next_step(position, now)
+            )
+        case (RolloutState.PREPARING | RolloutState.STEPPING, RolloutEvent.PAUSE):
+            return _enter(position, RolloutState.PAUSED, now)
+        case (RolloutState.PAUSED, RolloutEvent.RESUME):
+            state = RolloutState.PREPARING if position.index == NOT_STARTED else RolloutState.STEPPING
+            lasted = max(now - position.state_since, timedelta(0))
+            return replace(_enter(position, state, now), step_since=position.step_since + lasted)
+        case (RolloutState.STEPPING | RolloutState.PAUSED, RolloutEvent.ADVANCE) if (
+            _has_begun(position) and not position.is_at_last
         ):
-            return _next_step(standing, now)
-        case (State.STEPPING | State.PAUSED, Event.PROMOTE) if standing.is_at_last:
-            return _enter(standing, State.PROMOTED, now)
-        case (State.STEPPING | State.PAUSED, Event.FORCE) if _has_begun(standing):
-            return _enter(standing, State.PROMOTED, now)
-        case (State.PREPARING | State.STEPPING | State.PAUSED, Event.ABORT | Event.FAILED):
-            return _enter(standing, State.ABORTED, now)
-        case (State.PROMOTED, Event.UNDO):
-            return _enter(standing, State.UNDONE, now)
-    raise NotPossible(standing.state, event)
+            return _next_step(position, now)
+        case (RolloutState.STEPPING | RolloutState.PAUSED, RolloutEvent.PROMOTE) if position.is_at_last:
+            return _enter(position, RolloutState.PROMOTED, now)
+        case (RolloutState.STEPPING | RolloutState.PAUSED, RolloutEvent.FORCE) if _has_begun(position):
+            return _enter(position, RolloutState.PROMOTED, now)
+        case (
+            RolloutState.PREPARING | RolloutState.STEPPING | RolloutState.PAUSED,
+            RolloutEvent.ABORT | RolloutEvent.FAILED,
+        ):
+            return _enter(position, RolloutState.ABORTED, now)
+        case (RolloutState.PROMOTED, RolloutEvent.UNDO):
+            return _enter(position, RolloutState.UNDONE, now)
+    raise EventNotPossible(position.state, event)
 
 
-def _has_begun(standing: Standing) -> bool:
-    return standing.index != NOT_YET
+def _has_begun(position: RolloutPosition) -> bool:
+    return position.index != NOT_STARTED
 
 
-def _has_next(standing: Standing) -> bool:
-    return _has_begun(standing) and not standing.is_at_last
+def _has_next(position: RolloutPosition) -> bool:
+    return _has_begun(position) and not position.is_at_last
 
 
-def _enter(standing: Standing, state: State, now: datetime) -> Standing:
-    return replace(standing, state=state, state_since=now)
+def _enter(position: RolloutPosition, state: RolloutState, now: datetime) -> RolloutPosition:
+    return replace(position, state=state, state_since=now)
 
 
-def _next_step(standing: Standing, now: datetime) -> Standing:
-    return replace(standing, state=State.STEPPING, index=standing.index + 1, state_since=now, step_since=now)
+def _next_step(position: RolloutPosition, now: datetime) -> RolloutPosition:
+    return replace(
+        position, state=RolloutState.STEPPING, index=position.index + 1, state_since=now, step_since=now
+    )

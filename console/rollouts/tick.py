@@ -15,7 +15,7 @@ from console.rollouts.certificate_gate import look_at_files
 from console.rollouts.errors import RolloutChanged, RolloutRefused
 from console.rollouts.models import Rollout
 from console.rollouts.shares import answering
-from console.rollouts.state_machine import ACTIVE, Event, State
+from console.rollouts.state_machine import ACTIVE, RolloutEvent, RolloutState
 from console.rollouts.transition import abandon, move
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def _tick(row: Rollout, now: datetime) -> None:
     if due is None:
         return
     event, reason = due
-    if event is Event.PASSED and row.candidate_id:
+    if event is RolloutEvent.TIMER_ELAPSED and row.candidate_id:
         look_at_files([row.candidate_id])
     go = partial(move, actor=ACTOR, rollout=row.pk, version=row.version, now=now)
     try:
@@ -51,22 +51,22 @@ def _tick(row: Rollout, now: datetime) -> None:
     except RolloutRefused as refused:
         if refused.code != "not_certified":
             raise
-        go(event=Event.PAUSE, reason=str(refused))  # held until it is proven, or given up
+        go(event=RolloutEvent.PAUSE, reason=str(refused))  # held until it is proven, or given up
 
 
-def due_event(row: Rollout, now: datetime) -> tuple[Event, str] | None:
+def due_event(row: Rollout, now: datetime) -> tuple[RolloutEvent, str] | None:
     """What should happen to it now, and why."""
     assert row.candidate is not None  # only switches have none, and they are never active
-    deployment, standing = row.candidate.deployment, row.standing()
+    deployment, position = row.candidate.deployment, row.position()
     if deployment.files_deleted_at is not None:
-        return Event.FAILED, "the candidate's files have been deleted"
+        return RolloutEvent.FAILED, "the candidate's files have been deleted"
     # A failure from before the rollout is over: the rollout has asked for a new attempt.
     if deployment.state == Deployment.State.FAILED and deployment.state_at > row.created_at:
-        return Event.FAILED, f"the candidate failed: {deployment.reason or 'for no known reason'}"
+        return RolloutEvent.FAILED, f"the candidate failed: {deployment.reason or 'for no known reason'}"
     if deployment.state != Deployment.State.READY:
         return None
-    if standing.state is State.PREPARING:
-        return Event.READY, ""
-    if standing.state is State.STEPPING and standing.seconds_left(now) == 0:
-        return Event.PASSED, ""
+    if position.state is RolloutState.PREPARING:
+        return RolloutEvent.READY, ""
+    if position.state is RolloutState.STEPPING and position.seconds_left(now) == 0:
+        return RolloutEvent.TIMER_ELAPSED, ""
     return None

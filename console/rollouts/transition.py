@@ -18,20 +18,20 @@ from console.rollouts.certificate_gate import require_proof
 from console.rollouts.errors import RolloutChanged, RolloutRefused
 from console.rollouts.models import Rollout
 from console.rollouts.shares import answering, to_pairs
-from console.rollouts.state_machine import ACTIVE, Event, NotPossible, State, transition
+from console.rollouts.state_machine import ACTIVE, EventNotPossible, RolloutEvent, RolloutState, transition
 from monitoring.metrics import ROLLOUTS
 
 ACTIONS = {  # event -> action of the audit entry
-    Event.READY: "rollout.step",
-    Event.PASSED: "rollout.step",
-    Event.ADVANCE: "rollout.step",
-    Event.PAUSE: "rollout.pause",
-    Event.RESUME: "rollout.resume",
-    Event.PROMOTE: "rollout.promote",
-    Event.FORCE: "rollout.promote",
-    Event.ABORT: "rollout.abort",
-    Event.FAILED: "rollout.abort",
-    Event.UNDO: "rollout.undo",
+    RolloutEvent.READY: "rollout.step",
+    RolloutEvent.TIMER_ELAPSED: "rollout.step",
+    RolloutEvent.ADVANCE: "rollout.step",
+    RolloutEvent.PAUSE: "rollout.pause",
+    RolloutEvent.RESUME: "rollout.resume",
+    RolloutEvent.PROMOTE: "rollout.promote",
+    RolloutEvent.FORCE: "rollout.promote",
+    RolloutEvent.ABORT: "rollout.abort",
+    RolloutEvent.FAILED: "rollout.abort",
+    RolloutEvent.UNDO: "rollout.undo",
 }
 
 
@@ -40,7 +40,7 @@ def move(
     *,
     actor: Actor,
     rollout: int,
-    event: Event,
+    event: RolloutEvent,
     now: datetime,
     version: int | None = None,
     reason: str = "",
@@ -51,18 +51,18 @@ def move(
     if answering(before) != row.reached:
         raise RolloutChanged(_("The shares of this route were changed outside the rollout."))
     try:
-        standing = transition(row.standing(), event, now)
-    except NotPossible as error:
+        position = transition(row.position(), event, now)
+    except EventNotPossible as error:
         raise RolloutRefused("not_possible", _not_possible(row)) from error
-    row.take(standing)
-    after = row.shares_at(standing)
-    if event not in (Event.UNDO, Event.ABORT, Event.FAILED):  # going back needs no proof
+    row.take(position)
+    after = row.shares_at(position)
+    if event not in (RolloutEvent.UNDO, RolloutEvent.ABORT, RolloutEvent.FAILED):  # going back needs no proof
         prove(before, after)
     try:
         apply_shares(row.route, after)
     except BadRoute as error:
         raise RolloutRefused("bad_route", str(error)) from error
-    if standing.state is State.PROMOTED:
+    if position.state is RolloutState.PROMOTED:
         row.shares_after = to_pairs(answering(after))
     save(row, actor=actor, reason=reason, now=now)
     detail: dict[str, Any] = {"state": row.state, "step": row.step_index + 1, "version": row.version}
@@ -79,7 +79,7 @@ def abandon(*, actor: Actor, rollout: int, version: int, now: datetime) -> None:
     if answering(shares(row.route)) == row.reached:
         return
     reason = "the shares of the route were changed outside the rollout"
-    row.take(transition(row.standing(), Event.FAILED, now))
+    row.take(transition(row.position(), RolloutEvent.FAILED, now))
     save(row, actor=actor, reason=reason, now=now)
     note(row, actor=actor, action="rollout.abort", detail={"state": row.state}, reason=reason)
 
@@ -123,6 +123,6 @@ def prove(before: dict[str, int], after: dict[str, int]) -> None:
 
 def _not_possible(row: Rollout) -> str:
     words = {"state": row.get_state_display()}
-    if State(row.state) in ACTIVE:
+    if RolloutState(row.state) in ACTIVE:
         return _("This is not possible in the current state of the rollout: %(state)s.") % words
     return _("This is not possible any more: the rollout is %(state)s.") % words

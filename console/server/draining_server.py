@@ -42,7 +42,7 @@ class DrainingServer(Server):  # type: ignore[misc]  # Daphne has no types
     """Daphne registers `kill_all_applications` as what happens before shutdown; here that is the drain."""
 
     def __init__(
-        self, application: Any, *, host: str, port: int, limits: Limits, announce: Callable[[], None]
+        self, application: Any, *, host: str, port: int, limits: Limits, notify_workers: Callable[[], None]
     ) -> None:
         address = host.replace(":", r"\:")
         super().__init__(
@@ -54,7 +54,7 @@ class DrainingServer(Server):  # type: ignore[misc]  # Daphne has no types
         )
         self.connections: dict[Any, dict[str, Any]] = {}
         self._limits = limits
-        self._announce = announce
+        self._announce = notify_workers
         self._ports: list[Any] = []  # Daphne forgets them: its own callback returns None
         self._hurry = asyncio.Event()
         self._is_stopping = False

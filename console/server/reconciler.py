@@ -1,5 +1,5 @@
 """Brings about what is wanted in memory: looks, decides, lets the engine load and unload, writes down what it
-found. A thread of `serve`, in one server at a time; whoever changes something nudges it.
+found. A thread of `serve`, in one server at a time; whoever changes something signals it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from console.catalog.models import Deployment, Revision
 from console.catalog.reconcile_signal import CHANGED
 from console.deployments import observed_state, reconciler_lease
 from console.deployments.actions import rest
-from console.deployments.load_on_demand import STANDING, ask_for
+from console.deployments.load_on_demand import SHARED_LOAD_STATE, ask_for
 from console.deployments.memory_budget import allowance, budget
 from console.deployments.planner import Load, Step, Unload, Wait, decide
-from console.deployments.snapshot import Held, Looker, Outlook
-from console.deployments.startup_checks import EARLY_CHECKS
+from console.deployments.snapshot import CatalogSnapshot, Held, SnapshotReader
+from console.deployments.startup_checks import STARTUP_CHECKS
 from console.gateway import drain
 from console.jobs.recovery import recover
 from console.rollouts.tick import tick as tick_rollouts
@@ -84,7 +84,7 @@ class Reconciler:
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
-        self._looker = Looker(retry_seconds)
+        self._looker = SnapshotReader(retry_seconds)
         self._loading: Loading | None = None
         self._leaving: dict[str, Leaving] = {}
         self._failures: dict[str, int] = {}  # revision -> failed loads in a row
@@ -146,19 +146,19 @@ class Reconciler:
         if not held:
             observed_state.reset()
         self._collect()
-        outlook = self._look_around()
-        STANDING.forced = outlook.forced
+        snapshot = self._look_around()
+        SHARED_LOAD_STATE.forced = snapshot.forced
         steps = decide(
-            outlook.wishes, outlook.holdings, budget(), outlook.now, outlook.in_flight, outlook.routes
+            snapshot.wishes, snapshot.holdings, budget(), snapshot.now, snapshot.in_flight, snapshot.routes
         )
         for step in steps:
-            self._take(step, outlook)
-        if self._loading is None or not outlook.has_traffic(self._loading.revision):
+            self._take(step, snapshot)
+        if self._loading is None or not snapshot.has_traffic(self._loading.revision):
             self.is_settled.set()
         self._note_use()
         self._others()
 
-    def _look_around(self) -> Outlook:
+    def _look_around(self) -> CatalogSnapshot:
         engine = client.current()
         stats, cards = engine.stats(), engine.models()
         dead = {one.revision: one.error for one in stats.revisions if not one.is_alive}
@@ -167,27 +167,27 @@ class Reconciler:
             loading={self._loading.revision: self._loading.need} if self._loading else {},
             leaving={revision: leaving.bytes for revision, leaving in self._leaving.items()},
             in_flight=drain.requests_by_revision(stats),
-            used_at=dict(STANDING.used_at),
+            used_at=dict(SHARED_LOAD_STATE.used_at),
             dead=frozenset(dead),
         )
-        outlook = self._looker.look(held, failures=self._failures)
+        snapshot = self._looker.look(held, failures=self._failures)
         for revision, error in dead.items():
             observed_state.failed(revision, error, Failure.ERROR)
         for card in cards:
-            is_told = outlook.states.get(card.revision) in (Deployment.State.READY, None)
+            is_told = snapshot.states.get(card.revision) in (Deployment.State.READY, None)
             if not is_told and card.revision not in held.leaving:
                 observed_state.ready(card, load_seconds=None)
-        health.sleepers = outlook.sleepers
-        for revision, name in outlook.names.items():
+        health.sleepers = snapshot.sleepers
+        for revision, name in snapshot.names.items():
             name_revision(revision=revision, model=name)
-        return outlook
+        return snapshot
 
-    def _take(self, step: Step, outlook: Outlook) -> None:
+    def _take(self, step: Step, snapshot: CatalogSnapshot) -> None:
         match step:
             case Load(revision):
-                self._begin_load(revision, outlook.need_of(revision))
+                self._begin_load(revision, snapshot.need_of(revision))
             case Unload(revision):
-                size = next(one.bytes for one in outlook.holdings if one.revision == revision)
+                size = next(one.bytes for one in snapshot.holdings if one.revision == revision)
                 self._begin_unload(step, size)
             case Wait(revision, reason):
                 observed_state.waiting(revision, reason)
@@ -248,7 +248,7 @@ class Reconciler:
     def _note_use(self) -> None:
         now = time.monotonic()
         if now - self._used_at > USED_SECONDS:
-            self._used_at, used = now, dict(STANDING.used_at)
+            self._used_at, used = now, dict(SHARED_LOAD_STATE.used_at)
             observed_state.used({one: at for one, at in used.items() if self._used.get(one) != at})
             self._used = used
 
@@ -272,7 +272,7 @@ def _note_left(leaving: Leaving) -> None:
 
 
 async def _load(row: Revision, asked: RevisionSpec, progress: Callable[[LoadProgress], None]) -> ModelCard:
-    await asyncio.to_thread(EARLY_CHECKS.check, row)
+    await asyncio.to_thread(STARTUP_CHECKS.check, row)
     return await client.current().load(asked, progress)
 
 

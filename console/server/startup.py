@@ -103,14 +103,14 @@ def ensure_something_to_serve(say: Say) -> None:
     from console.catalog.actions import ensure_default_model
     from console.catalog.files import sweep
     from console.catalog.models import Revision
-    from console.deployments.startup_checks import EARLY_CHECKS, loaded_first
+    from console.deployments.startup_checks import STARTUP_CHECKS, loaded_first
     from console.rollouts.reconversion import renew
 
     sweep()
     if not Revision.objects.exists():
         ensure_default_model(progress=_shown(say), actor=Actor.system("serve"))
     renew(progress=_shown(say), actor=Actor.system("serve"))
-    EARLY_CHECKS.begin(loaded_first())
+    STARTUP_CHECKS.begin(loaded_first())
 
 
 def _placement(env: Environment) -> PlacementConfig:

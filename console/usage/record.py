@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
 
-from console.database.text import storable
+from console.database.text import stored_text
 from console.usage.models import UsageRecord
 
 
@@ -50,7 +50,7 @@ def record(
 ) -> UsageRecord:
     """Write the ledger row, inside the transaction that settles the request."""
     columns = {one.name: getattr(settlement, one.name) for one in fields(settlement)}
-    columns["end_user"] = storable(settlement.end_user, length=200)
+    columns["end_user"] = stored_text(settlement.end_user, length=200)
     columns["spans"] = with_settle_span(settlement.spans, since=columns.pop("spans_end"))
     columns["total_seconds"] = max((one["end"] for one in columns["spans"]), default=0.0)
     return UsageRecord.objects.create(

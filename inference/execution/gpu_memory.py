@@ -112,14 +112,14 @@ def measure(
     runner = make_runner()
     run_largest(runner)  # loads kernels, which stay: the second time counts
     memory.give_back()
-    standing = memory.free_bytes()
+    free_before = memory.free_bytes()
     run_largest(runner)
-    step = standing - memory.free_bytes()
+    step = free_before - memory.free_bytes()
     graphs = _graph_bytes(memory, captures(runner))
     small_pool = pool_bytes(runner)
     del runner
     memory.give_back()
-    own = memory.free_bytes() - standing - small_pool
+    own = memory.free_bytes() - free_before - small_pool
     return Needs(step=max(0, step) + max(0, own), graphs=graphs)
 
 

@@ -47,7 +47,7 @@ def evaluate(query: Query, samples: Samples, *, at: Sequence[float], window: flo
             return {key: [_times(value, query.per) for value in line] for key, line in rates.items()}
         case Gauge():
             how = TOGETHER[query.how]
-            return _gathered(query.of, query.by, samples, model, lambda one: _standing(one, at), how)
+            return _gathered(query.of, query.by, samples, model, lambda one: _last_values(one, at), how)
         case Quantile():
             rates = evaluate(query.buckets, samples, at=at, window=window, model=model)
             return _quantiles(query.q, rates)
@@ -88,14 +88,14 @@ def _folded(group: list[list[Value]], put_together: Callable[[list[float]], floa
         yield put_together(present) if present else None
 
 
-def _standing(track: Track, at: Sequence[float]) -> list[Value]:
+def _last_values(track: Track, at: Sequence[float]) -> list[Value]:
     """The newest sample at each time, unless it is old or the series is gone."""
-    standing: list[Value] = []
+    values: list[Value] = []
     for moment in at:
         index = bisect_right(track.times, moment) - 1
         is_there = index >= 0 and moment - track.times[index] < LOOKBACK_SECONDS and moment < track.gone_at
-        standing.append(track.values[index] if is_there else None)
-    return standing
+        values.append(track.values[index] if is_there else None)
+    return values
 
 
 @dataclass(frozen=True, slots=True)

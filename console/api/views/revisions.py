@@ -19,9 +19,9 @@ from console.audit.actor import actor_of
 from console.catalog.actions import delete_files, derive, start_import
 from console.catalog.import_request import METHODS, SOURCES, ImportRefused, check_engine
 from console.catalog.models import Deployment, Revision
-from console.catalog.overview import with_standing
+from console.catalog.overview import with_related
 from console.certificates import actions as quantizing
-from console.certificates.status import standing
+from console.certificates.status import status_of
 from console.deployments import actions as deployments
 from console.deployments.settings_plan import faults
 
@@ -80,7 +80,7 @@ class RevisionDetail(RevisionListed):
 
     @extend_schema_field(CertificateShown)
     def get_certificate(self, revision: Revision) -> dict[str, Any]:
-        return dict(CertificateShown(standing(revision)).data)
+        return dict(CertificateShown(status_of(revision)).data)
 
 
 class RevisionsQuery(PageQuery):
@@ -131,7 +131,7 @@ class Revisions(APIView):
         names = {"model": "model__name", "state": "deployment__state"}
         wanted = {path: query[name] for name, path in names.items() if name in query}
         revisions = visibility.visible_to(actor_of(request), Revision.objects.filter(**wanted))
-        rows = with_standing(revisions).order_by("-created_at", "-pk")
+        rows = with_related(revisions).order_by("-created_at", "-pk")
         if "cursor" in query:
             rows = older_than(query["cursor"], rows)
         found = list(rows[: query["limit"] + 1])
@@ -233,7 +233,7 @@ class RevisionDeleteFiles(APIView):
 
 
 def find(revision_id: str) -> Revision:
-    return get_object_or_404(with_standing(Revision.objects.all()), pk=revision_id)
+    return get_object_or_404(with_related(Revision.objects.all()), pk=revision_id)
 
 
 def shown(revision: Revision, *, status: int = 200) -> Response:

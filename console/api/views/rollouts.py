@@ -104,7 +104,7 @@ class RolloutShown(Base):
 
     @extend_schema_field(serializers.FloatField(allow_null=True))
     def get_seconds_left(self, row: Rollout) -> float | None:
-        return row.standing().seconds_left(timezone.now())
+        return row.position().seconds_left(timezone.now())
 
     def get_shares(self, row: Rollout) -> dict[str, int]:
         return shares(row.route)

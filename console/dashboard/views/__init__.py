@@ -1,1 +1,1 @@
-"""The console's views, a module for each room."""
+"""The console's views, a module for each page."""

@@ -22,12 +22,12 @@ from console.catalog.overview import (
     model_rows,
     revisions_of,
     routed_revisions,
-    with_standing,
+    with_related,
 )
-from console.certificates.status import standing
+from console.certificates.status import status_of
 from console.dashboard.engine_state import prompts_error
 from console.dashboard.forms.catalog import FindModelsForm, KeepingForm
-from console.dashboard.revision_actions import deeds, is_on_the_way
+from console.dashboard.revision_actions import available_actions, is_on_the_way
 from console.jobs.models import Job
 from console.jobs.queries import find_jobs
 from console.policy import Who, permits
@@ -109,7 +109,7 @@ def state(request: HttpRequest, name: str, revision_id: str) -> HttpResponse:
 
 
 def find(name: str, revision_id: str) -> Revision:
-    return get_object_or_404(with_standing(Revision.objects.all()), model__name=name, pk=revision_id)
+    return get_object_or_404(with_related(Revision.objects.all()), model__name=name, pk=revision_id)
 
 
 def rows(revisions: Iterable[Revision]) -> list[dict[str, Any]]:
@@ -121,13 +121,13 @@ def rows(revisions: Iterable[Revision]) -> list[dict[str, Any]]:
 def row(revision: Revision, routed: dict[str, set[str]]) -> dict[str, Any]:
     deployment: Deployment = revision.deployment
     keeping = {"is_pinned": deployment.is_pinned, "idle_seconds": deployment.idle_seconds}
-    other, own, proof = compared_with(revision), address(revision), standing(revision)
+    other, own, proof = compared_with(revision), address(revision), status_of(revision)
     return {
         "revision": revision,
         "deployment": deployment,
         "arms": [arm for arm in revision.arms.all() if arm.weight],
-        "standing": proof,
-        "deeds": deeds(revision, standing=proof, is_alone=not other),
+        "certificate_status": proof,
+        "actions": available_actions(revision, certificate_status=proof, is_alone=not other),
         "is_on_the_way": is_on_the_way(deployment),
         "keeping_form": KeepingForm(initial=keeping, auto_id=f"{revision.pk}_%s"),
         "compared_with": other,

@@ -16,7 +16,7 @@ from console.audit.actor import Actor, actor_of
 from console.catalog.models import Arm
 from console.dashboard.engine_state import current_stats
 from console.dashboard.events import events
-from console.dashboard.problems import troubles
+from console.dashboard.problems import problems
 from console.usage.log import name_people
 from console.usage.models import UsageRecord
 from console.usage.queries import recent_requests, totals_since
@@ -91,7 +91,7 @@ def newest_requests(actor: Actor) -> list[UsageRecord]:
 def engine_figures(actor: Actor) -> dict[str, Any]:
     stats, hour_ago = current_stats(), timezone.now() - timedelta(hours=1)
     return {
-        "troubles": troubles(),
+        "problems": problems(),
         "rate_now": RECORDER.rate_now(),
         "revisions": loaded(stats),
         "num_running": sum(one.num_running for one in stats.revisions) if stats else None,

@@ -97,7 +97,7 @@ def cancel(request: HttpRequest, job_id: str) -> HttpResponse:
     found = get_object_or_404(Job, pk=job_id)
     try:
         actions.cancel(actor=actor_of(request), job=found)
-    except actions.NotPossible:
+    except actions.JobActionRefused:
         messages.warning(request, _("This job has ended already."))
     return redirect("dashboard:job", job_id=found.pk)
 
@@ -107,7 +107,7 @@ def retry(request: HttpRequest, job_id: str) -> HttpResponse:
     found = get_object_or_404(Job, pk=job_id)
     try:
         again = actions.retry(actor=actor_of(request), job=found)
-    except actions.NotPossible:
+    except actions.JobActionRefused:
         messages.warning(request, _("This job is done, still runs, or is being tried again already."))
         return redirect("dashboard:job", job_id=found.pk)
     messages.success(request, _("It is queued again, as a new job."))

@@ -105,7 +105,7 @@ def about(request: HttpRequest, row: Rollout) -> dict[str, Any]:
 
 def picture(row: Rollout) -> dict[str, Any]:
     """What both the list and the page show of a rollout."""
-    standing, now = row.standing(), timezone.now()
+    position, now = row.position(), timezone.now()
     order = [*row.before, *([row.candidate_id] if row.candidate_id else row.after)]
     weights = answering(shares(row.route)) if row.is_active else row.after or row.before
     moment = row.step_since if row.is_active else row.created_at
@@ -114,9 +114,9 @@ def picture(row: Rollout) -> dict[str, Any]:
         "rollout": row,
         "bar": bar(weights, order=order),
         "before": bar(row.before, order=order),
-        "steps": walk(standing, now=now),
-        "is_at_last": standing.is_at_last,
-        "seconds_left": standing.seconds_left(now),
+        "steps": walk(position, now=now),
+        "is_at_last": position.is_at_last,
+        "seconds_left": position.seconds_left(now),
         "since": moment,
         "arms": list(zip(bar(dict.fromkeys(order, 0)), figures, strict=True)),
         "candidate": row.candidate,

@@ -38,7 +38,7 @@ class Command(BaseCommand):
             verdict = verify(witnesses=witnesses_of(checkpoint) if checkpoint else ())
             alarm_of(verdict)
         self._say(verdict)
-        alarm = ALARMS.standing()
+        alarm = ALARMS.current()
         if alarm is not None and verdict.is_intact and export is None:
             since = f"There is an alarm since {alarm.at}: {alarm.reason}."
             self.stdout.write(f"{since} `manage.py audit_clear_alarm` ends it, with a reason.")

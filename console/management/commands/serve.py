@@ -66,7 +66,7 @@ class Command(BaseCommand):
             host=env.host,
             port=env.port,
             limits=limits,
-            announce=lambda: self._announce(first),
+            notify_workers=lambda: self._announce(first),
         )
         server.run()
         if server.failure:

@@ -34,7 +34,7 @@ def viewer(as_role: Callable[[Role], Call]) -> Call:
 
 
 def row(key: ApiKey, number: int, **columns: Any) -> UsageRecord:
-    standing = {
+    certificate_status = {
         "request_id": f"r{number}",
         "owner": key.public_id,
         "key": key,
@@ -49,7 +49,7 @@ def row(key: ApiKey, number: int, **columns: Any) -> UsageRecord:
         "created_at": timezone.now() - timedelta(seconds=number),
         "settled_at": timezone.now(),
     }
-    return UsageRecord(**(standing | columns))
+    return UsageRecord(**(certificate_status | columns))
 
 
 def pages(call: Call, path: str) -> list[list[Any]]:

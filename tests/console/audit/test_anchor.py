@@ -32,7 +32,7 @@ NUM_ENTRIES = 9
 def log() -> None:
     WATCH.forget()
     write_on(NUM_ENTRIES)
-    assert verify().is_intact and ALARMS.standing() is None
+    assert verify().is_intact and ALARMS.current() is None
 
 
 def write_on(num_entries: int) -> None:
@@ -55,13 +55,13 @@ def restart() -> None:
 
 
 def stays_noticed() -> None:
-    alarm = ALARMS.standing()
+    alarm = ALARMS.current()
     assert alarm is not None
     for _ in range(3):
         write_on(4)
         restart()
         watch()
-    assert ALARMS.standing() == alarm
+    assert ALARMS.current() == alarm
     with pytest.raises(SystemExit):
         call_command("audit_verify", stdout=io.StringIO())
 
@@ -82,7 +82,7 @@ def test_the_checkpoint_stays_where_the_log_was_right(log: None) -> None:
     kept = checkpoint.load()
     unseen(edit_and_rewrite)
     write_on(5)
-    assert checkpoint.load() == kept and ALARMS.standing() is not None
+    assert checkpoint.load() == kept and ALARMS.current() is not None
 
 
 def test_what_was_put_back_was_changed_all_the_same(log: None) -> None:
@@ -168,12 +168,12 @@ def test_a_crash_between_commit_and_checkpoint_is_no_alarm(log: None) -> None:
     assert verify().is_intact
     write_on(1)
     kept = checkpoint.load()
-    assert kept is not None and kept.seq == NUM_ENTRIES + 6 and ALARMS.standing() is None
+    assert kept is not None and kept.seq == NUM_ENTRIES + 6 and ALARMS.current() is None
 
 
 def test_an_alarm_file_that_was_spoilt_is_an_alarm(log: None, settings: Any) -> None:
     Path(settings.AUDIT_ALARM).write_text("")
-    assert ALARMS.standing() is not None
+    assert ALARMS.current() is not None
 
 
 def test_a_disk_that_takes_no_alarm_leaves_it_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +183,7 @@ def test_a_disk_that_takes_no_alarm_leaves_it_in_memory(monkeypatch: pytest.Monk
     monkeypatch.setattr("console.audit.alarm.write_durably", full)
     ALARMS.sound("a reason", first_bad=3)
     ALARMS.sound("another reason")
-    alarm = ALARMS.standing()
+    alarm = ALARMS.current()
     assert alarm is not None and (alarm.reason, alarm.first_bad) == ("a reason", 3)
 
 
@@ -203,11 +203,11 @@ def test_a_person_clears_an_alarm_with_a_reason_and_a_row(log: None) -> None:
         "restored from a backup",
     )
     assert "checkpoint names" in detail["alarm"]
-    assert ALARMS.standing() is None and verify().is_intact
+    assert ALARMS.current() is None and verify().is_intact
     restart()
     write_on(3)
     watch()
-    assert ALARMS.standing() is None and verify().num_entries == seq + 3
+    assert ALARMS.current() is None and verify().num_entries == seq + 3
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
@@ -243,7 +243,7 @@ def test_a_time_that_is_none_is_named_and_can_be_cleared(log: None) -> None:
         watch()
         assert not verify().is_intact
         clear_alarm(actor=Actor.person("ada"), reason="known")
-        assert verify().is_intact and ALARMS.standing() is None
+        assert verify().is_intact and ALARMS.current() is None
 
 
 def test_a_checkpoint_kept_elsewhere_tells_what_the_files_here_cannot(
@@ -269,7 +269,7 @@ def test_a_checkpoint_kept_elsewhere_tells_what_the_files_here_cannot(
     assert verify().is_intact
     with pytest.raises(SystemExit):
         call_command("audit_verify", checkpoint=settings.AUDIT_CHECKPOINT_COPY, stdout=io.StringIO())
-    assert ALARMS.standing() is not None
+    assert ALARMS.current() is not None
 
 
 def test_lines_that_this_server_did_not_sign_are_no_checkpoints(

@@ -50,7 +50,7 @@ def test_it_is_intact_and_its_next_entry_says_from_where_on_there_are_codes(old_
     assert Entry.objects.filter(action="audit.keyed").count() == 1
     kept = checkpoint.load()
     assert kept is not None and (kept.seq, kept.keyed_from) == (10, 8)
-    assert verify().is_intact and ALARMS.standing() is None
+    assert verify().is_intact and ALARMS.current() is None
 
 
 def test_what_is_older_than_the_codes_is_bound_by_the_first(old_log: None) -> None:
@@ -72,4 +72,4 @@ def test_a_rewritten_old_log_is_noticed_by_the_first_write_after_the_upgrade(old
 
     unseen(edit)
     write(actor=Actor.person("ada"), action="login.succeeded", target="user:ada")
-    assert ALARMS.standing() is not None and not verify().is_intact
+    assert ALARMS.current() is not None and not verify().is_intact

@@ -25,7 +25,7 @@ from console.certificates import actions as quantizing
 from console.certificates import job_kinds as quantize_work
 from console.certificates import status as certificates
 from console.certificates.actions import CertifyRefused, QuantizeRefused, start_certify, start_quantize
-from console.certificates.status import standing
+from console.certificates.status import status_of
 from console.jobs.actions import cancel
 from console.jobs.execute import run
 from console.jobs.models import Job
@@ -105,7 +105,7 @@ def test_a_job_quantizes_registers_and_certifies(original: Revision, data_dir: P
     assert certificate.revision == made and certificate.parent == original and certificate.has_passed
     assert certificate.measured_by["job"] == job.pk
     assert certificate.measured_by["revision"]["quantization"] == "pilothouse_int8"
-    assert standing(made).kind == "passed"
+    assert status_of(made).kind == "passed"
     assert job.result["has_passed"] is True and job.fraction == 1
     stages = list(job.lines.values_list("text", flat=True))
     assert {"quantizing", "measuring the parent", "measuring the revision"} <= set(stages)
@@ -120,7 +120,7 @@ def test_a_certificate_that_fails_leaves_the_revision_with_its_reason(
     monkeypatch.setattr(certificates, "THRESHOLDS", {**certificates.THRESHOLDS, "kl_mean": {"most": 1e-9}})
     job, made = quantized(original)
     assert job.result["has_passed"] is False and "1e-09" not in job.result["reason"]
-    assert standing(made).kind == "failed" and standing(made).reason == job.result["reason"]
+    assert status_of(made).kind == "failed" and status_of(made).reason == job.result["reason"]
     assert made.deployment.wanted == Deployment.Wanted.UNLOADED
 
 
@@ -142,19 +142,19 @@ def test_a_spoilt_layer_is_caught_though_the_manifest_is_in_order(
     monkeypatch.setattr(quantizing, "convert", spoils)
     job, made = quantized(original)
     assert job.result["has_passed"] is False
-    assert "model.layers.2.mlp.down_proj" in standing(made).reason
+    assert "model.layers.2.mlp.down_proj" in status_of(made).reason
 
 
 @pytest.mark.usefixtures("here")
 def test_settings_alone_are_certified_with_the_settings_in_play(original: Revision) -> None:
     rounded = derive(actor=Actor.person("mia"), revision=original, engine={**SETTINGS, "dtype": "bfloat16"})
-    assert standing(rounded).kind == "missing"
+    assert status_of(rounded).kind == "missing"
     job = worked(start_certify(actor=Actor.person("mia"), revision=rounded))
     assert job.state == Job.State.DONE, job.error
     measured = Certificate.objects.get().measured_by
     assert (measured["revision"]["dtype"], measured["parent"]["dtype"]) == ("bfloat16", "float32")
     larger = derive(actor=Actor.person("mia"), revision=rounded, engine={**rounded.engine, "num_blocks": 64})
-    assert standing(larger).kind == standing(rounded).kind == "passed"
+    assert status_of(larger).kind == status_of(rounded).kind == "passed"
     assert start_certify(actor=Actor.person("mia"), revision=larger).subject == rounded.pk
 
 
@@ -181,7 +181,7 @@ def test_a_finished_folder_is_taken_up_and_nothing_is_made_twice(
         patched.setattr(certificates, "issue", dies)
         quantize_work.quantize(Begun(job))
     assert Revision.objects.count() == 2 and not Certificate.objects.exists()
-    assert standing(Revision.objects.get(parent=original)).kind == "missing"
+    assert status_of(Revision.objects.get(parent=original)).kind == "missing"
     assert worked(job).state == Job.State.DONE, job.error
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
     assert Revision.objects.count() == 2 and Certificate.objects.count() == 1
@@ -272,7 +272,7 @@ def test_a_child_that_is_killed_fails_the_job_and_the_next_one_succeeds(
     assert Revision.objects.count() == 1
     request.getfixturevalue("here")
     _, made = quantized(original)
-    assert standing(made).kind == "passed"
+    assert status_of(made).kind == "passed"
 
 
 @pytest.mark.usefixtures("here")
@@ -300,7 +300,7 @@ def test_deleted_files_come_back_with_their_certificate(original: Revision) -> N
     assert not made.path.exists()
     _, again = quantized(original)
     assert again == made and again.path.is_dir()
-    assert standing(again).kind == "passed" and Certificate.objects.count() == 1
+    assert status_of(again).kind == "passed" and Certificate.objects.count() == 1
 
 
 class Begun:

@@ -18,7 +18,7 @@ from console.audit.models import Entry
 from console.catalog import engine_settings, file_integrity
 from console.catalog.models import Certificate, Deployment, Revision
 from console.certificates import status as certificates
-from console.certificates.status import NotCertified, issue, numbers_of, require, standing
+from console.certificates.status import NotCertified, issue, numbers_of, require, status_of
 from console.certificates.thresholds import THRESHOLDS
 from console.environment import environment
 from inference import corpus
@@ -85,7 +85,7 @@ def test_what_was_quantized_at_import_has_nothing_to_be_compared_with(
     columns: dict[str, Any], tmp_path: Path
 ) -> None:
     quantized = revision("m-imported", "int8", tmp_path, **columns)
-    assert standing(quantized).kind == "missing"
+    assert status_of(quantized).kind == "missing"
     with pytest.raises(NotCertified, match="import the weights as they are"):
         require(quantized)
 
@@ -98,23 +98,23 @@ def test_methods_begin_as_quantized_folders_name_them() -> None:
 
 
 def test_an_original_needs_none(original: Revision) -> None:
-    assert standing(original).kind == "not_needed"
+    assert status_of(original).kind == "not_needed"
     require(original)
 
 
 def test_settings_that_change_no_number_need_none_and_others_do(original: Revision, tmp_path: Path) -> None:
     larger = revision("m-large", "exact", tmp_path, parent=original, engine={"num_blocks": 64})
     rounded = revision("m-bf16", "exact", tmp_path, parent=original, engine={"dtype": "bfloat16"})
-    assert standing(larger).kind == "not_needed"
-    assert standing(rounded).kind == "missing"
+    assert status_of(larger).kind == "not_needed"
+    assert status_of(rounded).kind == "missing"
     with pytest.raises(NotCertified, match="m-original"):
         require(rounded)
 
 
 def test_a_certificate_lets_it_pass_and_is_audited(child: Revision) -> None:
-    assert standing(child).kind == "missing"
+    assert status_of(child).kind == "missing"
     certificate = certified(child)
-    found = standing(child)
+    found = status_of(child)
     assert (found.kind, found.certificate) == ("passed", certificate)
     require(child)
     entry = Entry.objects.get(action="catalog.certify")
@@ -134,7 +134,7 @@ def test_a_certificate_lets_it_pass_and_is_audited(child: Revision) -> None:
 )
 def test_each_figure_can_fail_it(figure: str, value: float, child: Revision) -> None:
     assert not certified(child, **{figure: value}).has_passed
-    assert standing(child).kind == "failed"
+    assert status_of(child).kind == "failed"
     with pytest.raises(NotCertified) as refused:
         require(child)
     if figure == "worst_weight_error":
@@ -144,9 +144,9 @@ def test_each_figure_can_fail_it(figure: str, value: float, child: Revision) -> 
 def test_the_newest_certificate_counts(child: Revision) -> None:
     certified(child, kl_mean=1.0)
     certified(child)
-    assert standing(child).kind == "passed"
+    assert status_of(child).kind == "passed"
     certified(child, kl_mean=1.0)
-    assert standing(child).kind == "failed"
+    assert status_of(child).kind == "failed"
 
 
 def test_a_byte_that_was_swapped_is_found_though_its_times_were_set_back(child: Revision) -> None:
@@ -160,7 +160,7 @@ def test_a_byte_that_was_swapped_is_found_though_its_times_were_set_back(child: 
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(NotCertified, match=r"model\.safetensors"):
         require(child)
-    found = standing(child)
+    found = status_of(child)
     assert found.kind == "outdated" and found.certificate is not None
     content[50] ^= 1
     path.write_bytes(content)
@@ -185,10 +185,10 @@ def test_files_are_hashed_when_they_look_different_and_only_those(
     )
     certified(child)
     for _ in range(3):
-        standing(child)
+        status_of(child)
     assert len(hashed) == 2
     os.utime(child.path / "config.json")
-    assert standing(child).kind == "passed"
+    assert status_of(child).kind == "passed"
     assert hashed[2:] == [str(child.path / "config.json")]
 
 
@@ -221,9 +221,9 @@ def test_what_was_measured_otherwise_no_longer_counts(
 ) -> None:
     certified(child)
     Deployment.objects.filter(pk=child.pk).update(card={"device": "cpu", "dtype": "float32"})
-    assert standing(Revision.objects.get(pk=child.pk)).kind == "passed"
+    assert status_of(Revision.objects.get(pk=child.pk)).kind == "passed"
     change(monkeypatch, child)
-    found = standing(Revision.objects.get(pk=child.pk))
+    found = status_of(Revision.objects.get(pk=child.pk))
     assert found.kind == "outdated" and found.reason
     with pytest.raises(NotCertified):
         require(Revision.objects.get(pk=child.pk))
@@ -233,16 +233,16 @@ def test_other_settings_of_a_failed_revision_do_not_clear_it(child: Revision, tm
     certified(child, kl_mean=1.0)
     larger = revision("m-int8-large", "int8", tmp_path, parent=child, engine={"num_blocks": 64})
     assert numbers_of(larger) == child
-    assert standing(larger).kind == "failed"
+    assert status_of(larger).kind == "failed"
     certified(child)
-    assert standing(larger).kind == "passed"
+    assert status_of(larger).kind == "passed"
 
 
 def test_a_good_copy_of_a_bad_parent_is_not_good(child: Revision, tmp_path: Path) -> None:
     certified(child, kl_mean=1.0)
     rounded = revision("m-int8-bf16", "int8", tmp_path, parent=child, engine={"dtype": "bfloat16"})
     certified(rounded)
-    found = standing(rounded)
+    found = status_of(rounded)
     assert found.kind == "failed" and "m-int8" in found.reason
 
 
@@ -257,6 +257,6 @@ def test_a_parents_files_may_be_deleted_afterwards(child: Revision, original: Re
 
 def test_the_bars_show_how_much_of_what_may_be_lost_is_lost(child: Revision) -> None:
     certified(child, top1_agreement=0.95, perplexity_ratio=0.99, kl_mean=0.3)
-    used = {check.figure: check.used_percent for check in standing(child).checks}
+    used = {check.figure: check.used_percent for check in status_of(child).checks}
     assert used["top1_agreement"] == pytest.approx(50)
     assert (used["perplexity_ratio"], used["kl_mean"], used["num_broken"]) == (0, 100, 0)

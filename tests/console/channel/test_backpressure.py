@@ -59,10 +59,10 @@ async def wait_for_disconnect(receive):
         pass
 
 limits = Limits(Connections(most=100, most_per_address=100), stall_seconds=STALL_SECONDS)
-server = DrainingServer(application, host="127.0.0.1", port=0, limits=limits, announce=lambda: None)
-def announce():
+server = DrainingServer(application, host="127.0.0.1", port=0, limits=limits, notify_workers=lambda: None)
+def notify_workers():
     print(server._ports[0].getHost().port, flush=True)
-server._announce = announce
+server._announce = notify_workers
 server.run()
 """
 

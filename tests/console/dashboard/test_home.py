@@ -19,7 +19,7 @@ HOSTILE = "<script>alert(1)</script>"
 
 
 def request_row(issued: IssuedKey, number: int = 1, **columns: Any) -> UsageRecord:
-    standing = {
+    certificate_status = {
         "request_id": f"r{number}",
         "owner": issued.key.public_id,
         "key": issued.key,
@@ -34,7 +34,7 @@ def request_row(issued: IssuedKey, number: int = 1, **columns: Any) -> UsageReco
         "completion_tokens": 20,
         "created_at": timezone.now(),
     }
-    return UsageRecord.objects.create(**(standing | columns))
+    return UsageRecord.objects.create(**(certificate_status | columns))
 
 
 def test_an_empty_console_names_the_next_step(signed_in: SignedIn) -> None:

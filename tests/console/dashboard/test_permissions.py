@@ -92,4 +92,4 @@ def test_the_rail_shows_what_a_role_may_enter(signed_in: SignedIn, monkeypatch: 
     admin, viewer = signed_in(Role.ADMIN).get("/"), signed_in(Role.VIEWER).get("/")
     assert b'href="/operators/"' in admin.content.partition(b"<main")[0]
     assert b'href="/operators/"' not in viewer.content.partition(b"<main")[0]
-    assert {room.route for section in navigation.SECTIONS for room in section.rooms} >= {"dashboard:home"}
+    assert {room.route for section in navigation.SECTIONS for room in section.pages} >= {"dashboard:home"}

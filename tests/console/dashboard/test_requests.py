@@ -41,7 +41,7 @@ def ended(issued: IssuedKey) -> Ended:
 
     def write(**columns: Any) -> UsageRecord:
         number = next(numbers)
-        standing = {
+        certificate_status = {
             "request_id": f"chatcmpl-{number:04}",
             "owner": issued.key.public_id,
             "key": issued.key,
@@ -60,7 +60,7 @@ def ended(issued: IssuedKey) -> Ended:
             "spans": SPANS,
             "created_at": timezone.now() - timedelta(seconds=number),
         }
-        return UsageRecord.objects.create(**(standing | columns))
+        return UsageRecord.objects.create(**(certificate_status | columns))
 
     return write
 

@@ -11,7 +11,7 @@ from django.conf import LazySettings
 from console.catalog.files import FilesChanged, check_files
 from console.catalog.models import Arm, Deployment, Revision
 from console.deployments import startup_checks
-from console.deployments.startup_checks import EarlyChecks, loaded_first
+from console.deployments.startup_checks import StartupChecks, loaded_first
 from tests.console.catalog.test_files import imported
 from tests.inference.convert.hostile import model_folder
 
@@ -35,7 +35,7 @@ def hashing(monkeypatch: pytest.MonkeyPatch) -> Mock:
 def test_files_are_compared_once_for_the_first_load_and_anew_for_each_later_one(
     revision: Revision, hashing: Mock
 ) -> None:
-    checks = EarlyChecks()
+    checks = StartupChecks()
     checks.begin([revision])
     checks.check(revision)
     assert hashing.call_count == 1
@@ -45,14 +45,14 @@ def test_files_are_compared_once_for_the_first_load_and_anew_for_each_later_one(
 
 def test_altered_files_are_found(revision: Revision) -> None:
     (revision.path / "config.json").write_text("{}")
-    checks = EarlyChecks()
+    checks = StartupChecks()
     checks.begin([revision])
     with pytest.raises(FilesChanged):
         checks.check(revision)
 
 
 def test_files_that_are_altered_after_they_were_compared_are_found_too(revision: Revision) -> None:
-    checks = EarlyChecks()
+    checks = StartupChecks()
     checks.begin([revision])
     checks._begun[revision.pk].result()
     (revision.path / "model.safetensors").write_bytes(b"other weights")

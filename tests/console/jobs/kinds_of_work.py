@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from console.jobs.models import Job
-from console.jobs.registry import JobFailed, Work, kind
+from console.jobs.registry import JobContext, JobFailed, kind
 
 
 @kind("test.steps", label="Steps", where=Job.Where.WORKER)
-def steps(work: Work) -> Mapping[str, Any]:
+def steps(work: JobContext) -> Mapping[str, Any]:
     """Steps of some seconds each; leaves a line in a file at its begin and at its end."""
     wish = work.arguments
     note(wish, "begun")
@@ -25,14 +25,14 @@ def steps(work: Work) -> Mapping[str, Any]:
 
 
 @kind("test.fails", label="Fails", where=Job.Where.WORKER)
-def fails(work: Work) -> Mapping[str, Any]:
+def fails(work: JobContext) -> Mapping[str, Any]:
     if work.arguments.get("is_fault"):
         raise ZeroDivisionError("a fault")
     raise JobFailed("The disk is full.", code="disk_full")
 
 
 @kind("test.no_json", label="No JSON", where=Job.Where.ENGINE)
-def no_json(work: Work) -> Mapping[str, Any]:
+def no_json(work: JobContext) -> Mapping[str, Any]:
     return {"what": object()}
 
 

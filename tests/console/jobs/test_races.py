@@ -15,7 +15,7 @@ from django.db import connection
 from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.database.process_lease import Lease
-from console.jobs.actions import NotPossible, cancel, enqueue
+from console.jobs.actions import JobActionRefused, cancel, enqueue
 from console.jobs.models import Job
 from console.jobs.recovery import recover
 from console.jobs.transitions import end, queue_again, take, this_run
@@ -35,7 +35,7 @@ def at_once(*calls: Callable[[], object]) -> None:
         gate.wait()
         try:
             call()
-        except NotPossible:
+        except JobActionRefused:
             pass
         except BaseException as fault:
             faults.append(fault)

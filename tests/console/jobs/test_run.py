@@ -16,7 +16,7 @@ from console.audit.actor import Actor
 from console.audit.models import Entry
 from console.jobs import execute as run_module
 from console.jobs import job_context
-from console.jobs.actions import NotPossible, cancel, enqueue, retry
+from console.jobs.actions import JobActionRefused, cancel, enqueue, retry
 from console.jobs.execute import hand_over_all, run
 from console.jobs.job_context import LEAVING, MAX_LINES, RunningJob
 from console.jobs.models import Job
@@ -112,7 +112,7 @@ def test_progress_and_lines_are_seen_while_it_runs_and_a_cancel_ends_it_within_a
     job.refresh_from_db()
     assert job.state == "cancelled" and job.fraction < 0.5
     assert actions() == [("job.enqueue", "mia"), ("job.cancel", "ben"), ("job.cancelled", "mia")]
-    with pytest.raises(NotPossible, match="ended already"):
+    with pytest.raises(JobActionRefused, match="ended already"):
         cancel(actor=Actor.person("ben"), job=job)
 
 
@@ -128,11 +128,11 @@ def test_a_failed_job_is_tried_again_as_another_but_not_twice_at_once() -> None:
     failed = done(wish("test.fails"))
     again = retry(actor=Actor.person("ben"), job=failed)
     assert (again.retry_of, again.state, again.actor) == (failed, "queued", "ben")
-    with pytest.raises(NotPossible, match="already"):
+    with pytest.raises(JobActionRefused, match="already"):
         retry(actor=Actor.person("ben"), job=failed)
     done(again)
     assert retry(actor=Actor.person("ben"), job=failed).retry_of == failed
-    with pytest.raises(NotPossible, match="queued"):
+    with pytest.raises(JobActionRefused, match="queued"):
         retry(actor=Actor.person("ben"), job=Job.objects.filter(state="queued").get())
 
 

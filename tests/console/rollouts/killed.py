@@ -69,15 +69,15 @@ def survive(act: Act, data: Path, kept: Path) -> int:
     from console.rollouts.models import Rollout
     from tests.console.rollouts.rows import assert_legal
 
-    def standing() -> list[Any]:
+    def position() -> list[Any]:
         return list(Rollout.objects.values_list("pk", "version", "state", "step_index"))
 
-    before, point = standing(), 0
+    before, point = position(), 0
     connection.close()
     shutil.copytree(data, kept, dirs_exist_ok=True)
     while killed_at(point, act):
         assert_legal()
-        if standing() == before:  # the kill came before the commit: nothing has happened
+        if position() == before:  # the kill came before the commit: nothing has happened
             with transaction.atomic():
                 act()
             assert_legal()
@@ -87,7 +87,7 @@ def survive(act: Act, data: Path, kept: Path) -> int:
         ANCHOR.forget()  # this process would notice that the audit log went back
         point += 1
     assert_legal()
-    assert standing() != before
+    assert position() != before
     return point
 
 

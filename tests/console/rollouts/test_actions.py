@@ -16,7 +16,7 @@ from console.catalog.routes import BadRoute
 from console.rollouts import actions
 from console.rollouts.errors import RolloutChanged, RolloutRefused
 from console.rollouts.models import Rollout
-from console.rollouts.state_machine import BadSteps, Event, Step
+from console.rollouts.state_machine import BadSteps, RolloutEvent, Step
 from console.rollouts.transition import move
 from tests.catalog_rows import make_revision, serve
 from tests.console.rollouts.rows import (
@@ -43,7 +43,7 @@ def running() -> Rollout:
     """A rollout at its first step."""
     row = begun()
     observe("stub-2", Deployment.State.READY)
-    return move(actor=Actor.system("rollout"), rollout=row.pk, event=Event.READY, now=timezone.now())
+    return move(actor=Actor.system("rollout"), rollout=row.pk, event=RolloutEvent.READY, now=timezone.now())
 
 
 def refused(code: str, act: Callable[[], object]) -> str:
@@ -121,7 +121,7 @@ def test_without_a_certificate_a_quantized_candidate_gets_a_share_but_never_all(
     make_quantized()
     row = begun(candidate="stub-int8")
     observe("stub-int8", Deployment.State.READY)
-    move(actor=Actor.system("rollout"), rollout=row.pk, event=Event.READY, now=timezone.now())
+    move(actor=Actor.system("rollout"), rollout=row.pk, event=RolloutEvent.READY, now=timezone.now())
     actions.advance(actor=Actor.person("maria"), rollout=row.pk)
     why = refused("not_certified", lambda: actions.advance(actor=Actor.person("maria"), rollout=row.pk))
     assert "stub-int8" in why

@@ -51,8 +51,8 @@ def start() -> None:
 
 
 def old_default(revision: str = "old", **columns: Any) -> Revision:
-    standing = {"source": SOURCE, "files": OLD_FILES, "folder": "models/smollm2-135m"} | columns
-    return make_revision(DEFAULT_MODEL, revision, **standing)
+    position = {"source": SOURCE, "files": OLD_FILES, "folder": "models/smollm2-135m"} | columns
+    return make_revision(DEFAULT_MODEL, revision, **position)
 
 
 def new_of(engine: dict[str, Any]) -> Revision:

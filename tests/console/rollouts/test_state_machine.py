@@ -12,12 +12,12 @@ from console.rollouts.shares import answering, with_candidate
 from console.rollouts.state_machine import (
     ACTIVE,
     ALL,
-    NOT_YET,
+    NOT_STARTED,
     BadSteps,
-    Event,
-    NotPossible,
-    Standing,
-    State,
+    EventNotPossible,
+    RolloutEvent,
+    RolloutPosition,
+    RolloutState,
     Step,
     begin,
     transition,
@@ -32,40 +32,40 @@ steps_of = weights.flatmap(
         *(st.builds(Step, st.just(share), st.none() | st.integers(1, 900)) for share in shares)
     )
 )
-walks = st.lists(st.tuples(st.sampled_from(Event), st.integers(0, 1000)), max_size=40)
+walks = st.lists(st.tuples(st.sampled_from(RolloutEvent), st.integers(0, 1000)), max_size=40)
 
 
-def walk(*events: Event | int, steps: tuple[Step, ...] = STEPS) -> Standing:
+def walk(*events: RolloutEvent | int, steps: tuple[Step, ...] = STEPS) -> RolloutPosition:
     """Where the events lead; a number lets that many seconds pass."""
-    now, standing = START, begin(steps, now=START)
+    now, position = START, begin(steps, now=START)
     for event in events:
         if isinstance(event, int):
             now += timedelta(seconds=event)
         else:
-            standing = transition(standing, event, now)
-    return standing
+            position = transition(position, event, now)
+    return position
 
 
 @given(steps=steps_of, events=walks)
-def test_every_walk_is_legal(steps: tuple[Step, ...], events: list[tuple[Event, int]]) -> None:
-    now, standing = START, begin(steps, now=START)
+def test_every_walk_is_legal(steps: tuple[Step, ...], events: list[tuple[RolloutEvent, int]]) -> None:
+    now, position = START, begin(steps, now=START)
     for event, seconds in events:
         now += timedelta(seconds=seconds)
-        before = standing
+        before = position
         try:
-            standing = transition(before, event, now)
-        except NotPossible:
-            assert standing == before
+            position = transition(before, event, now)
+        except EventNotPossible:
+            assert position == before
             continue
-        assert standing.state_since == now
-        assert before.state in (*ACTIVE, State.PROMOTED), "an end is an end"
-        assert standing.index in (before.index, before.index + 1)
-        assert NOT_YET <= standing.index < len(steps)
-        assert START <= standing.step_since <= now
-        if standing.state is State.STEPPING:
-            assert standing.weight == steps[standing.index].weight >= (before.weight or 0)
-        if standing.state is State.UNDONE:
-            assert before.state is State.PROMOTED
+        assert position.state_since == now
+        assert before.state in (*ACTIVE, RolloutState.PROMOTED), "an end is an end"
+        assert position.index in (before.index, before.index + 1)
+        assert NOT_STARTED <= position.index < len(steps)
+        assert START <= position.step_since <= now
+        if position.state is RolloutState.STEPPING:
+            assert position.weight == steps[position.index].weight >= (before.weight or 0)
+        if position.state is RolloutState.UNDONE:
+            assert before.state is RolloutState.PROMOTED
 
 
 @given(
@@ -94,41 +94,50 @@ def test_a_candidate_that_has_a_share_already_takes_it_from_the_others() -> None
 
 
 def test_the_pauses_lead_to_the_last_step_which_waits_for_a_person() -> None:
-    standing = walk(Event.READY, 60, Event.PASSED, 60, Event.PASSED)
-    assert (standing.state, standing.weight, standing.is_at_last) == (State.STEPPING, 100, True)
-    assert standing.seconds_left(START + timedelta(days=9)) is None
-    assert transition(standing, Event.PROMOTE, START).state is State.PROMOTED
+    position = walk(RolloutEvent.READY, 60, RolloutEvent.TIMER_ELAPSED, 60, RolloutEvent.TIMER_ELAPSED)
+    assert (position.state, position.weight, position.is_at_last) == (RolloutState.STEPPING, 100, True)
+    assert position.seconds_left(START + timedelta(days=9)) is None
+    assert transition(position, RolloutEvent.PROMOTE, START).state is RolloutState.PROMOTED
 
 
 def test_a_last_pause_that_passes_promotes() -> None:
-    assert walk(Event.READY, 9, Event.PASSED, steps=(Step(50, 9),)).state is State.PROMOTED
+    assert (
+        walk(RolloutEvent.READY, 9, RolloutEvent.TIMER_ELAPSED, steps=(Step(50, 9),)).state
+        is RolloutState.PROMOTED
+    )
 
 
 def test_a_pause_that_is_not_over_does_not_pass() -> None:
-    with pytest.raises(NotPossible):
-        walk(Event.READY, 59, Event.PASSED)
+    with pytest.raises(EventNotPossible):
+        walk(RolloutEvent.READY, 59, RolloutEvent.TIMER_ELAPSED)
 
 
 def test_the_time_of_a_pause_does_not_count() -> None:
-    held = walk(Event.READY, 20, Event.PAUSE, 1000)
+    held = walk(RolloutEvent.READY, 20, RolloutEvent.PAUSE, 1000)
     assert held.seconds_left(START + timedelta(seconds=1020)) == 40
-    going = walk(Event.READY, 20, Event.PAUSE, 1000, Event.RESUME)
+    going = walk(RolloutEvent.READY, 20, RolloutEvent.PAUSE, 1000, RolloutEvent.RESUME)
     assert going.seconds_left(START + timedelta(seconds=1020)) == 40
     assert going.seconds_left(START + timedelta(seconds=1061)) == 0
 
 
 def test_a_candidate_that_is_not_loaded_gets_nothing_whatever_people_ask() -> None:
-    for event in (Event.ADVANCE, Event.PROMOTE, Event.FORCE, Event.PASSED, Event.UNDO):
-        for way in ((), (Event.PAUSE,)):
-            with pytest.raises(NotPossible):
+    for event in (
+        RolloutEvent.ADVANCE,
+        RolloutEvent.PROMOTE,
+        RolloutEvent.FORCE,
+        RolloutEvent.TIMER_ELAPSED,
+        RolloutEvent.UNDO,
+    ):
+        for way in ((), (RolloutEvent.PAUSE,)):
+            with pytest.raises(EventNotPossible):
                 walk(*way, event)
-    assert walk(Event.PAUSE, Event.RESUME).state is State.PREPARING
+    assert walk(RolloutEvent.PAUSE, RolloutEvent.RESUME).state is RolloutState.PREPARING
 
 
 def test_only_the_last_step_is_promoted_unless_it_is_forced() -> None:
-    with pytest.raises(NotPossible):
-        walk(Event.READY, Event.PROMOTE)
-    assert walk(Event.READY, Event.FORCE).weight == 100
+    with pytest.raises(EventNotPossible):
+        walk(RolloutEvent.READY, RolloutEvent.PROMOTE)
+    assert walk(RolloutEvent.READY, RolloutEvent.FORCE).weight == 100
 
 
 @pytest.mark.parametrize(
