@@ -5,7 +5,6 @@ at a variable.
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import time
@@ -14,7 +13,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
-from urllib.parse import urlencode
 
 from monitoring import semconv
 
@@ -204,25 +202,6 @@ def record(
         children,
     )
     _ship(place, span)
-
-
-def trace_url(request_id: str, *, grafana_url: str, datasource: str = "tempo") -> str:
-    """Grafana's page of a request's trace: a search in Tempo by the id that the ledger knows."""
-    query = f'{{span.{semconv.RESPONSE_ID}="{request_id}"}}'
-    pane = {
-        "datasource": datasource,
-        "queries": [
-            {
-                "refId": "A",
-                "datasource": {"type": "tempo", "uid": datasource},
-                "queryType": "traceql",
-                "query": query,
-            }
-        ],
-        "range": {"from": "now-7d", "to": "now"},
-    }
-    panes = json.dumps({"trace": pane}, separators=(",", ":"))
-    return f"{grafana_url.rstrip('/')}/explore?{urlencode({'schemaVersion': 1, 'panes': panes, 'orgId': 1})}"
 
 
 def _ship(place: Place, span: Span) -> None:

@@ -14,7 +14,8 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from console.accounts.actions import LastAdmin
-from console.catalog.actions import DeleteRefused, ImportRefused
+from console.catalog.actions import DeleteRefused
+from console.catalog.import_request import ImportRefused
 from console.catalog.routes import BadRoute
 from console.certificates.actions import CertifyRefused, QuantizeRefused
 from console.deployments.actions import DeploymentRefused

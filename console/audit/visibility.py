@@ -1,4 +1,4 @@
-"""Which rows an actor sees: every list and look-up of the pages and the management API asks here."""
+"""Which rows an actor sees: every list of the pages and the management API asks here."""
 
 from __future__ import annotations
 

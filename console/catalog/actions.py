@@ -21,7 +21,6 @@ from console.audit.write import write
 from console.catalog.conversion import Converted, Progress
 from console.catalog.engine_settings import in_play
 from console.catalog.files import (
-    FilesChanged,
     check_files,
     files_lock,
     is_ours,
@@ -40,8 +39,6 @@ from console.database.after_commit import after_commit
 from console.jobs.actions import enqueue
 from console.jobs.models import Job
 from inference.config import EngineConfig, RevisionSpec
-
-__all__ = ["FilesChanged", "ImportRefused", "check_files"]  # part of this module's door
 
 DEFAULT_MODEL = "smollm2-135m"
 DIGEST_LENGTH = 12

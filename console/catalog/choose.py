@@ -7,8 +7,8 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from console.accounts.caller import Caller
 from console.catalog.queries import has_revision, shares_of
-from console.keys.caller import Caller
 from console.keys.scopes import may_address_revisions
 from inference.protocol.errors import UnknownRevision
 

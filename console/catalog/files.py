@@ -86,12 +86,6 @@ def sweep() -> None:
     _forget_downloads()
 
 
-def cache_bytes() -> int:
-    """What downloads take that are no revision's files: the default model's package, cut transfers."""
-    files = (path for path in (models_dir().parent / "downloads").rglob("*") if path.is_file())
-    return sum(path.stat().st_size for path in files)
-
-
 def _forget_downloads() -> None:
     """Transfers that nobody has gone on with for a while."""
     if Job.objects.filter(kind="import", state__in=Job.OPEN).exists():

@@ -63,7 +63,7 @@ class Revision(models.Model):
     source = models.CharField(max_length=4096)  # where the files came from, for people
     files = models.JSONField()  # name -> {"sha256", "size"}
     engine = models.JSONField(default=dict)  # fields of EngineConfig that differ from the installation's
-    facts = models.JSONField(default=dict)  # what the files say of themselves: catalog/facts.py
+    facts = models.JSONField(default=dict)  # what the files say of themselves: inference/convert/facts.py
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = RevisionQuerySet.as_manager()

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
 
 from django.utils.translation import gettext as _
 
@@ -16,14 +15,13 @@ from console.catalog.actions import register, spec
 from console.catalog.conversion import Converted, Progress, convert, run_child
 from console.catalog.file_integrity import altered_file
 from console.catalog.files import FilesChanged, check_files, files_lock, models_dir, stored_path
+from console.catalog.import_request import METHODS
 from console.catalog.models import Certificate, Revision
 from console.certificates import status as certificates
 from console.jobs.actions import enqueue
 from console.jobs.models import Job
 from inference.architectures import WITH_EXPERTS
-from inference.config import Quantization
 
-METHODS = get_args(Quantization)
 OF_FLOATS = ("quantization", "quantize_head")  # settings that quantized files have no use for
 RECEIPT = "converted.json"
 

@@ -16,7 +16,6 @@ from console.deployments.load_on_demand import wake
 
 __all__ = ["DeploymentRefused", "force", "load", "release", "set_keeping", "unload", "wake"]
 
-IDLE = "idle"  # the reason of what went because nobody asked for it
 BY_ITSELF = Actor.system("reconciler")  # the actor of what nobody did
 
 

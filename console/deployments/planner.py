@@ -9,7 +9,7 @@ GRACE_SECONDS = 10.0  # after traffic moved away: who chose before that still fi
 
 FORCED = "another model is forced"
 UNWANTED = "not wanted any more"
-IDLE = "idle"
+IDLE = "idle"  # the reason of what went because nobody asked for it
 
 
 @dataclass(frozen=True, slots=True)

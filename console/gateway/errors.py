@@ -12,8 +12,8 @@ from django.core.exceptions import BadRequest, RequestDataTooBig, SuspiciousOper
 from django.db import OperationalError
 from django.http import Http404
 
+from console.accounts.caller import Forbidden, NotAuthenticated
 from console.database.group_commit import Unwritable
-from console.keys.authenticate import Forbidden, NotAuthenticated
 from console.limits.bucket import rate_headers
 from console.limits.reserve import LimitExceeded
 from inference.protocol.errors import NotReady, RequestRejected, UnknownRevision

@@ -11,15 +11,13 @@ from django.db import DEFAULT_DB_ALIAS
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from console.accounts.caller import Caller, Forbidden, NotAuthenticated
+from console.accounts.caller import Caller, NotAuthenticated
 from console.accounts.models import Team
 from console.database.async_read import read
 from console.database.group_commit import ledger
 from console.database.prepared_statements import TEXT, Select, Slot
 from console.keys.models import ApiKey
 from console.keys.token import Token, parse
-
-__all__ = ["Forbidden", "NotAuthenticated", "authenticate", "identify"]
 
 NO_DIGEST = "0" * 64  # compared with when there is no such key, so that both cases take the same work
 LAST_USED_EVERY = timedelta(minutes=1)

@@ -1,4 +1,16 @@
-"""The states of a rollout and the way from one to the next. Pure: no database, no clock."""
+"""The states of a rollout and the way from one to the next. Pure: no database, no clock.
+
+| from | event | to |
+|---|---|---|
+| preparing | candidate loaded | stepping, first step |
+| stepping | pause of the step over | next step; promoted after the last |
+| preparing, stepping | pause | paused |
+| paused | resume | preparing or stepping, as before |
+| stepping, paused | advance | next step |
+| stepping, paused | promote (at the last step), force (before it) | promoted |
+| preparing, stepping, paused | abort, candidate failed | aborted |
+| promoted | undo | undone |
+"""
 
 from __future__ import annotations
 
@@ -7,7 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-ALL = 100  # percent
+ALL = 100  # percent; as in catalog/routes.py, which knows a database
 MAX_STEPS = 10
 MAX_PAUSE_SECONDS = 7 * 24 * 3600
 NOT_STARTED = -1  # the index before the first step
@@ -147,10 +159,6 @@ def transition(position: RolloutPosition, event: RolloutEvent, now: datetime) ->
 
 def _has_begun(position: RolloutPosition) -> bool:
     return position.index != NOT_STARTED
-
-
-def _has_next(position: RolloutPosition) -> bool:
-    return _has_begun(position) and not position.is_at_last
 
 
 def _enter(position: RolloutPosition, state: RolloutState, now: datetime) -> RolloutPosition:

@@ -11,7 +11,7 @@ from console.audit.actor import Actor
 from monitoring import otlp, tracing
 from monitoring.metrics import TRACES
 from monitoring.otlp import OtlpShipper, read_headers
-from monitoring.tracing import Parent, Span, parent_of, trace_url
+from monitoring.tracing import Parent, Span, parent_of
 from tests.otlp_receiver import Receiver, receiving
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -131,9 +131,3 @@ def test_headers_are_read_as_the_standard_writes_them() -> None:
         "authorization": "Basic abc=",
         "x-team": "one",
     }
-
-
-def test_a_link_to_grafana_searches_by_the_id_of_the_ledger() -> None:
-    url = trace_url("chatcmpl-1", grafana_url="https://grafana.example/")
-    assert url.startswith("https://grafana.example/explore?schemaVersion=1&panes=%7B")
-    assert "gen_ai.response.id" in url and "chatcmpl-1" in url

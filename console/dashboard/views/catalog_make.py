@@ -11,7 +11,8 @@ from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_POST
 
 from console.audit.actor import actor_of
-from console.catalog.actions import ImportRefused, derive, start_import
+from console.catalog.actions import derive, start_import
+from console.catalog.import_request import ImportRefused
 from console.catalog.models import Revision
 from console.dashboard.forms.catalog import ImportForm, KeepingForm, SettingsForm
 from console.dashboard.views.catalog import find

@@ -12,11 +12,12 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.utils import timezone
 
+from console.accounts.caller import NotAuthenticated
 from console.audit.actor import Actor
 from console.database.async_read import read
 from console.database.group_commit import ledger
 from console.keys.actions import IssuedKey, revoke
-from console.keys.authenticate import NotAuthenticated, authenticate, bearer, identify
+from console.keys.authenticate import authenticate, bearer, identify
 from console.keys.models import ApiKey
 from console.keys.token import Token, generate, parse
 

@@ -11,12 +11,12 @@ import pytest
 from asgiref.sync import sync_to_async
 
 import inference.client
+from console.accounts.caller import Caller
 from console.audit.actor import Actor
 from console.gateway.endpoints.completions.endpoint import COMPLETIONS
 from console.gateway.pipeline.admission import admit
 from console.gateway.pipeline.generation import generate
 from console.gateway.pipeline.request import PipelineRequest, Prompt
-from console.keys.caller import Caller
 from console.usage.models import UsageRecord
 from inference.config import EngineConfig, PlacementConfig, RevisionSpec
 from inference.protocol.requests import Sampling
