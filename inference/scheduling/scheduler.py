@@ -199,6 +199,9 @@ class Scheduler:
                 break
             if sequence.is_at_grant or sequence.num_pending:
                 continue
+            if sequence in result.preempted:  # all of its blocks may be shared, so that giving way freed none
+                result.waits_for = WaitReason.BLOCKS
+                break
             found = self.prefix_cache.find(sequence)
             if self.prefix_cache.is_worth_waiting(sequence, num_found=len(found)):
                 num_skipped += 1

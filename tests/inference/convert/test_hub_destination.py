@@ -115,9 +115,9 @@ def test_a_redirect_into_this_network_connects_to_nothing(
 
     mounts = {f"http://{HUB}": httpx2.MockTransport(hub)}
     with httpx2.Client(mounts=mounts) as client:
-        transfer = Transfer(client, headers={}, check=lambda answer: None, arrived=lambda count: None)
+        transfer = Transfer(client, headers={}, check=lambda answer: None, on_bytes=lambda count: None)
         with pytest.raises(HubRefused, match="not followed"):
-            transfer.bring(RemoteFile("config.json", f"http://{HUB}/config.json", 6), tmp_path)
+            transfer.download(RemoteFile("config.json", f"http://{HUB}/config.json", 6), tmp_path)
     assert asked == []
 
 
