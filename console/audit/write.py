@@ -10,7 +10,7 @@ from typing import Any
 from django.db import transaction
 from django.utils import timezone
 
-from console.audit.actor import Actor
+from console.audit.actor import SYSTEM, Actor
 from console.audit.alarm import ALARMS
 from console.audit.anchor import ANCHOR
 from console.audit.chain import NO_HASH, canonical, code_of, coded_text, hash_of
@@ -28,16 +28,9 @@ def write(*, actor: Actor, action: str, target: str, detail: Mapping[str, Any] |
     head = lock_end()
     if head.keyed_from is None:
         head.keyed_from = head.seq + 1
-        if (
-            head.seq
-        ):  # by a version without codes: from this entry on, and for what its hash covers, there is one
-            _append(
-                head,
-                actor=Actor.system("system"),
-                action="audit.keyed",
-                target="audit",
-                detail={"before": head.seq},
-            )
+        if head.seq:  # by a version without codes: from here on, and for what the hash covers, there are some
+            detail_of_key = {"before": head.seq}
+            _append(head, actor=SYSTEM, action="audit.keyed", target="audit", detail=detail_of_key)
     entry = _append(head, actor=actor, action=action, target=target, detail=detail or {})
     head.save()
     after_commit(partial(ANCHOR.advance, seq=entry.seq), name="audit checkpoint")

@@ -16,9 +16,7 @@ from inference.scheduling.speculation import Speculation
 from inference.scheduling.step_plan import ScheduledChunk, StepPlan
 from inference.scheduling.waiting_queue import WaitingQueue
 
-MAX_SKIPPED = (
-    32  # waiting sequences that are looked up and passed over in one step: bounds the step's own cost
-)
+MAX_SKIPPED = 32  # waiting sequences that one step looks up and passes over: bounds its own cost
 NOTHING = StepPlan(())
 
 
